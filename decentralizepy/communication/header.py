@@ -1,0 +1,137 @@
+"""The header in front of every message, and so the number of bytes a message takes.
+
+A message is one JSON header, padded with spaces to a multiple of `ALIGNMENT` bytes, followed by
+its tensors as raw little-endian bytes in frames of about 1 MB. This module is free of torch, so
+that a plan can count bytes exactly before anything runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+ALIGNMENT: Final = 128
+MAX_HEADER: Final = 1 << 20
+MAX_TENSORS: Final = 64
+#: A frame's payload; larger ones starve heart-beats and are slower (docs/performance.md).
+FRAME_BYTES: Final = 1 << 20
+#: name on the wire -> bytes per element
+DTYPES: Final[dict[str, int]] = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "uint8": 1,
+}
+
+
+class MessageError(ValueError):
+    """A message that does not say what it should; it is refused before memory is taken for it."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, dtype and shape of one tensor of a message."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Who says what in which round: ``round`` is (iteration, averaging round), 0-based."""
+
+    sender: int
+    round: tuple[int, int]
+    tensors: tuple[TensorInfo, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def payload_bytes(self) -> int:
+        return sum(info.nbytes for info in self.tensors)
+
+    def encode(self) -> bytes:
+        """The header as padded JSON."""
+        value = {
+            "from": self.sender,
+            "round": list(self.round),
+            "tensors": [[t.name, t.dtype, list(t.shape)] for t in self.tensors],
+            "meta": dict(self.meta),
+        }
+        text = json.dumps(value, separators=(",", ":")).encode()
+        if len(text) > MAX_HEADER:
+            raise MessageError(f"header of {len(text)} bytes, more than {MAX_HEADER}")
+        return text.ljust(-len(text) // ALIGNMENT * -ALIGNMENT)
+
+
+def decode(data: bytes | memoryview, limit: int) -> Header:
+    """Check and read a header; ``limit`` bounds the payload in bytes.
+
+    Raises `MessageError` for anything but a well-formed header whose payload fits the limit.
+    """
+    if len(data) > MAX_HEADER:
+        raise MessageError(f"header of {len(data)} bytes, more than {MAX_HEADER}")
+    try:
+        value = json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"header is not JSON: {type(error).__name__}") from None
+    if not isinstance(value, dict) or value.keys() != {"from", "round", "tensors", "meta"}:
+        raise MessageError("header does not have the keys from, round, tensors, meta")
+    header = Header(
+        _natural(value["from"]), _round(value["round"]), _tensors(value["tensors"]), value["meta"]
+    )
+    if not isinstance(header.meta, dict):
+        raise MessageError("meta is not an object")
+    if header.payload_bytes > limit:
+        raise MessageError(f"payload of {header.payload_bytes} bytes, more than {limit}")
+    return header
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise MessageError(f"not a natural number: {value!r:.40}")
+    return value
+
+
+def _round(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise MessageError("round is not a pair")
+    return _natural(value[0]), _natural(value[1])
+
+
+def _tensors(value: Any) -> tuple[TensorInfo, ...]:
+    if not isinstance(value, list) or len(value) > MAX_TENSORS:
+        raise MessageError(f"tensors is not a list of at most {MAX_TENSORS}")
+    return tuple(_tensor(item) for item in value)
+
+
+def _tensor(item: Any) -> TensorInfo:
+    if not isinstance(item, list) or len(item) != 3:
+        raise MessageError("a tensor is not [name, dtype, shape]")
+    name, dtype, shape = item
+    if not isinstance(name, str) or not isinstance(dtype, str) or dtype not in DTYPES:
+        raise MessageError(f"unknown tensor {name!r:.40} of {dtype!r:.40}")
+    if not isinstance(shape, list) or len(shape) > 8:
+        raise MessageError(f"tensor {name!r:.40} has no proper shape")
+    return TensorInfo(name, dtype, tuple(_natural(size) for size in shape))
+
+
+def row_message_bytes(row_length: int, n_nodes: int, rounds: int, steps: int) -> tuple[int, int]:
+    """(payload, header) bytes of the message of a method that sends its whole float32 row.
+
+    The header is the same for all nodes and rounds as long as the padding absorbs the digits;
+    the largest is returned, and `Header.encode` of the smallest is asserted to be equal in tests.
+    """
+    info = TensorInfo("params", "float32", (row_length,))
+    header = Header(n_nodes - 1, (max(rounds - 1, 0), max(steps - 1, 0)), (info,))
+    return info.nbytes, len(header.encode())

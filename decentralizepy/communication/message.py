@@ -1,0 +1,116 @@
+"""A message between nodes, and its frames on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from decentralizepy.communication.header import (
+    FRAME_BYTES,
+    Header,
+    MessageError,
+    TensorInfo,
+    decode,
+)
+
+_DTYPES: Final[dict[str, torch.dtype]] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "uint8": torch.uint8,
+}
+_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What a node says: named tensors and a small JSON object ``meta``.
+
+    A received message has its ``sender`` and ``round`` (iteration, averaging round), 0-based.
+    Tensors of a received message belong to somebody else: they are read, never written.
+    """
+
+    tensors: Mapping[str, Tensor]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    sender: int = -1
+    round: tuple[int, int] = (0, 0)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def stamped(self, sender: int, round_: tuple[int, int]) -> Message:
+        """The same message with its sender and round."""
+        return Message(self.tensors, self.meta, sender, round_)
+
+    def header(self) -> Header:
+        """The header that describes this message."""
+        infos = tuple(
+            TensorInfo(name, _NAMES[tensor.dtype], tuple(tensor.shape))
+            for name, tensor in self.tensors.items()
+        )
+        return Header(self.sender, self.round, infos, self.meta)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """In place of a message that did not come: who, and why."""
+
+    sender: int
+    reason: str
+
+
+def to_frames(message: Message) -> tuple[bytes, list[memoryview]]:
+    """Header bytes and the payload as views of about 1 MB; nothing is copied."""
+    frames: list[memoryview] = []
+    for tensor in message.tensors.values():
+        data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+        view = memoryview(data)
+        frames += [view[i : i + FRAME_BYTES] for i in range(0, len(view), FRAME_BYTES)]
+    return message.header().encode(), frames
+
+
+def n_frames(header: Header) -> int:
+    """How many payload frames follow a header."""
+    return sum(-(-info.nbytes // FRAME_BYTES) for info in header.tensors)
+
+
+def from_frames(header: Header, frames: Sequence[memoryview]) -> Message:
+    """Copy a message's payload out of its frames; sizes are checked before memory is taken."""
+    expected = [size for info in header.tensors for size in _frame_sizes(info.nbytes)]
+    if [frame.nbytes for frame in frames] != expected:
+        raise MessageError(f"frames of {[f.nbytes for f in frames]} bytes, expected {expected}")
+    source = iter(frames)
+    tensors = {info.name: _tensor(info, source) for info in header.tensors}
+    return Message(tensors, header.meta, header.sender, header.round)
+
+
+def _frame_sizes(nbytes: int) -> Iterator[int]:
+    for start in range(0, nbytes, FRAME_BYTES):
+        yield min(FRAME_BYTES, nbytes - start)
+
+
+def _tensor(info: TensorInfo, frames: Iterator[memoryview]) -> Tensor:
+    buffer = torch.empty(info.nbytes, dtype=torch.uint8)
+    into = memoryview(buffer.numpy())
+    start = 0
+    for size in _frame_sizes(info.nbytes):
+        into[start : start + size] = next(frames)
+        start += size
+    return buffer.view(_DTYPES[info.dtype]).view(info.shape)
+
+
+def read_header(data: bytes | memoryview, limit: int) -> Header:
+    """Check a header whose payload may take at most ``limit`` bytes; raises `MessageError`."""
+    return decode(data, limit)
+
+
+def payload_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes that tensors take on the wire."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

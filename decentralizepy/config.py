@@ -1,0 +1,221 @@
+"""The INI file of an experiment, typed: what to train.
+
+Six sections, as in the reference system: DATASET, OPTIMIZER_PARAMS, TRAIN_PARAMS, COMMUNICATION,
+SHARING and NODE. Keys are not case-sensitive, ``; comments`` after a value are stripped, lists are
+literals (``[0.5, 0.5]``), and a section or key that nobody reads is an error naming the nearest
+known one.
+"""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.registry import Target, check_options, target
+
+SECTIONS: Final = (
+    "DATASET",
+    "OPTIMIZER_PARAMS",
+    "TRAIN_PARAMS",
+    "COMMUNICATION",
+    "SHARING",
+    "NODE",
+)
+#: Seed of models, graphs and streams when the INI gives none, as in the reference system.
+DEFAULT_SEED: Final = 97
+DEFAULT_OFFSET: Final = 9000
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class to construct, with its typed options."""
+
+    target: Target
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, *args: Any, **passed: Any) -> Any:
+        """Import the class and construct it; a TypeError becomes a `ConfigError`."""
+        factory = self.target.load()
+        try:
+            return factory(*args, **{**self.options, **passed})
+        except TypeError as error:
+            raise ConfigError(f"{self.target.dotted}: {error}") from error
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """Options of the node program and of the schedule of graphs ([NODE])."""
+
+    graph_degree: int | None = None
+    dynamic_avgrounds: bool = False
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked INI file."""
+
+    path: Path
+    text: str
+    seed: int
+    dataset: Component
+    model: Component
+    optimizer: Component
+    training: Component
+    loss: Component
+    communication: Component
+    sharing: Component
+    node: NodeOptions
+
+    @property
+    def addresses_filepath(self) -> str:
+        return str(self.communication.options.get("addresses_filepath", "ip.json"))
+
+    @property
+    def offset(self) -> int:
+        return int(self.communication.options.get("offset", DEFAULT_OFFSET))
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read and check an INI file; raises `ConfigError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
+    return parse_experiment(text, path)
+
+
+def parse_experiment(text: str, path: Path) -> Experiment:
+    """Check the text of an INI file; ``path`` is for messages and for finding users' modules."""
+    return _Reader(_sections(text, path), path).experiment(text)
+
+
+def _sections(text: str, path: Path) -> dict[str, dict[str, str]]:
+    parser = configparser.ConfigParser(
+        interpolation=None, inline_comment_prefixes=(";", "#"), default_section="\0"
+    )
+    try:
+        parser.read_string(text, source=str(path))
+    except configparser.Error as error:
+        raise ConfigError(f"{path} is not a valid INI file: {error.message}") from None
+    sections = {name: dict(parser[name]) for name in parser.sections()}
+    for name in sections:
+        if name not in SECTIONS:
+            raise ConfigError(
+                f"{path}: unknown section [{name}]{nearest(name, SECTIONS)}; "
+                f"known: {', '.join(SECTIONS)}"
+            )
+    return sections
+
+
+class _Reader:
+    """Takes keys out of the sections, so that what is left over can be reported."""
+
+    def __init__(self, sections: dict[str, dict[str, str]], path: Path) -> None:
+        self.sections = {name: dict(sections.get(name, {})) for name in SECTIONS}
+        self.path = path
+        self.search = tuple(dict.fromkeys((path.resolve().parent, Path.cwd())))
+
+    def experiment(self, text: str) -> Experiment:
+        seed = self._seed()
+        dataset_package = self._take("DATASET", "dataset_package")
+        model = self._model(dataset_package)
+        dataset = self._component("DATASET", "dataset", package=dataset_package)
+        loss = self._loss()
+        return Experiment(
+            path=self.path,
+            text=text,
+            seed=seed,
+            dataset=dataset,
+            model=model,
+            optimizer=self._component("OPTIMIZER_PARAMS", "optimizer"),
+            training=self._component("TRAIN_PARAMS", "training"),
+            loss=loss,
+            communication=self._component("COMMUNICATION", "comm"),
+            sharing=self._component("SHARING", "sharing"),
+            node=self._node(),
+        )
+
+    def _where(self, section: str) -> str:
+        return f"{self.path}: [{section}]"
+
+    def _take(self, section: str, key: str) -> str:
+        value = self.sections[section].pop(key, "")
+        if not value:
+            known = nearest(key, self.sections[section])
+            raise ConfigError(f"{self._where(section)} needs the key '{key}'{known}")
+        return value
+
+    def _seed(self) -> int:
+        text = self.sections["DATASET"].get("random_seed", "") or str(DEFAULT_SEED)
+        try:
+            return int(text)
+        except ValueError:
+            message = f"{self._where('DATASET')} random_seed = {text}: a whole number is expected"
+            raise ConfigError(message) from None
+
+    def _target(self, section: str, package: str, name: str) -> Target:
+        try:
+            return target(package, name, self.search)
+        except ConfigError as error:
+            raise ConfigError(f"{self._where(section)} {error}") from None
+
+    def _component(self, section: str, prefix: str, package: str = "") -> Component:
+        package = package or self._take(section, f"{prefix}_package")
+        found = self._target(section, package, self._take(section, f"{prefix}_class"))
+        values = self.sections[section]
+        self.sections[section] = {}
+        return Component(found, check_options(found, values, self._where(section)))
+
+    def _model(self, dataset_package: str) -> Component:
+        name = self._take("DATASET", "model_class")
+        package = self.sections["DATASET"].pop("model_package", "") or models_of(dataset_package)
+        return Component(self._target("DATASET", package, name))
+
+    def _loss(self) -> Component:
+        section = self.sections["TRAIN_PARAMS"]
+        package = self._take("TRAIN_PARAMS", "loss_package")
+        name = section.pop("loss_class", "") or section.pop("loss", "")
+        if not name:
+            raise ConfigError(f"{self._where('TRAIN_PARAMS')} needs the key 'loss_class'")
+        return Component(self._target("TRAIN_PARAMS", package, name))
+
+    def _node(self) -> NodeOptions:
+        found = Target("decentralizepy.config", "NodeOptions")
+        return NodeOptions(**_check_fields(found, self.sections["NODE"], self._where("NODE")))
+
+
+def models_of(dataset_package: str) -> str:
+    """Where ``model_class`` is looked for: the models that go with one of our data sets.
+
+    The reference system keeps models in the data set's own module; so do users' files.
+    """
+    parts = dataset_package.split(".")
+    if parts[:2] == ["decentralizepy", "datasets"]:
+        return f"decentralizepy.models.{parts[-1].lower()}"
+    return dataset_package
+
+
+def _check_fields(found: Target, values: Mapping[str, str], where: str) -> dict[str, Any]:
+    from decentralizepy.registry import Option, coerce
+
+    known = {
+        "graph_degree": Option("graph_degree", "int | None", "None"),
+        "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),
+    }
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, known)}")
+    return {
+        key: coerce(value, known[key], f"{where} {key}") for key, value in values.items() if value
+    }
+
+
+def check_search(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Folders as absolute text, once each, for `Target.search`."""
+    return tuple(dict.fromkeys(str(path.resolve()) for path in paths))

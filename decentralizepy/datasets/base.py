@@ -1,0 +1,148 @@
+"""What every data set offers to the nodes that train on it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from decentralizepy.datasets.partitioners import Indices, partition, scheme
+from decentralizepy.datasets.prepare import Progress, prepared, silent, source_key
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Samples and labels, memory-mapped and read-only.
+
+    `x`: uint8 [N, H, W, C], so that a gathered batch is channels-last without a copy;
+    `y`: int64 [N], in 0 .. num_classes - 1.
+    """
+
+    x: npt.NDArray[np.uint8]
+    y: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How a stored value becomes the number a model sees: `x * scale + shift`, in float32."""
+
+    scale: float
+    shift: float
+
+
+class Dataset(ABC):
+    """A labelled data set with a training part, dealt to the nodes, and one test part for all.
+
+    The options are attributes of the same names. Nothing is read before `prepare`; afterwards an
+    object holds a path only, so it can be sent to other processes.
+
+    A subclass names itself (`name`, `num_classes`, `normalization`), lists its options in its own
+    `__init__`, and implements `identity` and `build`.
+    """
+
+    name: ClassVar[str]
+    num_classes: ClassVar[int]
+    normalization: ClassVar[Normalization]
+
+    def __init__(
+        self,
+        *,
+        random_seed: int = 1234,
+        sizes: list[float] | None = None,
+        partition_niid: str | bool = "simple",
+        alpha: float = 100.0,
+        shards: int = 1,
+        test_batch_size: int = 64,
+        train_dir: str = "",
+        test_dir: str = "",
+    ) -> None:
+        self.random_seed = random_seed
+        self.sizes = sizes
+        self.partition_niid = partition_niid
+        self.alpha = alpha
+        self.shards = shards
+        self.test_batch_size = test_batch_size
+        self.train_dir = train_dir
+        self.test_dir = test_dir
+        self._folder: Path | None = None
+        self._check()
+
+    @abstractmethod
+    def identity(self) -> list[str]:
+        """What the prepared copy depends on (source files and their times): its key in the cache.
+
+        Raises ValueError, with a remedy, when the source is not there.
+        """
+
+    @abstractmethod
+    def build(self, progress: Progress) -> Mapping[str, np.ndarray]:
+        """Read the source into `train_x`, `train_y`, `test_x`, `test_y`, typed as in `Arrays`."""
+
+    def fetch(self, progress: Progress) -> None:  # noqa: B027 (most sources are there already)
+        """Get the source if it can be got. Called first by `prepare`."""
+
+    def prepare(self, cache_dir: Path, progress: Progress | None = None) -> None:
+        """Make sure that the prepared copy is in `cache_dir`, and use it.
+
+        Idempotent: the first process of a machine builds, those that come meanwhile wait, later
+        ones find it. Raises ValueError when the source is missing or damaged, or the cache
+        cannot be written.
+        """
+        say = progress or silent
+        self.fetch(say)
+        self._folder = prepared(cache_dir, self._cache_name(), self.build, say)
+
+    def train(self) -> Arrays:
+        """The whole training part (all nodes' samples). Call `prepare` first."""
+        return self._load("train")
+
+    def test(self) -> Arrays:
+        """The test part, the same for every node. Call `prepare` first."""
+        return self._load("test")
+
+    def counts(self) -> tuple[int, int]:
+        """Numbers of training and test samples (reads two file headers). Call `prepare` first."""
+        return len(self._array("train_y")), len(self._array("test_y"))
+
+    def partition(self, n: int) -> list[Indices]:
+        """For each uid in 0 .. n-1, the int64 indices of its samples in `train()`.
+
+        Depends on the options and the labels only. Raises ValueError when a node would get none.
+        """
+        return partition(
+            self._array("train_y"),
+            n,
+            partition_niid=self.partition_niid,
+            sizes=self.sizes,
+            seed=self.random_seed,
+            alpha=self.alpha,
+            shards=self.shards,
+            num_classes=self.num_classes,
+        )
+
+    def _cache_name(self) -> str:
+        return f"{self.name}-{source_key(self.identity())}"
+
+    def _load(self, part: str) -> Arrays:
+        return Arrays(self._array(f"{part}_x"), self._array(f"{part}_y"))
+
+    def _array(self, name: str) -> np.ndarray:
+        # Mapped anew each time: a kept map would be copied whole into a pickle of this object.
+        if self._folder is None:
+            raise RuntimeError(f"{type(self).__name__}: call prepare(cache_dir) first")
+        return np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    def _check(self) -> None:
+        """Raise ValueError, naming the key, for an option that can never work."""
+        scheme(self.partition_niid)
+        if not self.alpha > 0:
+            raise ValueError(f"alpha = {self.alpha} must be above 0 (small: more skew)")
+        for key in ("shards", "test_batch_size"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} = {getattr(self, key)} must be at least 1")

@@ -1,0 +1,82 @@
+"""Handwritten digits of 8 x 8 pixels, as bundled with scikit-learn: no files, no network."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from decentralizepy.datasets.base import Dataset, Normalization
+from decentralizepy.datasets.prepare import Progress
+
+# One sample of each class in this many is for testing.
+TEST_EVERY = 5
+
+
+class Digits(Dataset):
+    """The 1,797 digits of scikit-learn's `load_digits` (UCI "Optical Recognition ..." test set).
+
+    1,442 are for training and 355 for testing: of every class each fifth sample, whatever the
+    options, so that all experiments share one test set. Pixels are 0 .. 16; models see x / 16.
+
+    The data is always there: `train_dir` and `test_dir` are accepted, so that a configuration can
+    switch data sets, and ignored. The other options are those of `CIFAR10`.
+    """
+
+    name: ClassVar[str] = "digits"
+    num_classes: ClassVar[int] = 10
+    normalization: ClassVar[Normalization] = Normalization(scale=1 / 16, shift=0.0)
+
+    def __init__(
+        self,
+        *,
+        random_seed: int = 1234,
+        sizes: list[float] | None = None,
+        partition_niid: str | bool = "simple",
+        alpha: float = 100.0,
+        shards: int = 1,
+        test_batch_size: int = 64,
+        train_dir: str = "",
+        test_dir: str = "",
+    ) -> None:
+        super().__init__(
+            random_seed=random_seed,
+            sizes=sizes,
+            partition_niid=partition_niid,
+            alpha=alpha,
+            shards=shards,
+            test_batch_size=test_batch_size,
+            train_dir=train_dir,
+            test_dir=test_dir,
+        )
+
+    def identity(self) -> list[str]:
+        """Constant: the data never changed, and asking scikit-learn would mean importing it."""
+        return ["load_digits", str(TEST_EVERY)]
+
+    def build(self, progress: Progress) -> Mapping[str, np.ndarray]:
+        """Both parts, in the order of scikit-learn."""
+        progress("reading the digits of scikit-learn")
+        x, y = _load()
+        test = _fifths(y)
+        return {"train_x": x[~test], "train_y": y[~test], "test_x": x[test], "test_y": y[test]}
+
+
+def _load() -> tuple[np.ndarray, np.ndarray]:
+    """All images (uint8 [1797, 8, 8, 1]) and labels (int64 [1797])."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ValueError(
+            "Digits needs scikit-learn, which is not installed: "
+            "pip install 'decentralizepy[digits]' (or pip install scikit-learn)"
+        ) from error
+    data = load_digits()
+    return data.images[..., np.newaxis].astype(np.uint8), data.target.astype(np.int64)
+
+
+def _fifths(labels: np.ndarray) -> np.ndarray:
+    """True for each fifth sample of every class: a split that needs no random numbers."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        chosen[np.flatnonzero(labels == label)[TEST_EVERY - 1 :: TEST_EVERY]] = True
+    return chosen

@@ -1,0 +1,110 @@
+"""Reads CIFAR-10's batch files, which are pickles, without running what a pickle may ask for.
+
+A pickle names functions and calls them. Here every name resolves to a stand-in defined in this
+file or to a harmless builtin; numpy's own reconstruction, which can be misled by a crafted data
+type, is never called.
+"""
+
+import io
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Old and new homes of numpy's functions; Python 2 and 3 names of the builtins.
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_BUILTINS = ("__builtin__", "builtins")
+
+# Plain numbers only: an object array would hold pointers.
+_KINDS = frozenset("biuf")
+
+
+def load_batch(path: Path) -> dict[bytes, Any]:
+    """The dictionary of one batch file: bytes keys, numpy arrays, lists, numbers, bytes.
+
+    Raises ValueError, naming the file, for a pickle that is damaged, that is not a dictionary or
+    that names anything but arrays and builtins.
+    """
+    try:
+        value = _BatchUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ValueError(f"{path} is not a readable CIFAR-10 batch: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not the dictionary of a batch")
+    return {_as_bytes(key): _plain(item) for key, item in value.items()}
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Knows the names in `_ALLOWED` and no other."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which a batch never needs: the file is not "
+                "CIFAR-10's (or was tampered with) and was not loaded"
+            ) from None
+
+
+class _DType:
+    """Stands for numpy.dtype: remembers the code, and then the byte order, of plain numbers."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        self.code = code.decode("ascii") if isinstance(code, bytes) else code
+        self.order = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order = state[1]
+        self.order = order.decode("ascii") if isinstance(order, bytes) else order
+
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy type. Raises ValueError for one that is not a plain number."""
+        if self.code[:1] not in _KINDS or not self.code[1:].isdigit() or self.order not in "<>|=":
+            raise ValueError(f"an array of type {self.code!r}; only plain numbers are read")
+        return np.dtype(self.order + self.code)
+
+
+class _Array:
+    """Stands for numpy.ndarray while the pickle is read; `value` is the array afterwards."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, raw = state
+        flat = np.frombuffer(raw, dtype=dtype.dtype())
+        if flat.size != math.prod(shape):
+            raise ValueError(f"an array of shape {shape} with {flat.size} elements")
+        self.value = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _reconstruct(*_: Any) -> _Array:
+    """Stands for numpy's function of that name: an array that is filled in later."""
+    return _Array()
+
+
+def _encode(text: str, encoding: str | bytes) -> bytes:
+    """Stands for codecs.encode, with which Python 3 writes bytes in old protocols."""
+    if encoding not in ("latin1", b"latin1"):
+        raise ValueError(f"bytes written in encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _encode,
+    **{(module, "_reconstruct"): _reconstruct for module in _NUMPY},
+    **{(module, kind.__name__): kind for module in _BUILTINS for kind in (list, dict, str, bytes)},
+}
+
+
+def _as_bytes(key: Any) -> bytes:
+    # A batch that was written again with Python 3 may have text keys.
+    return key if isinstance(key, bytes) else str(key).encode()
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, _Array) else value

@@ -1,0 +1,26 @@
+"""The errors a user can cause, each with the exit code of the command that meets it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_RUN_FAILED = 5
+EXIT_INTERRUPTED = 130
+
+
+class ConfigError(ValueError):
+    """Bad input: the text names the file, the key and the remedy (exit code 2)."""
+
+
+class RunError(RuntimeError):
+    """A run that started and could not end well: names machine, node and round (exit code 5)."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the closest known name, or an empty string."""
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean '{by_lower[found[0]]}'?)" if found else ""

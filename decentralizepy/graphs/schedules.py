@@ -1,0 +1,117 @@
+"""Which graph is in force when: a schedule gives the graph of each iteration and gossip round.
+
+Schedules are pure: the same question has the same answer, in any order and on any machine, so
+that nodes need no central peer sampler and a resumed run needs no history.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from decentralizepy.graphs.generators import check_regular, regular
+from decentralizepy.graphs.graph import Graph
+
+WINDOW = 8
+"""Graphs kept in memory by a schedule: nodes of one worker are a few rounds apart at most."""
+
+
+class Schedule(ABC):
+    """The graph at each point of a run. Subclasses say which one in :meth:`draw`."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._drawn = _Window()
+        self._restricted = _Window()
+
+    @property
+    def n(self) -> int:
+        """Number of nodes, the same at all times."""
+        return self._n
+
+    def at(self, t: int, k: int = 0, members: frozenset[int] | None = None) -> Graph:
+        """The graph in force.
+
+        Args:
+            t: iteration, from 0.
+            k: averaging round within the iteration, from 0.
+            members: the nodes that take part; only edges among them are kept. ``None``: all.
+
+        Raises:
+            ValueError: for a negative time, or a member that is no node.
+        """
+        if t < 0 or k < 0:
+            raise ValueError(f"iteration {t}, averaging round {k}: both count from 0")
+        key = self.key(t, k)
+        graph = self._drawn.get(key, lambda: self.draw(*key))
+        if members is None:
+            return graph
+        return self._restricted.get((key, members), lambda: graph.restrict(members))
+
+    def key(self, t: int, k: int) -> tuple[int, int]:
+        """The first time at which the graph of ``(t, k)`` is in force: one draw serves all."""
+        return t, k
+
+    @abstractmethod
+    def draw(self, t: int, k: int) -> Graph:
+        """Make the graph of iteration t, round k: a pure function of both."""
+
+
+class StaticSchedule(Schedule):
+    """The same graph at all times."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph.n)
+        self._graph = graph
+
+    def key(self, t: int, k: int) -> tuple[int, int]:
+        """Always the start."""
+        return 0, 0
+
+    def draw(self, t: int, k: int) -> Graph:
+        """The graph."""
+        return self._graph
+
+
+class RandomRegularSchedule(Schedule):
+    """A fresh random regular graph each iteration, or each averaging round.
+
+    The seed is ``random_seed * 100000 + t``, and ``random_seed * 100000 + 10000000 * t + k``
+    with ``per_averaging_round``: those of the reference system, whose graph it is wherever that
+    draw is connected. Where not, the reference adds a ring (and the graph is no longer regular);
+    here it is drawn again.
+    """
+
+    def __init__(
+        self, n: int, degree: int, random_seed: int, per_averaging_round: bool = False
+    ) -> None:
+        check_regular(n, degree)
+        super().__init__(n)
+        self._degree = degree
+        self._random_seed = random_seed
+        self._per_averaging_round = per_averaging_round
+
+    def key(self, t: int, k: int) -> tuple[int, int]:
+        """The averaging rounds of one iteration share a graph, unless asked otherwise."""
+        return (t, k) if self._per_averaging_round else (t, 0)
+
+    def draw(self, t: int, k: int) -> Graph:
+        """The regular graph of this time's seed."""
+        since_start = 10_000_000 * t + k if self._per_averaging_round else t
+        return regular(self._n, self._degree, self._random_seed * 100_000 + since_start)
+
+
+class _Window:
+    """The last few graphs asked for, by key."""
+
+    def __init__(self) -> None:
+        self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Graph]) -> Graph:
+        if key not in self._graphs:
+            self._graphs[key] = make()
+            while len(self._graphs) > WINDOW:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(key)
+        return self._graphs[key]

@@ -1,0 +1,1 @@
+"""The networks that nodes train, by name, and their sizes."""

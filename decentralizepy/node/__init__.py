@@ -1,0 +1,1 @@
+"""Node programs: generators that yield effects and do no I/O themselves."""

@@ -1,0 +1,22 @@
+"""Decentralized parallel SGD (Lian et al., NeurIPS 2017), synchronous with the neighbours."""
+
+from __future__ import annotations
+
+from decentralizepy.node.effects import Receive, Report, Send, Train
+from decentralizepy.node.node import Node, Program
+
+
+class DPSGD(Node):
+    """Train, then ``averaging_steps`` times: tell the neighbours, hear them, average."""
+
+    def program(self) -> Program:
+        for t in self.rounds():
+            yield Train(t)
+            for k in range(self.averaging_steps):
+                graph = self.schedule.at(t, k)
+                ctx = self.context(graph, t, k)
+                yield Send(self.sharing.outgoing(self.x, ctx), (t, k))
+                heard = yield Receive(ctx.sources, (t, k))
+                ctx.out = self.spare
+                self.x = self.sharing.merge(self.x, heard, ctx)
+            yield Report(t)

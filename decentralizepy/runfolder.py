@@ -1,0 +1,264 @@
+"""What a run leaves behind: the one place that names its files, columns and records.
+
+A run folder holds one folder per machine::
+
+    <run>/g5k_config.json config.ini ip.json plan.json ledger.jsonl   (by the orchestrator)
+    <run>/machine<m>/run.json          everything needed to repeat the run, and how it ended
+    <run>/machine<m>/args.json         the flags, under the reference system's names
+    <run>/machine<m>/<INI> <graph>     copies of the input
+    <run>/machine<m>/records_<w>.jsonl one line per node and evaluation, appended by worker w
+    <run>/machine<m>/<rank>_results.json   derived from the records, in the reference's form
+    <run>/machine<m>/<rank>.log        one log per node
+    <run>/machine<m>/digests_<w>.jsonl SHA-256 of every row after every iteration (--digests)
+    <run>/machine<m>/status.json       where the machine is now, replaced twice a second
+    <run>/machine<m>/<t>_weight_<uid>.safetensors   final weights (in the weights folder)
+
+Records are JSON lines: appended with one write each, so a kill at any byte loses at most the
+line being written, which the reader leaves out and counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+SCHEMA_VERSION: Final = 1
+
+#: Columns of a record, in order. Byte and second counts are cumulative since the start.
+RECORD_COLUMNS: Final[dict[str, str]] = {
+    "iteration": "1-based training iteration after which the node was evaluated",
+    "uid": "node, 0 to n - 1",
+    "machine": "machine that hosts the node",
+    "rank": "the node's place on its machine",
+    "train_loss": "mean loss over the node's own training set",
+    "test_loss": "mean loss over the test set",
+    "test_acc": "accuracy on the test set, in per cent",
+    "total_bytes": "bytes sent by the node, each neighbour counted: data + meta",
+    "total_data": "of these, model payload",
+    "total_meta": "of these, message headers",
+    "wire_bytes": "bytes that really crossed to other machines, ZeroMQ framing included",
+    "consensus_distance": "l2 distance of the node's parameters from the mean over all nodes",
+    "elapsed_s": "wall-clock seconds since the run's first training step",
+    "train_s": "seconds in local training",
+    "share_s": "seconds building messages and merging",
+    "wait_s": "seconds waiting for neighbours",
+    "evaluate_s": "seconds evaluating",
+}
+
+#: record column -> key of ``<rank>_results.json``
+LEGACY_RESULTS: Final[dict[str, str]] = {
+    "train_loss": "train_loss",
+    "test_loss": "test_loss",
+    "test_acc": "test_acc",
+    "total_bytes": "total_bytes",
+    "total_meta": "total_meta",
+    "total_data": "total_data_per_n",
+}
+
+
+@dataclass(frozen=True)
+class MachineFolder:
+    """File names of one machine's part of a run."""
+
+    root: Path
+
+    @property
+    def args(self) -> Path:
+        return self.root / "args.json"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    def records(self, worker: int) -> Path:
+        return self.root / f"records_{worker}.jsonl"
+
+    def all_records(self) -> list[Path]:
+        return sorted(self.root.glob("records_*.jsonl"), key=lambda p: _number(p.name))
+
+    def digests(self, worker: int) -> Path:
+        return self.root / f"digests_{worker}.jsonl"
+
+    def results(self, rank: int) -> Path:
+        return self.root / f"{rank}_results.json"
+
+    def all_results(self) -> list[Path]:
+        return sorted(self.root.glob("*_results.json"), key=lambda p: _number(p.name))
+
+    def log(self, rank: int) -> Path:
+        return self.root / f"{rank}.log"
+
+    def holds_a_run(self) -> bool:
+        """Whether a run was started here before."""
+        return self.args.exists() or bool(self.all_records())
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """File names of a whole run."""
+
+    root: Path
+
+    def machine(self, machine: int) -> MachineFolder:
+        return MachineFolder(self.root / f"machine{machine}")
+
+    def machines(self) -> dict[int, MachineFolder]:
+        """The machine folders that exist, by machine id."""
+        found = (p for p in self.root.glob("machine*") if re.fullmatch(r"machine\d+", p.name))
+        return {_number(p.name): MachineFolder(p) for p in sorted(found, key=lambda p: _number(p.name))}
+
+    @property
+    def config(self) -> Path:
+        return self.root / "g5k_config.json"
+
+    @property
+    def ini(self) -> Path:
+        return self.root / "config.ini"
+
+    @property
+    def addresses(self) -> Path:
+        return self.root / "ip.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
+
+
+def weights_name(iteration: int, uid: int) -> str:
+    """Name of a node's final weights; ``iteration`` is the last one, 0-based as ever."""
+    return f"{iteration}_weight_{uid}.safetensors"
+
+
+def _number(name: str) -> int:
+    digits = re.search(r"\d+", name)
+    return int(digits.group()) if digits else -1
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``: written aside, synced and renamed, so never half there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp's 0600 would hide results from colleagues
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+class RecordWriter:
+    """Appends records to one file; each record is one ``write`` of one line."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._fd = os.open(path, flags, 0o644)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Append one record; keys are those of `RECORD_COLUMNS`, absent ones stay out."""
+        unknown = record.keys() - RECORD_COLUMNS.keys()
+        assert not unknown, f"columns without a description: {sorted(unknown)}"
+        line = json.dumps(record, separators=(",", ":")) + "\n"
+        view = memoryview(line.encode())
+        while view:  # a disk that fills up may take a part of a line first
+            view = view[os.write(self._fd, view) :]
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a records file holds: its complete rows, and how many broken lines were left out."""
+
+    rows: list[dict[str, Any]]
+    broken: int
+
+
+def read_records(path: Path) -> Records:
+    """All complete records of a file, in the order written.
+
+    A line that was cut by a kill, or that is not a JSON object with a node and an iteration, is
+    left out and counted in ``broken``; nothing in a file makes this raise.
+    """
+    rows: list[dict[str, Any]] = []
+    broken = 0
+    for line, complete in _lines(path):
+        row = _parse(line) if complete else None
+        if row is None:
+            broken += 1
+        else:
+            rows.append(row)
+    return Records(rows, broken)
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
+    with path.open("rb") as source:
+        for line in source:
+            if line.strip():
+                yield line, line.endswith(b"\n")
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict):
+        return None
+    keys = (row.get("iteration"), row.get("uid"))
+    return row if all(type(key) is int for key in keys) else None
+
+
+def machine_records(folder: MachineFolder) -> Records:
+    """The records of all workers of a machine, by (uid, iteration); the last writer wins."""
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    broken = 0
+    for path in folder.all_records():
+        records = read_records(path)
+        broken += records.broken
+        rows.update(((row["uid"], row["iteration"]), row) for row in records.rows)
+    return Records([rows[key] for key in sorted(rows)], broken)
+
+
+def legacy_results(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """One node's records in the reference's form: metric -> {iteration as text -> value}."""
+    results: dict[str, dict[str, float]] = {name: {} for name in LEGACY_RESULTS.values()}
+    for row in rows:
+        for column, name in LEGACY_RESULTS.items():
+            if row.get(column) is not None:
+                results[name][str(row["iteration"])] = row[column]
+    return results
+
+
+def write_legacy_results(folder: MachineFolder) -> list[Path]:
+    """Derive every ``<rank>_results.json`` of a machine from its records."""
+    by_rank: dict[int, list[Mapping[str, Any]]] = {}
+    for row in machine_records(folder).rows:
+        by_rank.setdefault(int(row.get("rank", row["uid"])), []).append(row)
+    for rank, rows in by_rank.items():
+        write_json(folder.results(rank), legacy_results(rows))
+    return [folder.results(rank) for rank in sorted(by_rank)]

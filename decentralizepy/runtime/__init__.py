@@ -1,0 +1,1 @@
+"""Performs the effects of node programs: workers, machines, clock, rows."""

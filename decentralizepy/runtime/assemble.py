@@ -1,0 +1,127 @@
+"""Builds a worker from settings: data, template, trainer, nodes."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from decentralizepy.config import Component, Experiment
+from decentralizepy.errors import ConfigError
+from decentralizepy.node.node import Node
+from decentralizepy.runtime.arena import Arena
+from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.runtime.report import Evaluator, Reporter
+from decentralizepy.runtime.settings import Settings
+from decentralizepy.runtime.worker import Worker
+from decentralizepy.training.data import Samples
+from decentralizepy.training.evaluation import Loss
+from decentralizepy.training.optimizers import make_optimizer
+from decentralizepy.training.stacked import StackedTrainer, choose_stacked
+from decentralizepy.training.template import Template
+from decentralizepy.training.trainer import Trainer
+
+_EVAL_BATCH = 64
+
+
+def build_model(experiment: Experiment) -> nn.Module:
+    """The model with the weights that the experiment's seed gives, the same on every node."""
+    torch.manual_seed(experiment.seed)
+    model = experiment.model.build()
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{experiment.model.target.dotted} is not a torch.nn.Module")
+    return model
+
+
+def build_loss(component: Component) -> Loss:
+    """A loss module, or a plain function of (output, target)."""
+    found = component.target.load()
+    return found() if inspect.isclass(found) else found
+
+
+def build_sharing(experiment: Experiment) -> Any:
+    """A sharing method of the experiment; one object per node, for it may remember things."""
+    sharing = experiment.sharing.build()
+    missing = [name for name in ("outgoing", "merge", "mixing") if not hasattr(sharing, name)]
+    if missing:
+        name = experiment.sharing.target.dotted
+        raise ConfigError(f"{name} has no {', '.join(missing)}: subclass Sharing")
+    return sharing
+
+
+def build_trainer(experiment: Experiment, train: Samples, settings: Settings | None) -> Trainer:
+    """Template, optimizer and trainer; stacked where the configuration and the model allow."""
+    device = settings.device if settings else "cpu"
+    model = build_model(experiment)
+    eval_batch = int(getattr(model, "eval_batch", _EVAL_BATCH))
+    template = Template(model, device)
+    arguments = (
+        template,
+        make_optimizer(template, experiment.optimizer),
+        experiment.training.build(),
+        build_loss(experiment.loss),
+        train,
+    )
+    options = {
+        "seed": experiment.seed,
+        "reset_optimizer": bool(settings and settings.reset_optimizer),
+        "eval_batch": eval_batch,
+    }
+    trainer = Trainer(*arguments, **options)
+    if choose_stacked(trainer):
+        trainer = StackedTrainer(*arguments, **options)
+    trainer.optimizer.new_state()  # wrong options are found here, before any process is started
+    return trainer
+
+
+class Assembly:
+    """Everything of a worker that does not depend on who the other workers are."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        dataset = settings.experiment.dataset.build()
+        dataset.prepare(settings.cache_dir)
+        norm = dataset.normalization
+        train, self.test = (
+            Samples(part.x, part.y, norm.scale, norm.shift, settings.device)
+            for part in (dataset.train(), dataset.test())
+        )
+        self.trainer = build_trainer(settings.experiment, train, settings)
+        self.partition: list[np.ndarray] = dataset.partition(settings.mapping.n)
+
+    @property
+    def row_length(self) -> int:
+        """Elements of a node's row."""
+        return self.trainer.template.layout.length
+
+    def worker(self, me: WorkerId, placement: Placement, arena: Arena, **wiring: Any) -> Worker:
+        """The worker ``me`` with its nodes seated."""
+        settings = self.settings
+        test = self.test if len(self.test) else None
+        evaluator = Evaluator(self.trainer, test, settings.intervals)
+        reporter = Reporter(settings.folder, me, settings.uids.start, settings.digests)
+        worker = Worker(me, placement, arena, self.trainer, evaluator, reporter, **wiring)
+        self._seat_nodes(worker)
+        return worker
+
+    def _seat_nodes(self, worker: Worker) -> None:
+        settings = self.settings
+        schedule = settings.schedule()
+        factory = settings.driver.node.load()
+        template = self.trainer.template
+        for uid in worker.placement.uids(worker.me):
+            node: Node = factory(
+                uid,
+                iterations=settings.intervals.iterations,
+                schedule=schedule,
+                sharing=build_sharing(settings.experiment),
+                n_parameters=template.layout.n_parameters,
+                averaging_steps=settings.averaging_steps,
+                seed=settings.experiment.seed,
+            )
+            indices = self.partition[uid]
+            worker.add(node, self.trainer.learner(uid, indices), template.initial)
+            worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")

@@ -1,0 +1,111 @@
+"""Sockets of a worker to the other workers: Unix ones on its machine, TCP to other machines.
+
+Messages for a worker are collected and leave together: waking ZeroMQ's thread costs more than a
+small message. Nothing is dropped: queues have no high-water mark, and sockets are always drained.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import zmq
+
+from decentralizepy.runtime.placement import WorkerId
+
+FLUSH_BYTES: Final = 1 << 20
+FLUSH_SECONDS: Final = 0.005
+
+Frame = bytes | memoryview
+
+
+def framed(nbytes: int) -> int:
+    """Bytes that ZMTP 3 makes of one frame: flags, a length of 1 or 8 bytes, the frame."""
+    return nbytes + (2 if nbytes < 256 else 9)
+
+
+def port_of(offset: int, worker: int) -> int:
+    """TCP port of a worker: ``offset + 2 * worker + 1``."""
+    return offset + 2 * worker + 1
+
+
+@dataclass
+class _Outbox:
+    socket: zmq.Socket[bytes]
+    frames: list[Frame] = field(default_factory=list)
+    nbytes: int = 0
+    since: float = 0.0
+
+
+class Links:
+    """All sockets of one worker."""
+
+    def __init__(self, me: WorkerId, folder: str, addresses: Sequence[str], offset: int) -> None:
+        self.me, self._folder, self._addresses, self._offset = me, folder, addresses, offset
+        self._context = zmq.Context()
+        self._inbox: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._inbox.set_hwm(0)
+        self._inbox.linger = 0
+        self._inbox.bind(self._endpoint(me, me.machine))
+        if len(addresses) > 1:
+            self._inbox.bind(self._endpoint(me, -1))
+        self._out: dict[WorkerId, _Outbox] = {}
+        self.poller = zmq.Poller()
+        self.poller.register(self._inbox, zmq.POLLIN)
+
+    def _endpoint(self, worker: WorkerId, seen_from: int) -> str:
+        if worker.machine == seen_from:
+            return f"ipc://{self._folder}/{worker.worker}"
+        port = port_of(self._offset, worker.worker)
+        return f"tcp://{self._addresses[worker.machine]}:{port}"
+
+    def _outbox(self, peer: WorkerId) -> _Outbox:
+        if peer not in self._out:
+            socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+            socket.set_hwm(0)
+            socket.linger = 0
+            socket.connect(self._endpoint(peer, self.me.machine))
+            self._out[peer] = _Outbox(socket)
+        return self._out[peer]
+
+    def send(self, peer: WorkerId, frames: Sequence[Frame]) -> int:
+        """Queue one message; returns the bytes that it takes on the wire.
+
+        Frames are sent later, so views of memory that is written again must be copied before.
+        """
+        box = self._outbox(peer)
+        if not box.frames:
+            box.since = time.monotonic()
+        box.frames += frames
+        wire = sum(framed(len(frame)) for frame in frames)
+        box.nbytes += wire
+        if box.nbytes >= FLUSH_BYTES:
+            self._flush(box)
+        return wire
+
+    def flush(self, older_than: float = 0.0) -> None:
+        """Let go what is queued, or only what has waited that many seconds."""
+        now = time.monotonic() if older_than else 0.0
+        for box in self._out.values():
+            if box.frames and (not older_than or now - box.since >= older_than):
+                self._flush(box)
+
+    @staticmethod
+    def _flush(box: _Outbox) -> None:
+        frames, box.frames, box.nbytes = box.frames, [], 0
+        box.socket.send_multipart(frames, copy=False)
+
+    def receive(self) -> Iterator[list[memoryview]]:
+        """All messages that have arrived: the frames of several, in the order of each sender."""
+        while True:
+            try:
+                parts = self._inbox.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            yield [part.buffer for part in parts[1:]]
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._context.destroy(linger=0)

@@ -1,0 +1,146 @@
+"""The main function of a worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import traceback
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.runfolder import weights_name
+from decentralizepy.runtime.arena import Arena, ArenaPlan
+from decentralizepy.runtime.assemble import Assembly
+from decentralizepy.runtime.clock import RealClock
+from decentralizepy.runtime.links import Links
+from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.runtime.settings import Settings
+from decentralizepy.runtime.worker import Worker, weights
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_PR_SET_PDEATHSIG = 1
+
+
+class Stopped(BaseException):
+    """The supervisor said to stop, or is gone."""
+
+
+class Line:
+    """JSON messages between a worker and its supervisor, over a private pipe."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def say(self, news: dict[str, Any]) -> None:
+        try:
+            self.connection.send_bytes(json.dumps(news).encode())
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Stopped from error
+
+    def hear(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.connection.recv_bytes())
+        except (EOFError, ConnectionResetError) as error:
+            raise Stopped from error
+
+    def orders(self) -> None:
+        """Raise `Stopped` if the supervisor said so; costs a system call."""
+        if self.connection.poll() and "stop" in self.hear():
+            raise Stopped
+
+
+def tune_malloc() -> None:
+    """Keep memory of freed activations in the process: each step would fault it in again.
+
+    Above its threshold glibc maps every allocation afresh; a step then costs hundreds of page
+    faults. Elsewhere (musl, macOS) there is nothing to tune.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def _die_with_parent() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(
+    settings: Settings, nodes: tuple[int, ...], worker: int, memory: DupFd, line: Connection,
+    sockets: str,
+) -> None:  # fmt: skip
+    """Build the worker, wait for the start, run, save the weights, wait for the stop.
+
+    ``nodes`` counts the nodes of each worker of this machine; ``memory`` is the shared file, which
+    the supervisor sizes once a worker has told the length of a row.
+    """
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
+    tune_malloc()
+    torch.set_num_threads(settings.threads)
+    supervisor = Line(line)
+    me = WorkerId(settings.machine, worker)
+    with contextlib.suppress(Stopped):
+        try:
+            _work(settings, me, nodes, memory.detach(), supervisor, sockets)
+        except (ConfigError, RunError) as error:
+            kind = "config" if isinstance(error, ConfigError) else "error"
+            supervisor.say({kind: str(error)})
+        except Exception as error:
+            text = f"{me}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+            supervisor.say({"error": text})
+
+
+def _work(
+    settings: Settings,
+    me: WorkerId,
+    nodes: tuple[int, ...],
+    memory: int,
+    supervisor: Line,
+    sockets: str,
+) -> None:
+    alone = len(nodes) == 1 and len(settings.addresses) == 1
+    offset = settings.experiment.offset
+    links = None if alone else Links(me, sockets, settings.addresses, offset)
+    assembly = Assembly(settings)
+    supervisor.say({"built": assembly.row_length})
+    placement = Placement(settings.mapping, tuple(supervisor.hear()["workers"]))
+    arena = Arena(memory, ArenaPlan(nodes, assembly.row_length))
+    worker = assembly.worker(
+        me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders
+    )
+    supervisor.say({"ready": me.worker})
+    supervisor.hear()
+    worker.clock = RealClock()
+    try:
+        worker.run()
+        _save(worker, settings)
+        supervisor.say({"done": me.worker})
+        worker.serve()
+    finally:
+        worker.reporter.close()
+        if links is not None:
+            links.close()
+
+
+def _save(worker: Worker, settings: Settings) -> None:
+    if not settings.intervals.iterations:
+        return
+    from safetensors.torch import save_file
+
+    folder: Path = settings.weights_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    for uid, state in weights(worker).items():
+        name = weights_name(settings.intervals.iterations - 1, uid)
+        aside = folder / f".{name}.{os.getpid()}"
+        save_file({key: value.contiguous() for key, value in state.items()}, aside)
+        aside.rename(folder / name)

@@ -1,0 +1,178 @@
+"""When nodes are evaluated, what is measured, and how it is written down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentralizepy.communication.message import Message
+from decentralizepy.runfolder import MachineFolder, RecordWriter
+from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.runtime.post import Traffic, sum_message
+from decentralizepy.runtime.settings import Intervals
+from decentralizepy.training.data import Samples
+from decentralizepy.training.trainer import Learner, Trainer
+
+
+@dataclass
+class Seconds:
+    """Where a node's time went, in seconds since the start."""
+
+    train: float = 0.0
+    share: float = 0.0
+    wait: float = 0.0
+    evaluate: float = 0.0
+
+
+@dataclass
+class Pending:
+    """Nodes that were evaluated in an iteration and wait for the mean of all nodes."""
+
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    rows: dict[int, Tensor] = field(default_factory=dict)
+
+
+class NodeLog:
+    """``<rank>.log`` in the reference's form; opened for each line, for there may be thousands."""
+
+    def __init__(self, folder: MachineFolder) -> None:
+        self._folder = folder
+
+    def write(self, rank: int, level: str, message: str) -> None:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        with self._folder.log(rank).open("a", encoding="utf-8") as out:
+            out.write(f"[{now}][decentralizepy][{level}] {message}\n")
+
+
+class Evaluator:
+    """Evaluates rows: loss on the node's own samples, loss and accuracy on the test set."""
+
+    def __init__(self, trainer: Trainer, test: Samples | None, intervals: Intervals) -> None:
+        self.trainer, self.test, self.intervals = trainer, test, intervals
+
+    def measure(self, iteration: int, row: Tensor, learner: Learner) -> dict[str, float]:
+        """What is due in this (1-based) iteration."""
+        found: dict[str, float] = {}
+        if self.intervals.train(iteration):
+            own = self.trainer.evaluate(row, self.trainer.samples, learner.indices)
+            found["train_loss"] = own.loss
+        if self.test is not None and self.intervals.test(iteration):
+            result = self.trainer.evaluate(row, self.test, None)
+            found |= {"test_loss": result.loss, "test_acc": result.accuracy}
+        return found
+
+
+class Meeting:
+    """The mean of all nodes' parameters at an evaluation, over any number of workers.
+
+    Each worker adds up its own nodes and sends the sum to the root worker, which adds these in the
+    order of the workers and sends the mean to all.
+    """
+
+    def __init__(
+        self,
+        me: WorkerId,
+        placement: Placement,
+        n_parameters: int,
+        send: Callable[[WorkerId, str, Message], None],
+        arrived: Callable[[int, Tensor], None],
+    ) -> None:
+        self.me, self.placement, self._n = me, placement, n_parameters
+        self._send, self._arrived = send, arrived
+        self._workers = [w for w in placement.all() if len(placement.uids(w))]
+        self._sums: dict[int, dict[int, Tensor]] = {}
+
+    def join(self, t: int, rows: Mapping[int, Tensor]) -> None:
+        """All nodes of this worker have reached the evaluation of iteration ``t``."""
+        total = torch.zeros(self._n, dtype=torch.float64)
+        for uid in sorted(rows):
+            total += rows[uid][: self._n]
+        number = self._workers.index(self.me)
+        if self.me == self._workers[0]:
+            self._add(t, number, total)
+        else:
+            self._send(self._workers[0], "S", sum_message(total, t, len(rows), number))
+
+    def take(self, kind: str, message: Message) -> None:
+        """A sum for the root, or the mean from it, has come."""
+        t, values = message.round[0], message["sum"]
+        if kind == "S":
+            self._add(t, message.sender, values)
+        else:
+            self._arrived(t, values)
+
+    def _add(self, t: int, number: int, total: Tensor) -> None:
+        sums = self._sums.setdefault(t, {})
+        sums[number] = total
+        if len(sums) < len(self._workers):
+            return
+        mean = torch.zeros(self._n, dtype=torch.float64)
+        for worker in sorted(sums):
+            mean += sums[worker]
+        mean /= self.placement.mapping.n
+        del self._sums[t]
+        for worker in self._workers[1:]:
+            self._send(worker, "A", sum_message(mean, t, self.placement.mapping.n, 0))
+        self._arrived(t, mean)
+
+
+class Reporter:
+    """Writes the records of one worker's nodes, and digests of their rows where asked to."""
+
+    def __init__(self, folder: MachineFolder, me: WorkerId, first_uid: int, digests: bool) -> None:
+        self._folder, self._me, self._first = folder, me, first_uid
+        self._writer = RecordWriter(folder.records(me.worker))
+        self._log = NodeLog(folder)
+        self._digests = digests
+
+    def log(self, uid: int, message: str, level: str = "INFO") -> None:
+        self._log.write(uid - self._first, level, message)
+
+    def record(self, uid: int, iteration: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Append a node's record; returns it."""
+        place = {"machine": self._me.machine, "rank": uid - self._first}
+        row = {"iteration": iteration, "uid": uid, **place, **values}
+        self._writer.append(row)
+        said = ", ".join(f"{k} {values[k]:.4f}" for k in _LOGGED if k in values)
+        self.log(uid, f"iteration {iteration}: {said}")
+        return row
+
+    def digest(self, uid: int, iteration: int, row: Tensor) -> None:
+        """Append the SHA-256 of a row after an iteration, if the run was asked for digests."""
+        if not self._digests:
+            return
+        value = hashlib.sha256(np.ascontiguousarray(row.numpy())).hexdigest()
+        line = json.dumps({"iteration": iteration, "uid": uid, "sha256": value}) + "\n"
+        path: Path = self._folder.digests(self._me.worker)
+        with path.open("a", encoding="utf-8") as out:
+            out.write(line)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+_LOGGED = ("train_loss", "test_loss", "test_acc", "consensus_distance")
+
+
+def costs(traffic: Traffic, seconds: Seconds, elapsed: float) -> dict[str, float]:
+    """The byte and second columns of a record."""
+    return {
+        "total_bytes": traffic.data + traffic.meta,
+        "total_data": traffic.data,
+        "total_meta": traffic.meta,
+        "wire_bytes": traffic.wire,
+        "elapsed_s": round(elapsed, 6),
+        "train_s": round(seconds.train, 6),
+        "share_s": round(seconds.share, 6),
+        "wait_s": round(seconds.wait, 6),
+        "evaluate_s": round(seconds.evaluate, 6),
+    }

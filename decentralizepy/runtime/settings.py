@@ -1,0 +1,79 @@
+"""All that a run needs to know, checked: what every process of a machine starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from decentralizepy.config import Experiment
+from decentralizepy.graphs.graph import Graph
+from decentralizepy.graphs.schedules import RandomRegularSchedule, Schedule, StaticSchedule
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.registry import Driver
+from decentralizepy.runfolder import MachineFolder
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Evaluation at iterations 1, T, 2T, ... and the last one (1-based)."""
+
+    iterations: int
+    test_after: int
+    train_evaluate_after: int
+
+    def test(self, iteration: int) -> bool:
+        return self._due(iteration, self.test_after)
+
+    def train(self, iteration: int) -> bool:
+        return self._due(iteration, self.train_evaluate_after)
+
+    def due(self, iteration: int) -> bool:
+        return self.test(iteration) or self.train(iteration)
+
+    def _due(self, iteration: int, every: int) -> bool:
+        if every <= 0:
+            return False
+        return iteration in (1, self.iterations) or iteration % every == 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One machine's view of a run; equal on all machines but for ``machine`` and the folders."""
+
+    experiment: Experiment
+    driver: Driver
+    graph: Graph
+    mapping: Mapping
+    machine: int
+    addresses: tuple[str, ...]
+    intervals: Intervals
+    averaging_steps: int
+    reset_optimizer: bool
+    log_dir: Path
+    weights_dir: Path
+    cache_dir: Path
+    workers: int
+    threads: int
+    device: str
+    log_level: str = "INFO"
+    digests: bool = False
+
+    @property
+    def folder(self) -> MachineFolder:
+        return MachineFolder(self.log_dir)
+
+    @property
+    def uids(self) -> range:
+        """The nodes of this machine."""
+        return self.mapping.uids(self.machine)
+
+    def schedule(self) -> Schedule:
+        """The graphs of the run, by iteration and averaging round."""
+        if self.driver.schedule == "static":
+            return StaticSchedule(self.graph)
+        node = self.experiment.node
+        assert node.graph_degree is not None, "checked with the arguments"
+        each = self.driver.per_averaging_round or node.dynamic_avgrounds
+        return RandomRegularSchedule(
+            self.mapping.n, node.graph_degree, self.experiment.seed, per_averaging_round=each
+        )

@@ -1,0 +1,395 @@
+"""One OS process that drives any number of nodes: runs whichever can go on, then trains the rest.
+
+The loop has one rule: programs first, heavy work (training, evaluation) when none can go on,
+waiting when there is no work. Nodes are trained in the order in which they asked.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from decentralizepy.communication.message import Message
+from decentralizepy.errors import RunError
+from decentralizepy.node.effects import Now, Receive, Report, Send, Sleep, Train
+from decentralizepy.node.node import Node, Program
+from decentralizepy.runtime.arena import Arena
+from decentralizepy.runtime.clock import Clock, RealClock, Timers
+from decentralizepy.runtime.links import FLUSH_SECONDS, Links
+from decentralizepy.runtime.mailbox import Mailbox, Parcel
+from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.runtime.post import Post, Traffic
+from decentralizepy.runtime.report import (
+    Evaluator,
+    Meeting,
+    Pending,
+    Reporter,
+    Seconds,
+    costs,
+)
+from decentralizepy.runtime.rows import RowPool
+from decentralizepy.training.stacked import StackedTrainer
+from decentralizepy.training.trainer import Learner, Trainer
+
+_PARKED: Final = object()
+#: how long to wait for the network before looking at timers and the supervisor again
+_IDLE_MS: Final = 200
+#: a worker that found no free row looks again after this
+_STARVED_MS: Final = 1
+
+
+@dataclass(eq=False)
+class Seat:
+    """A node on this worker, with all that the runtime keeps for it."""
+
+    node: Node
+    learner: Learner
+    row: int
+    program: Program
+    mailbox: Mailbox = field(default_factory=Mailbox)
+    spare: int | None = None
+    waiting: Receive | None = None
+    waiting_since: float = 0.0
+    consumed: list[Parcel] = field(default_factory=list)
+    traffic: Traffic = field(default_factory=Traffic)
+    seconds: Seconds = field(default_factory=Seconds)
+
+    @property
+    def uid(self) -> int:
+        return self.node.uid
+
+
+class NodeFailure(RunError):
+    """A node program raised; the text names node and round and holds the traceback."""
+
+
+class Worker:
+    """Drives the nodes of one worker from start to end."""
+
+    def __init__(
+        self,
+        me: WorkerId,
+        placement: Placement,
+        arena: Arena,
+        trainer: Trainer,
+        evaluator: Evaluator,
+        reporter: Reporter,
+        *,
+        links: Links | None = None,
+        clock: Clock | None = None,
+        tell: Callable[[dict[str, Any]], None] = lambda news: None,
+        orders: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.me, self.placement, self.arena = me, placement, arena
+        self.trainer, self.evaluator, self.reporter = trainer, evaluator, reporter
+        self.clock: Clock = clock or RealClock()
+        self.timers = Timers()
+        self.pool = RowPool(arena, me.worker)
+        self.post = Post(me, placement, arena, self.pool, self._deliver, links)
+        self.links, self._tell, self._orders = links, tell, orders
+        self.meeting = Meeting(
+            me, placement, trainer.template.layout.n_parameters,
+            self.post.send_collective, self._mean_arrived,
+        )  # fmt: skip
+        self.post.collective = self.meeting.take
+        self.seats: dict[int, Seat] = {}
+        self._first_uid = placement.mapping.uids(me.machine).start
+        self._ready: deque[tuple[Seat, Any]] = deque()
+        self._work: deque[tuple[Seat, Train | Report]] = deque()
+        self._starved: deque[Seat] = deque()
+        self._pending: dict[int, Pending] = {}
+        self._active = 0
+
+    # ------------------------------------------------------------------ life
+
+    def add(self, node: Node, learner: Learner, initial: Tensor) -> None:
+        """Seat a node, starting from the row ``initial``."""
+        row = self.pool.acquire()
+        assert row is not None, "an arena always has more rows than nodes"
+        node.x = self.pool.tensor(row)
+        node.x.copy_(initial)
+        self.seats[node.uid] = Seat(node, learner, row, node.program())
+
+    def run(self) -> None:
+        """Run all nodes to their ends."""
+        self._active = len(self.seats)
+        self._ready.extend((seat, None) for seat in self.seats.values())
+        while self._active:
+            while self._ready:
+                self._go_on(*self._ready.popleft())
+            if self._work:
+                self._do_work()
+            elif self._active:
+                self._idle()
+        if self.links is not None:
+            self.links.flush()
+
+    def serve(self) -> None:
+        """Keep the sockets going after the end, until told to stop (``orders`` raises)."""
+        while True:
+            self._wait(_IDLE_MS)
+            self.post.take_in()
+
+    def _idle(self) -> None:
+        """Nothing can go on: let messages go, wait for others, or for time to pass."""
+        if self.links is not None:
+            self.links.flush()
+        if self.post.take_in() or self._retry_starved() or self._timers_due():
+            return
+        next_timer = self.timers.next
+        if next_timer is not None and self.links is None and self.clock.advance(next_timer):
+            self._timers_due()
+            return
+        if self.links is None and next_timer is None and not self._starved:
+            raise RunError(f"{self.me}: no node can go on; {self._who_waits()}")
+        self._wait(self._patience(next_timer))
+
+    def _patience(self, next_timer: float | None) -> int:
+        if self._starved:
+            return _STARVED_MS
+        if next_timer is None:
+            return _IDLE_MS
+        return max(0, min(_IDLE_MS, int(1000 * (next_timer - self.clock.now())) + 1))
+
+    def _wait(self, milliseconds: int) -> None:
+        if self.links is not None:
+            self.links.poller.poll(milliseconds)
+        else:
+            import time
+
+            time.sleep(milliseconds / 1000)
+        self._orders()
+
+    def _who_waits(self) -> str:
+        waits = [
+            f"node {seat.uid} waits in iteration {seat.node.round + 1} for {seat.waiting.sources}"
+            for seat in self.seats.values()
+            if seat.waiting is not None
+        ]
+        return "; ".join(waits[:5])
+
+    # ------------------------------------------------------- programs and effects
+
+    def _go_on(self, seat: Seat, answer: Any) -> None:
+        """Run a program until it has to wait or work."""
+        while True:
+            started = perf_counter()
+            try:
+                effect = seat.program.send(answer)
+            except StopIteration:
+                self._consumed(seat)
+                self._active -= 1
+                return
+            except RunError:
+                raise
+            except Exception as error:
+                raise self._failure(seat, error) from error
+            self._adopt(seat)
+            answer = self._perform(seat, effect)
+            seat.seconds.share += perf_counter() - started
+            if answer is _PARKED:
+                return
+
+    def _failure(self, seat: Seat, error: Exception) -> NodeFailure:
+        text = "".join(traceback.format_exception(error))
+        self.reporter.log(seat.uid, text, "ERROR")
+        return NodeFailure(
+            f"{self.me}: node {seat.uid} failed in iteration {seat.node.round + 1}: "
+            f"{type(error).__name__}: {error}\n{text}"
+        )
+
+    def _perform(self, seat: Seat, effect: Any) -> Any:
+        if isinstance(effect, Train):
+            self._consumed(seat)
+            self._work.append((seat, effect))
+            return _PARKED
+        if isinstance(effect, Send):
+            self._send(seat, effect)
+            return None
+        if isinstance(effect, Receive):
+            return self._receive(seat, effect)
+        if isinstance(effect, Report):
+            return self._report(seat, effect)
+        if isinstance(effect, Now):
+            return self.clock.now()
+        if isinstance(effect, Sleep):
+            self.timers.set(self.clock.now() + effect.seconds, (seat, None))
+            return _PARKED
+        raise RunError(f"node {seat.uid} yielded {effect!r:.80}, which is no effect")
+
+    def _send(self, seat: Seat, effect: Send) -> None:
+        try:
+            for uids, message in effect.outgoing:
+                stamped = message.stamped(seat.uid, effect.round)
+                self.post.send(uids, stamped, seat.row, seat.traffic)
+        except RunError:
+            raise
+        except Exception as error:  # what is sent is computed lazily, here
+            raise self._failure(seat, error) from error
+
+    # ------------------------------------------------------------------- rows
+
+    def _adopt(self, seat: Seat) -> None:
+        """Make the row that the program set its own: the spare one, or a copy into it."""
+        if seat.consumed:
+            self._consumed(seat)
+        x = seat.node.x
+        own = self.pool.tensor(seat.row)
+        if x is own:
+            return
+        spare = self._spare(seat)
+        if x is not self.pool.tensor(spare):
+            self.pool.tensor(spare).copy_(x)
+        self.pool.retire(seat.row)
+        seat.row, seat.spare, seat.node.spare = spare, None, None
+        seat.node.x = self.pool.tensor(spare)
+
+    def _spare(self, seat: Seat) -> int:
+        if seat.spare is None:
+            seat.spare = self.pool.acquire()
+        if seat.spare is None:
+            raise RunError(f"{self.me}: no free row for node {seat.uid}")
+        return seat.spare
+
+    def _consumed(self, seat: Seat) -> None:
+        """The program has gone past what it heard: release the rows behind it."""
+        for parcel in seat.consumed:
+            if parcel.release is not None:
+                parcel.release()
+        seat.consumed = []
+
+    def _thaw(self, seat: Seat) -> bool:
+        """Give a node a row of its own to write when its present one is still being read."""
+        if not self.pool.read(seat.row):
+            return True
+        row = self.pool.acquire()
+        if row is None:
+            return False
+        self.pool.tensor(row).copy_(seat.node.x)
+        self.pool.retire(seat.row)
+        seat.row, seat.node.x = row, self.pool.tensor(row)
+        return True
+
+    # --------------------------------------------------------------- messages
+
+    def _deliver(self, uid: int, parcel: Parcel) -> None:
+        seat = self.seats[uid]
+        seat.mailbox.put(parcel)
+        if seat.waiting is not None and seat.mailbox.complete(seat.waiting):
+            self._answer(seat)
+
+    def _receive(self, seat: Seat, wanted: Receive) -> Any:
+        seat.waiting, seat.waiting_since = wanted, perf_counter()
+        if seat.mailbox.complete(wanted):
+            self._answer(seat)
+        elif wanted.deadline is not None:
+            self.timers.set(self.clock.now() + wanted.deadline, (seat, wanted))
+        return _PARKED
+
+    def _answer(self, seat: Seat, reason: str = "") -> None:
+        """Give a waiting node what it asked for, and a row to merge into."""
+        if seat.spare is None:
+            seat.spare = self.pool.acquire()
+            if seat.spare is None:
+                if seat not in self._starved:
+                    self._starved.append(seat)
+                return
+            seat.node.spare = self.pool.tensor(seat.spare)
+        assert seat.waiting is not None
+        heard, seat.consumed = seat.mailbox.take(seat.waiting, reason)
+        seat.waiting = None
+        seat.seconds.wait += perf_counter() - seat.waiting_since
+        self._ready.append((seat, heard))
+
+    def _retry_starved(self) -> bool:
+        for _ in range(len(self._starved)):
+            seat = self._starved.popleft()
+            if seat.waiting is not None:
+                self._answer(seat)
+        return bool(self._ready)
+
+    def _timers_due(self) -> bool:
+        for seat, wanted in self.timers.due(self.clock.now()):
+            if wanted is None:
+                self._ready.append((seat, None))
+            elif seat.waiting is wanted:
+                self._answer(seat, "deadline")
+        return bool(self._ready)
+
+    # ------------------------------------------------------------------- work
+
+    def _do_work(self) -> None:
+        seat, effect = self._work.popleft()
+        if isinstance(effect, Report):
+            self._evaluate(seat, effect)
+        else:
+            self._train(seat, effect)
+        if self.links is not None:
+            self.links.flush(FLUSH_SECONDS)
+            self.post.take_in()
+
+    def _train(self, seat: Seat, effect: Train) -> None:
+        group = [seat]
+        if isinstance(self.trainer, StackedTrainer):
+            rest = [one for one, other in self._work if other == effect]
+            self._work = deque(item for item in self._work if item[1] != effect)
+            group += rest
+        for one in group:
+            if not self._thaw(one):
+                raise RunError(f"{self.me}: no free row for node {one.uid}")
+        self.arena.control.busy(self.me.worker, seat.uid, effect.t)
+        started = perf_counter()
+        self.trainer.train([one.learner for one in group], [one.node.x for one in group], effect.t)
+        spent = (perf_counter() - started) / len(group)
+        for one in group:
+            one.seconds.train += spent
+            self._ready.append((one, None))
+
+    # ---------------------------------------------------------------- reports
+
+    def _report(self, seat: Seat, effect: Report) -> Any:
+        self._consumed(seat)
+        self.arena.control.rounds[seat.uid - self._first_uid] = effect.t + 1
+        self.reporter.digest(seat.uid, effect.t + 1, seat.node.x)
+        if not self.evaluator.intervals.due(effect.t + 1):
+            return None
+        self._work.append((seat, effect))
+        return _PARKED
+
+    def _evaluate(self, seat: Seat, effect: Report) -> None:
+        self.arena.control.busy(self.me.worker, seat.uid, effect.t)
+        started = perf_counter()
+        values = self.evaluator.measure(effect.t + 1, seat.node.x, seat.learner)
+        seat.seconds.evaluate += perf_counter() - started
+        pending = self._pending.setdefault(effect.t, Pending())
+        pending.records[seat.uid] = values
+        pending.rows[seat.uid] = seat.node.x
+        if len(pending.rows) == len(self.seats):
+            self.meeting.join(effect.t, pending.rows)
+
+    def _mean_arrived(self, t: int, mean: Tensor) -> None:
+        pending = self._pending.pop(t)
+        elapsed = self.clock.now()
+        for uid, row in pending.rows.items():
+            seat = self.seats[uid]
+            distance = float(torch.dist(row[: len(mean)].double(), mean))
+            values = pending.records[uid] | {"consensus_distance": distance}
+            values |= costs(seat.traffic, seat.seconds, elapsed)
+            self._tell({"record": self.reporter.record(uid, t + 1, values)})
+            self._ready.append((seat, None))
+
+
+def weights(worker: Worker) -> Mapping[int, dict[str, Tensor]]:
+    """The final ``state_dict`` of every node of a worker."""
+    layout = worker.trainer.template.layout
+    return {
+        uid: layout.state_dict(seat.node.x, seat.learner.counters)
+        for uid, seat in worker.seats.items()
+    }

@@ -1,0 +1,59 @@
+"""Full-model gossip with Metropolis-Hastings weights, and the interface of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from decentralizepy.communication.message import Message, Missing
+from decentralizepy.graphs.graph import Graph
+from decentralizepy.graphs.mixing import MixingRow, from_weights, metropolis_hastings
+from decentralizepy.sharing.context import Context
+
+
+class Sharing:
+    """x_i <- w_ii x_i + sum_j w_ij x_j with Metropolis-Hastings weights w (Xiao & Boyd, 2004).
+
+    A method of one's own subclasses this and overrides what differs: `outgoing` (what is said),
+    `merge` (what is made of what was heard), `mixing` (the weights). Options are the annotated
+    keyword parameters of ``__init__``. State that must survive a round goes in `state`.
+    """
+
+    def mixing(self, graph: Graph, uid: int) -> MixingRow:
+        """The node's row of the mixing matrix; weights that the graph carries come first."""
+        return from_weights(graph, uid) if graph.weights else metropolis_hastings(graph, uid)
+
+    def outgoing(self, x: Tensor, ctx: Context) -> Iterator[tuple[Sequence[int], Message]]:
+        """Pairs (receivers, message) for the row ``x`` [P]; one message serves many receivers."""
+        if ctx.receivers:
+            yield ctx.receivers, Message({"params": x})
+
+    def merge(self, x: Tensor, heard: Sequence[Message | Missing], ctx: Context) -> Tensor:
+        """The node's next row from its own and the messages, which come in ascending uid."""
+        return weighted_sum(x, heard, ctx.mixing, ctx.out)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the method remembers between rounds; nothing here."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+
+
+@torch.no_grad()
+def weighted_sum(
+    x: Tensor, heard: Sequence[Message | Missing], mixing: MixingRow, out: Tensor | None
+) -> Tensor:
+    """Own row first, then the others in ascending uid, one multiply-add each.
+
+    The order and the kernel are fixed, whatever worker holds which row, so that every placement
+    gives the same bits (a matrix product would not).
+    """
+    out = torch.empty_like(x) if out is None else out
+    torch.mul(x, mixing.self_weight, out=out)
+    for message in heard:
+        if isinstance(message, Message):
+            out.add_(message["params"], alpha=mixing.weights[message.sender])
+    return out

@@ -1,0 +1,86 @@
+"""How a model's state lies in one flat row: the parameters, then the floating-point buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Field:
+    """One tensor of the state: its name in ``state_dict`` and its place in the row."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """The places of all tensors of a model in a float32 row, in ``state_dict`` order.
+
+    Integer buffers (BatchNorm's ``num_batches_tracked``) are `counters`: they stay outside the
+    row, since averaging or noising a count means nothing.
+    """
+
+    parameters: tuple[Field, ...]
+    buffers: tuple[Field, ...]
+    counters: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> RowLayout:
+        """The layout of a model; raises ValueError for parameters that are not float32."""
+        named = dict(model.named_parameters())
+        wrong = [name for name, p in named.items() if p.dtype != torch.float32]
+        if wrong:
+            raise ValueError(f"parameters must be float32; these are not: {', '.join(wrong)}")
+        kept = [(n, b) for n, b in model.named_buffers() if n in model.state_dict()]
+        floats = [(n, b) for n, b in kept if b.is_floating_point()]
+        parameters = _fields(named.items(), 0)
+        start = parameters[-1].stop if parameters else 0
+        counters = tuple(n for n, b in kept if not b.is_floating_point())
+        return cls(parameters, _fields(floats, start), counters)
+
+    @property
+    def n_parameters(self) -> int:
+        """Elements of the parameter slice."""
+        return self.parameters[-1].stop if self.parameters else 0
+
+    @property
+    def length(self) -> int:
+        """Elements of a row."""
+        return self.fields[-1].stop if self.fields else 0
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return self.parameters + self.buffers
+
+    def views(self, row: Tensor) -> list[Tensor]:
+        """The tensors of a row, as views, in the order of `fields`."""
+        return [row[f.start : f.stop].view(f.shape) for f in self.fields]
+
+    def state_dict(self, row: Tensor, counters: Iterable[int] = ()) -> dict[str, Tensor]:
+        """The row as a ``state_dict`` (views), with the integer counters of the node."""
+        state = {f.name: view for f, view in zip(self.fields, self.views(row), strict=True)}
+        values = dict(zip(self.counters, counters, strict=False))
+        return state | {name: torch.tensor(values.get(name, 0)) for name in self.counters}
+
+    def row(self, model: nn.Module) -> Tensor:
+        """A new row with the model's present state."""
+        state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        row = torch.empty(self.length)
+        for field, view in zip(self.fields, self.views(row), strict=True):
+            view.copy_(state[field.name].detach())
+        return row
+
+
+def _fields(named: Iterable[tuple[str, Tensor]], start: int) -> tuple[Field, ...]:
+    fields = []
+    for name, tensor in named:
+        fields.append(Field(name, tuple(tensor.shape), start, start + tensor.numel()))
+        start += tensor.numel()
+    return tuple(fields)

@@ -1,0 +1,84 @@
+"""One model that every node of a worker borrows: its state is copied in, trained, copied out.
+
+A node is a row, not a module. The template's tensors are views of one flat *work row*; weights of
+convolutions lie channels-last there, which is faster on CPUs and GPUs, while rows stay in the
+model's own order, so that messages, checkpoints and compression never see the layout.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from decentralizepy.training.layout import RowLayout
+
+
+class Template:
+    """A model whose state is ``work`` [layout.length] and whose gradients are ``grad``.
+
+    ``grad`` [layout.n_parameters] is one flat buffer: gradients accumulate there, so an
+    element-wise optimizer is a handful of kernels whatever the number of layers.
+    """
+
+    def __init__(self, model: nn.Module, device: str = "cpu") -> None:
+        self.layout = RowLayout.of(model)
+        self.initial = self.layout.row(model)
+        self.model = model.to(device).train()
+        self.work = torch.empty(self.layout.length, device=device)
+        self.grad = torch.zeros(self.layout.n_parameters, device=device)
+        self._views = self._bind()
+        self._counters = [self.model.get_buffer(name) for name in self.layout.counters]
+        self.plain = all(view.is_contiguous() for view in self._views)
+        self._training = True
+        self.load(self.initial)
+
+    @property
+    def device(self) -> torch.device:
+        return self.work.device
+
+    def _bind(self) -> list[Tensor]:
+        """Point the model's parameters, gradients and float buffers into the flat tensors."""
+        views = [_work_view(self.work, f.start, f.shape) for f in self.layout.fields]
+        named = dict(self.model.named_parameters())
+        for field, view in zip(self.layout.fields, views, strict=True):
+            if field.name in named:
+                named[field.name].data = view
+                named[field.name].grad = _work_view(self.grad, field.start, field.shape)
+            else:
+                owner, _, leaf = field.name.rpartition(".")
+                self.model.get_submodule(owner)._buffers[leaf] = view
+        return views
+
+    @torch.no_grad()
+    def load(self, row: Tensor, counters: list[int] | None = None) -> None:
+        """Copy a node's row (and integer counters) in."""
+        if self.plain:
+            self.work.copy_(row)
+        else:
+            torch._foreach_copy_(self._views, self.layout.views(row))
+        for buffer, value in zip(self._counters, counters or (), strict=False):
+            buffer.fill_(value)
+
+    @torch.no_grad()
+    def store(self, row: Tensor) -> list[int]:
+        """Copy the state out into a node's row; returns the integer counters."""
+        if self.plain:
+            row.copy_(self.work)
+        else:
+            torch._foreach_copy_(self.layout.views(row), self._views)
+        return [int(buffer) for buffer in self._counters]
+
+    def mode(self, training: bool) -> None:
+        """Switch between training and evaluation; walks the modules only when it changes."""
+        if training != self._training:
+            self.model.train(training)
+            self._training = training
+
+
+def _work_view(flat: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of that shape on a slice of ``flat``; 4-d ones are channels-last in memory."""
+    part = flat[start : start + torch.Size(shape).numel()]
+    if len(shape) != 4:
+        return part.view(shape)
+    out, channels, height, width = shape
+    return part.view(out, height, width, channels).permute(0, 3, 1, 2)

@@ -1,0 +1,100 @@
+"""Trains and evaluates the nodes of one worker, one after the other, on a shared template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentralizepy.streams import torch_seed
+from decentralizepy.training.data import Samples
+from decentralizepy.training.evaluation import Evaluation, Loss, evaluate
+from decentralizepy.training.optimizers import NodeOptimizer
+from decentralizepy.training.template import Template
+from decentralizepy.training.training import Draw, Training
+
+
+@dataclass
+class Learner:
+    """What a node needs to train beside its row: samples, optimizer state, integer buffers."""
+
+    uid: int
+    indices: np.ndarray
+    optimizer: Any = None
+    counters: list[int] = field(default_factory=list)
+
+
+class Trainer:
+    """Local steps of nodes on one template; results do not depend on the order of the nodes."""
+
+    def __init__(
+        self,
+        template: Template,
+        optimizer: NodeOptimizer,
+        training: Training,
+        loss: Loss,
+        train: Samples,
+        *,
+        seed: int,
+        reset_optimizer: bool = False,
+        eval_batch: int = 64,
+    ) -> None:
+        self.template, self.optimizer = template, optimizer
+        self.training, self.loss, self.samples = training, loss, train
+        self.seed, self.reset_optimizer, self.eval_batch = seed, reset_optimizer, eval_batch
+
+    def learner(self, uid: int, indices: np.ndarray) -> Learner:
+        """A node about to start, owning the training samples of ``indices``."""
+        return Learner(uid, indices, self.optimizer.new_state(), self._counters())
+
+    def _counters(self) -> list[int]:
+        return [0] * len(self.template.layout.counters)
+
+    def train(self, learners: Sequence[Learner], rows: Sequence[Tensor], t: int) -> None:
+        """Iteration ``t`` of local training, in place on each node's row."""
+        for learner, row in zip(learners, rows, strict=True):
+            self._train_one(learner, row, t)
+
+    def prepare(self, learner: Learner, t: int) -> Draw:
+        """Draw the samples of the iteration; forget the optimizer's state where asked to."""
+        if self.reset_optimizer and t:
+            learner.optimizer = self.optimizer.new_state()
+        return self.training.draw(len(learner.indices), self.seed, learner.uid, t)
+
+    def _train_one(self, learner: Learner, row: Tensor, t: int) -> None:
+        draw = self.prepare(learner, t)
+        if not draw.sizes:
+            return
+        template = self.template
+        template.load(row, learner.counters)
+        template.mode(True)
+        torch.default_generator.manual_seed(torch_seed(self.seed, learner.uid, "dropout", t))
+        x, y = self.samples.gather(torch.from_numpy(learner.indices[draw.order]))
+        self._steps(x, y, draw.sizes, learner.optimizer)
+        learner.counters = template.store(row)
+
+    def _steps(self, x: Tensor, y: Tensor, sizes: list[int], state: Any) -> None:
+        model, loss, grad, step = (
+            self.template.model,
+            self.loss,
+            self.template.grad,
+            self.optimizer.step,
+        )
+        start = 0
+        for size in sizes:
+            grad.zero_()
+            stop = start + size
+            loss(model(x[start:stop]), y[start:stop]).backward()
+            step(state)
+            start = stop
+
+    def evaluate(self, row: Tensor, samples: Samples, indices: np.ndarray | None) -> Evaluation:
+        """Loss and accuracy of a row on samples, or on those of ``indices``."""
+        self.template.load(row)
+        self.template.mode(False)
+        chosen = None if indices is None else torch.from_numpy(indices)
+        return evaluate(self.template.model, self.loss, samples, self.eval_batch, chosen)

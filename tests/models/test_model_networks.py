@@ -1,0 +1,166 @@
+"""The networks compute what their textbook forms compute, bit for bit, from the same seeds."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+import textbook
+import torch
+from torch import Tensor, nn
+
+from decentralizepy.models import cifar10, digits
+from decentralizepy.models.sizes import MODEL_SIZES
+
+CIFAR = ("CNN", "LeNet", "ResNet8", "ResNet18", "GN_ResNet18")
+DIGITS = ("MLP", "DropoutMLP", "CNN")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(model_class: type[nn.Module], seed: int = 7) -> nn.Module:
+    torch.manual_seed(seed)
+    return model_class()
+
+
+def pair(name: str) -> tuple[nn.Module, nn.Module]:
+    return build(getattr(cifar10, name)), build(getattr(textbook, name))
+
+
+def batch(count: int, channels: int, side: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(count, side, side, channels, generator=generator) * 2 - 1
+    return x.permute(0, 3, 1, 2), torch.randint(10, (count,), generator=generator)
+
+
+def loss_and_gradients(net: nn.Module, x: Tensor, y: Tensor) -> list[Tensor | None]:
+    loss = nn.functional.cross_entropy(net(x), y)
+    loss.backward()
+    return [loss.detach(), *(parameter.grad for parameter in net.parameters())]
+
+
+def all_models() -> dict[str, type[nn.Module]]:
+    classes = [getattr(cifar10, n) for n in CIFAR] + [getattr(digits, n) for n in DIGITS]
+    return {f"{c.__module__}.{c.__name__}": c for c in classes}
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_same_seed_same_names_and_weights_as_the_reference_order(name):
+    ours, theirs = pair(name)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", CIFAR)
+def test_losses_and_gradients_are_bitwise_those_of_the_textbook(name, memory_format):
+    count = 8 if name in ("CNN", "LeNet") else 2
+    x, y = batch(count, 3, 32)
+    nets = [net.to(memory_format=memory_format) for net in pair(name)]
+    ours, theirs = (loss_and_gradients(n, x.to(memory_format=memory_format), y) for n in nets)
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine is None and other is None) or torch.equal(mine, other)
+    for mine, other in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("name", ["CNN", "LeNet"])
+def test_ties_in_a_pooling_window_change_nothing(name):
+    _, y = batch(4, 3, 32)
+    flat = torch.zeros(4, 3, 32, 32)  # every window holds four equal values, above or below 0
+    ours, theirs = (loss_and_gradients(net, flat, y) for net in pair(name))
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", ["CNN", "LeNet"])
+def test_evaluation_leaves_the_input_alone(name):
+    net = build(getattr(cifar10, name)).eval()
+    x, _ = batch(4, 3, 32)
+    kept = x.clone()
+    with torch.inference_mode():
+        assert net(x).shape == (4, 10)
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_digits_networks_train(name):
+    net = build(getattr(digits, name))
+    x, y = batch(16, 1, 8)
+    losses = []
+    for _ in range(30):
+        net.zero_grad()
+        losses.append(loss_and_gradients(net, x, y)[0].item())
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter -= 0.3 * parameter.grad
+    assert net(x).shape == (16, 10)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_two_mlps_differ_by_dropout_only():
+    plain, dropping = build(digits.MLP), build(digits.DropoutMLP)
+    x, _ = batch(8, 1, 8)
+    for mine, other in zip(plain.parameters(), dropping.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    assert not torch.equal(plain(x), dropping(x))
+    torch.manual_seed(1)
+    first = dropping(x)
+    torch.manual_seed(1)
+    assert torch.equal(first, dropping(x))
+    assert torch.equal(plain.eval()(x), dropping.eval()(x))
+
+
+def test_the_mlp_is_one_sequential_named_layers():
+    assert [type(layer) for layer in build(digits.MLP).layers] == [
+        nn.Flatten,
+        nn.Linear,
+        nn.ReLU,
+        nn.Linear,
+    ]
+
+
+def test_the_sizes_are_those_of_the_built_models():
+    counted = {}
+    for name, model_class in all_models().items():
+        net = build(model_class)
+        floats = [b.numel() for b in net.buffers() if b.is_floating_point()]
+        counted[name] = (sum(p.numel() for p in net.parameters()), sum(floats))
+    assert counted == MODEL_SIZES
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("CNN", 62_006),
+        ("LeNet", 89_834),
+        ("ResNet8", 4_937_729),
+        ("ResNet18", 11_198_932),
+        ("GN_ResNet18", 11_189_312),
+    ],
+)
+def test_the_whole_state_has_the_reference_systems_size(name, total):
+    state = build(getattr(cifar10, name)).state_dict()
+    assert sum(value.numel() for value in state.values()) == total
+
+
+@pytest.mark.parametrize("model_class", all_models().values(), ids=all_models())
+def test_every_model_has_an_evaluation_batch_and_documentation(model_class):
+    assert isinstance(model_class.eval_batch, int)
+    assert model_class.eval_batch > 0
+    assert f"{sum(p.numel() for p in model_class().parameters()):,} parameters" in str(
+        inspect.getdoc(model_class)
+    )
+
+
+def test_the_sizes_are_known_without_torch():
+    code = "import sys, decentralizepy.models.sizes; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
