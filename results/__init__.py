@@ -1,0 +1,1 @@
+"""Run folders in, tables and figures out: ``python -m results RUN_FOLDER``."""

@@ -1,0 +1,142 @@
+"""The command: exit codes, dry run, JSON, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import orchestrator_fakes as fakes
+import pytest
+from orchestrator_fakes import REPOSITORY, Make
+
+from orchestrator.cli import main
+from orchestrator.experiment import Setting
+
+Build = Callable[..., Setting]
+COMMAND = [sys.executable, str(REPOSITORY / "g5k_execution.py")]
+
+
+@pytest.fixture(autouse=True)
+def signals_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.cli._handle_signals", lambda: None)
+
+
+def test_a_dry_run_tells_everything_and_starts_nothing(
+    make: Make, setting: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make()
+    assert main([str(path), "--dry-run"], setting()) == 0
+    shown = capsys.readouterr().out
+    for expected in ("machine 1  127.0.0.2  4 agents (uids 5 to 8)", "697,248 per iteration",
+                     "6,972,480 in all", "-mid 1", "addresses_filepath = ip.json",
+                     '"1": "127.0.0.2"', "Expected  about", "Nothing was started"):  # fmt: skip
+        assert expected in shown
+    assert not (path.parent / "results").exists()
+
+
+def test_a_dry_run_as_json(make: Make, setting: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(make()), "--dry-run", "--json"], setting()) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["traffic"]["bytes_per_round"] == 36 * (19240 + 128)
+    assert [machine["agents"] for machine in plan["placement"]] == [5, 4]
+    assert plan["files"]["ip.json"].startswith("{")
+
+
+def test_a_run_as_json_keeps_stdout_for_the_result(
+    make: Make, setting: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(make()), "--json", "--yes"], setting()) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["reality"]["bytes_as_planned"] is True
+    assert "iteration 10/10" in captured.err
+
+
+def test_exit_codes(make: Make, setting: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(make(NB_AGENTS=0))], setting()) == 2
+    assert main([str(make())], setting("killed")) == 5
+    assert main([str(make())], setting(results=fakes.BROKEN_RESULTS)) == 6
+    captured = capsys.readouterr()
+    assert "NB_AGENTS = 0" in captured.err
+    assert "machine 1 (127.0.0.2) failed" in captured.err
+    assert "the run is complete and kept, but: tables and figures failed" in captured.err
+    assert "0.920 mean test accuracy" in captured.out
+    with pytest.raises(SystemExit) as usage:
+        main([], setting())
+    assert usage.value.code == 2
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert "examples:" in shown
+    assert "exit codes:" in shown
+
+
+def test_the_example_of_the_help_is_right(
+    tmp_path: Path, setting: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    example = shown[shown.index('{"job_name"') : shown.index("}") + 1]
+    (tmp_path / "first.json").write_text(example)
+    assert main([str(tmp_path / "first.json"), "--dry-run"], setting()) == 0
+
+
+def test_the_dry_run_of_the_quickstart_is_quick_from_anywhere(tmp_path: Path) -> None:
+    """The best of three: other work on this computer is not ours."""
+    config = str(REPOSITORY / "g5k_config" / "quickstart.json")
+    taken = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run(
+            [*COMMAND, config, "--dry-run"], cwd=tmp_path, capture_output=True, text=True
+        )
+        taken.append(time.monotonic() - began)
+        assert done.returncode == 0, done.stderr
+    assert min(taken) < 1.0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_loads_nothing_heavy(make: Make) -> None:
+    code = (
+        "import sys; from orchestrator.cli import main; code = main(sys.argv[1:]); "
+        "heavy = {'torch', 'pandas', 'matplotlib', 'rich', 'enoslib', 'networkx'}; "
+        "found = heavy & sys.modules.keys(); sys.exit(str(found) if found else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(make()), "--dry-run"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "pydantic.py").write_text("raise ModuleNotFoundError('No module', name='pydantic')")
+    done = subprocess.run(
+        [*COMMAND, "x.json"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "pydantic is not installed" in done.stderr
+    assert "pip install" in done.stderr
+
+
+def test_nobody_reads_along_any_more(make: Make) -> None:
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", '"$@" | true', "-", *COMMAND, str(make()), "--dry-run"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

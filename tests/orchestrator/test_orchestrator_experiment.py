@@ -1,0 +1,276 @@
+"""The whole flow with a fake core: what it leaves, and that nothing is left running."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import orchestrator_fakes as fakes
+import pytest
+from orchestrator_fakes import REPOSITORY, Make, alive, await_true, read_when_there
+
+from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.runfolder import RunFolder
+from orchestrator import ports
+from orchestrator.closing import closing_lines
+from orchestrator.costs import read_costs
+from orchestrator.experiment import (
+    Outcome,
+    Setting,
+    create_run_folder,
+    make_plan,
+    run_experiment,
+    run_name,
+    summary,
+)
+from orchestrator.ledger import read_ledger
+from orchestrator.text import Screen
+
+Build = Callable[..., Setting]
+WEIRD = 'a b\'s "c"; d\n$(e) é'
+
+
+def run(path: Path, setting: Setting) -> tuple[Outcome, str]:
+    out = io.StringIO()
+    return run_experiment(path, setting, Screen(out)), out.getvalue()
+
+
+def only_run(path: Path) -> RunFolder:
+    (folder,) = (path.parent / "results").iterdir()
+    return RunFolder(folder)
+
+
+def events(folder: RunFolder) -> list[str]:
+    return [entry["event"] for entry in read_ledger(folder.ledger)]
+
+
+def test_a_run_leaves_everything_in_one_folder(make: Make, setting: Build) -> None:
+    path = make()
+    outcome, said = run(path, setting())
+    folder = outcome.folder.root
+    assert outcome.complete
+    assert folder.parent == path.parent / "results"
+    assert events(outcome.folder) == [
+        "planned",
+        "submitted",
+        "started",
+        "finished",
+        "collected",
+        "released",
+    ]
+    names = {entry.name for entry in folder.iterdir()}
+    assert names >= {"g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl",
+                     "ring.edges", "machine0", "machine1", "tables", "figures"}  # fmt: skip
+    assert json.loads(outcome.folder.addresses.read_text()) == {"0": "127.0.0.1", "1": "127.0.0.2"}
+    assert (folder / "ring.edges").read_bytes() == path.with_name("ring.edges").read_bytes()
+    assert (folder / "machine1" / "stdout.log").read_text() == "machine 1 of 2\n"
+    assert "preparing 1797 digits" in said
+    assert "iteration 10/10" in said
+
+
+def test_plan_and_reality_stand_side_by_side(make: Make, setting: Build) -> None:
+    outcome, _ = run(make(), setting())
+    kept = json.loads(outcome.folder.plan.read_text())
+    assert kept["reality"]["total"] == kept["traffic"]["total_bytes"] == 10 * 36 * (19240 + 128)
+    assert kept["reality"]["bytes_as_planned"] is True
+    assert kept["reality"]["accuracy"]["mean"] == pytest.approx(0.92)
+    assert kept["commands"][1][4:6] == ["-mid", "1"]
+    assert summary(outcome)["complete"] is True
+    text = "\n".join(closing_lines(outcome))
+    assert "0.920 mean test accuracy of 9 nodes after iteration 10 (0.900 to 0.940" in text
+    assert "as planned" in text
+    assert str(outcome.folder.root / "tables" / "all.csv") in text
+    assert "figures (1 file)" in text
+
+
+def test_the_run_refines_the_next_plan(make: Make, setting: Build) -> None:
+    given = setting()
+    outcome, _ = run(make(), given)
+    cost = read_costs(given.costs).lookup("decentralizepy.models.digits.MLP", None)
+    assert cost.measured
+    assert cost.train_s == pytest.approx(9 * 0.02 / (9 * 10 * 24))
+    assert "former runs" in make_plan(make(), given)[1].estimate.basis
+    assert outcome.plan.estimate.basis.startswith("the table")
+
+
+def test_the_resolved_configuration_runs_again(make: Make, setting: Build) -> None:
+    given = setting()
+    first, _ = run(make(), given)
+    (first.folder.root / "small.ini").write_text(fakes.INI)
+    again, _ = run(first.folder.config, given)
+    assert again.plan.machines == first.plan.machines
+
+
+def test_paths_and_names_of_any_kind(tmp_path: Path, make: Make, setting: Build) -> None:
+    path = make(tmp_path / WEIRD, job_name="no/such; thing\n" + "é" * 300)
+    ini, graph = path.with_name(f"{WEIRD}.ini"), path.with_name(f"{WEIRD}.edges")
+    path.with_name("small.ini").rename(ini)
+    path.with_name("ring.edges").rename(graph)
+    value = json.loads(path.read_text()) | {"CONFIG_NAME": ini.name, "GRAPH_FILE": graph.name}
+    path.write_text(json.dumps(value))
+    outcome, _ = run(path, setting())
+    assert outcome.complete
+    assert (outcome.folder.root / graph.name).is_file()
+    assert "\n" not in outcome.folder.root.name
+
+
+def test_a_users_own_module_is_kept(make: Make, setting: Build) -> None:
+    ini = fakes.INI.replace("decentralizepy.sharing.Sharing", "mine")
+    path = make(ini=ini.replace("sharing_class = Sharing", "sharing_class = Mine"))
+    path.with_name("mine.py").write_text("class Mine:\n    pass\n")
+    outcome, _ = run(path, setting())
+    assert (outcome.folder.root / "mine.py").read_text() == "class Mine:\n    pass\n"
+
+
+def test_run_folders_are_never_shared(make: Make, setting: Build) -> None:
+    _, planned = make_plan(make(), setting())
+    now = datetime(2024, 5, 1, 12, 30, 59)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: create_run_folder(planned, now).root, range(12)))
+    assert len(set(made)) == 12
+    assert min(made).name == run_name(planned, "20240501-123059") == "20240501-123059_small"
+
+
+def test_a_save_folder_that_cannot_be(make: Make, setting: Build, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="LOCAL_SAVE_DIR: cannot make a folder"):
+        run(make(LOCAL_SAVE_DIR=str(tmp_path / "file")), setting())
+
+
+@pytest.mark.parametrize(
+    ("mode", "error", "expected"),
+    [
+        ("bad-check", ConfigError, r"^[^\n]*small\.ini: \[NODE\] is odd; even it$"),
+        ("bad-prepare", RunError, "prepare failed, exit code 5:\ndecentralizepy: no network"),
+    ],
+)
+def test_what_the_rehearsal_refuses_leaves_no_folder(
+    make: Make, setting: Build, mode: str, error: type[Exception], expected: str
+) -> None:
+    path = make()
+    with pytest.raises(error, match=expected):
+        run(path, setting(mode))
+    assert not (path.parent / "results").exists()
+
+
+@pytest.mark.parametrize("back_end", [{"cluster": "paravance"}, {"BACKEND": "slurm"}])
+def test_other_back_ends_are_not_there_yet(
+    make: Make, setting: Build, back_end: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigError, match=r'not available.*"BACKEND": "local"'):
+        run(make(**back_end), setting())
+
+
+def test_a_machine_that_fails_is_named_with_its_log(make: Make, setting: Build) -> None:
+    path = make()
+    with pytest.raises(RunError) as error:
+        run(path, setting("fail"))
+    message = str(error.value)
+    assert message.startswith("machine 1 (127.0.0.2) failed, exit code 5: node 9 of machine 1")
+    assert "Traceback: OSError: the disk is full" in message
+    assert f"python -m results {only_run(path).root}" in message
+    assert events(only_run(path))[-3:] == ["failed", "collected", "released"]
+    assert not any(map(alive, fakes.pids_of(only_run(path).root)))
+
+
+def test_a_killed_machine_is_blamed_not_those_that_missed_it(make: Make, setting: Build) -> None:
+    with pytest.raises(RunError) as error:
+        run(make(), setting("killed"))
+    message = str(error.value)
+    assert message.startswith("machine 1 (127.0.0.2) failed, killed by SIGKILL")
+    assert "machine 0 ended too: exit code 5" in message
+
+
+def test_the_walltime_is_a_limit(make: Make, setting: Build) -> None:
+    path = make(walltime="0:00:01")
+    with pytest.raises(RunError, match=r"walltime of 0:00:01 is over: machine \d had done 1 of 10"):
+        run(path, setting("stubborn"))
+    found = fakes.pids_of(only_run(path).root)
+    assert len(found) == 4
+    assert not any(map(alive, found))
+
+
+def test_tables_that_fail_do_not_lose_the_run(make: Make, setting: Build) -> None:
+    outcome, _ = run(make(), setting(results=fakes.BROKEN_RESULTS))
+    assert not outcome.complete
+    assert "no such font" in outcome.tables.error
+    assert outcome.reality.accuracy is not None
+
+
+def test_ports_that_are_taken(make: Make, setting: Build) -> None:
+    offset = ports.free_offset(["127.0.0.2"], 20)
+    with socket.create_server(("127.0.0.2", offset + 1)):
+        assert ports.taken(["127.0.0.1", "127.0.0.2"], offset, 4) == ("127.0.0.2", offset + 1)
+        with pytest.raises(ConfigError, match=f"port {offset + 1} of 127.0.0.2 is taken"):
+            run(make(OFFSET=offset), setting())
+    assert ports.taken(["127.0.0.2"], offset, 4) is None
+
+
+RUNNER = """
+import os, pathlib, sys
+from orchestrator.backends.local import LocalBackend
+from orchestrator.cli import main
+from orchestrator.experiment import Setting
+
+config, costs, *core = sys.argv[1:]
+setting = Setting(backend=LocalBackend(core=tuple(core), grace_s=0.3), costs=pathlib.Path(costs))
+sys.exit(main([config], setting))
+"""
+
+
+def started(path: Path, mode: str, **environment: str) -> subprocess.Popen[str]:
+    """The command line with a fake core, in a process of its own."""
+    core = (*fakes.script(path.parent, "core.py", fakes.CORE), mode)
+    return subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(path), str(path.parent / "costs.json"), *core],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_everything(make: Make, number: signal.Signals) -> None:
+    path = make()
+    command = started(path, "stubborn")
+    found = read_when_there(path.parent / "results", 2)
+    command.send_signal(number)
+    time.sleep(0.1)
+    command.send_signal(number)
+    _, errors = command.communicate(timeout=10)
+    assert command.returncode == 130
+    assert errors == "interrupted; all processes have ended\n"
+    assert not any(map(alive, found))
+    assert events(only_run(path))[-3:] == ["failed", "collected", "released"]
+
+
+def test_a_signal_during_the_check_leaves_no_folder(make: Make, tmp_path: Path) -> None:
+    path = make()
+    command = started(path, "slow-check", DECENTRALIZEPY_MARK=str(tmp_path / "mark"))
+    assert await_true(lambda: (tmp_path / "mark").exists() and (tmp_path / "mark").read_text())
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=10)
+    assert command.returncode == 130
+    assert not alive(int((tmp_path / "mark").read_text()))
+    assert not (path.parent / "results").exists()
+
+
+@pytest.mark.parametrize("mode", ["hang", "stubborn"])
+def test_killing_the_orchestrator_leaves_nothing(make: Make, mode: str) -> None:
+    path = make()
+    command = started(path, mode)
+    found = read_when_there(path.parent / "results", 2)
+    command.kill()
+    command.communicate()
+    assert await_true(lambda: not any(map(alive, found)))

@@ -1,0 +1,220 @@
+"""The plan: placement, commands, exact bytes, and errors before anything is started."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from orchestrator_fakes import INI, Make
+
+from decentralizepy.communication.header import Header, TensorInfo
+from decentralizepy.errors import ConfigError
+from decentralizepy.runfolder import RunFolder
+from orchestrator.costs import Cost
+from orchestrator.describe import describe
+from orchestrator.estimate import Load, estimate, evaluations
+from orchestrator.inputs import read_inputs
+from orchestrator.plan import Plan, plan
+from orchestrator.render import render_addresses
+from orchestrator.site import Site
+from orchestrator.task import read_task
+
+GOLDEN = Path(__file__).parent / "golden"
+RUN = RunFolder(Path("/runs/it's a; run"))
+DYNAMIC = INI + "\n[NODE]\ngraph_degree = {}\n"
+MLP_ROW = 4810
+
+
+def planned(path: Path, cores: int = 2, workers: int = 1) -> Plan:
+    inputs = read_inputs(path)
+    addresses = tuple(f"127.0.0.{m + 1}" for m in range(inputs.config.NB_MACHINE))
+    site = Site("local", addresses, cores, workers, 1, 12345, ("python", "-m", "decentralizepy"))
+    task = read_task(inputs, site)
+    files = {"config.ini": task.experiment.text, "ip.json": render_addresses(addresses)}
+    cost = Cost(1e-3, 1e-4)
+    return plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ConfigError) as error:
+        planned(path)
+    return str(error.value)
+
+
+def test_agents_need_not_divide(make: Make) -> None:
+    machines = planned(make(NB_AGENTS=11, NB_MACHINE=3), workers=8).machines
+    assert [machine.agents for machine in machines] == [4, 4, 3]
+    assert [machine.first_uid for machine in machines] == [0, 4, 8]
+    assert [machine.workers for machine in machines] == [4, 4, 3]
+    assert [machine.address for machine in machines] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("uneven", {"NB_AGENTS": 11, "NB_MACHINE": 3}),
+        ("even", {"NB_AGENTS": 8, "AVERAGING_STEPS": 3, "TRAIN_EVALUATE_AFTER": 7,
+                  "RESET_OPTIMIZER": 1, "LOG_LEVEL": "DEBUG", "WORKERS": 2}),
+    ],
+)  # fmt: skip
+def test_commands(make: Make, name: str, changes: dict[str, Any]) -> None:
+    made = planned(make(**changes))
+    lines = [shlex.join(made.command(machine, RUN)) for machine in made.machines]
+    lines += [shlex.join(made.check_command(RUN)), shlex.join(made.prepare_command(RUN))]
+    assert lines == (GOLDEN / f"commands_{name}.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_static_bytes_are_those_of_messages_over_edges(make: Make, steps: int) -> None:
+    made = planned(make(AVERAGING_STEPS=steps, NB_ITERATION=10))
+    tensor = TensorInfo("params", "float32", (MLP_ROW,))
+    header = len(Header(8, (9, steps - 1), (tensor,)).encode())
+    traffic = made.traffic
+    assert traffic.exact
+    assert traffic.messages_per_round == 9 * 4 * steps
+    assert traffic.payload_per_round == 9 * 4 * steps * MLP_ROW * 4
+    assert traffic.headers_per_round == 9 * 4 * steps * header
+    assert traffic.total_bytes == 10 * 9 * 4 * steps * (MLP_ROW * 4 + header)
+
+
+def test_dynamic_bytes_go_by_the_degree_of_the_ini(make: Make) -> None:
+    made = planned(make(ini=DYNAMIC.format(2), EVAL_FILE="testingPeerSamplerDynamic.py"))
+    assert made.traffic.messages_per_round == 9 * 2
+    assert made.graph["dynamic"] is True
+    assert "fresh random 2-regular" in describe(made, RUN)
+
+
+def test_plain_averaging_is_exact_too(make: Make) -> None:
+    ini = INI.replace("sharing.Sharing\n", "sharing.PlainAverageSharing\n").replace(
+        "sharing_class = Sharing", "sharing_class = PlainAverageSharing"
+    )
+    assert planned(make(ini=ini)).traffic.exact
+
+
+def test_bytes_of_a_method_of_ones_own_are_a_bound(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "my_method.py").write_text("class Mine:\n    def __init__(self): pass\n")
+    ini = INI.replace("decentralizepy.sharing.Sharing", "my_method")
+    made = planned(make(ini=ini.replace("sharing_class = Sharing", "sharing_class = Mine")))
+    assert not made.traffic.exact
+    assert "at most, for whole models; what Mine sends" in describe(made, RUN)
+    assert made.task.modules == (tmp_path / "my_method.py",)
+
+
+def test_bytes_of_a_model_of_ones_own_are_unknown(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "my_model.py").write_text("class Net:\n    def __init__(self): pass\n")
+    ini = INI.replace("model_class = MLP", "model_package = my_model\nmodel_class = Net")
+    made = planned(make(ini=ini))
+    assert made.traffic.total_bytes is None
+    assert "my_model.Net is known when it runs" in describe(made, RUN)
+    assert made.as_dict(RUN)["traffic"]["bytes_per_round"] is None
+
+
+def test_graph_and_agents_must_agree(make: Make) -> None:
+    path = make()
+    path.with_name("ring.edges").write_text("3\n0 1\n1 2\n")
+    message = refused(path)
+    assert "NB_AGENTS = 9" in message
+    assert "'ring.edges' has 3 nodes" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"EVAL_FILE": "testingPeerSamplr.py"}, "EVAL_FILE: unknown driver.*did you mean 'tes"),
+        ({"GRAPH_FILE": "rings.edges"}, "GRAPH_FILE = 'rings.edges': no such file.*'ring.edges'"),
+        ({"GRAPH_FILE": "x" * 5000}, "GRAPH_FILE"),
+        ({"GRAPH_FILE": "x" * 4000}, "GRAPH_FILE = .*no such file"),
+        ({"CONFIG_NAME": "smal.ini"}, "CONFIG_NAME = 'smal.ini': no such file.*'small.ini'"),
+        ({"GRAPH_FILE": "small.ini"}, "GRAPH_FILE: .*small.ini"),
+        ({"CONFIG_NAME": "ring.edges"}, "not a valid INI"),
+    ],
+)  # fmt: skip
+def test_wrong_names(make: Make, changes: dict[str, Any], expected: str) -> None:
+    path = make(**changes)
+    with pytest.raises(ConfigError, match=expected):
+        planned(path)
+
+
+@pytest.mark.parametrize(
+    ("ini", "agents", "expected"),
+    [
+        (INI, 9, "graph_degree is missing"),
+        (DYNAMIC.format(9), 9, "below NB_AGENTS = 9"),
+        (DYNAMIC.format(0), 9, "at least 1"),
+        (DYNAMIC.format(3), 9, "9 x 3 is odd"),
+        (DYNAMIC.format("four"), 9, "graph_degree"),
+    ],
+)
+def test_dynamic_graphs_that_do_not_exist(make: Make, ini: str, agents: int, expected: str) -> None:
+    message = refused(make(ini=ini, NB_AGENTS=agents, EVAL_FILE="testingPeerSamplerDynamic.py"))
+    assert expected in message
+    assert "small.ini" in message
+
+
+def test_notes(make: Make) -> None:
+    path = make(ini=DYNAMIC.format(2), WORKERS=3)
+    path.with_name("ring.edges").write_text("9\n")
+    notes = "\n".join(planned(path, workers=3).notes)
+    assert "not connected" in notes
+    assert "graph_degree = 2 is not used" in notes
+    assert "3 workers on each of 2 machines share 2 CPUs" in notes
+
+
+def test_a_graph_named_like_a_file_of_the_run_gets_another_name(make: Make) -> None:
+    path = make(GRAPH_FILE="config.ini", GRAPH_TYPE="edges")
+    path.with_name("ring.edges").rename(path.with_name("config.ini"))
+    assert planned(path).graph_name == "graph_config.ini"
+
+
+@pytest.mark.parametrize(
+    ("iterations", "every"), [(1, 1), (1, 5), (10, 5), (11, 5), (7, 1), (3, 9)]
+)
+def test_evaluations_are_at_1_every_t_and_the_last(iterations: int, every: int) -> None:
+    due = [t for t in range(1, iterations + 1) if t in (1, iterations) or t % every == 0]
+    assert evaluations(iterations, every) == len(due)
+
+
+def load(**changes: Any) -> Load:
+    base = Load(
+        agents=(8, 8),
+        workers=(1, 1),
+        cores=2,
+        computers=1,
+        iterations=100,
+        averaging_steps=1,
+        test_after=10,
+        train_evaluate_after=10,
+        rounds=3,
+        batch_size=8,
+        full_epochs=False,
+        dataset="unknown",
+        row_bytes=1000,
+        bytes_per_round=0,
+    )
+    return replace(base, **changes)
+
+
+def test_the_estimate_follows_the_slowest_machine_and_the_cores() -> None:
+    cost = Cost(train_s=1e-3, evaluate_s=0.0)
+    seconds = [
+        estimate(load(**changes), cost).training_s
+        for changes in ({}, {"agents": (15, 1)}, {"cores": 1}, {"workers": (2, 2)})
+    ]
+    assert seconds == pytest.approx([100 * 8 * 24e-3, 100 * 15 * 24e-3, 100 * 16 * 24e-3, 19.2])
+
+
+def test_epochs_go_by_the_size_of_the_data_set() -> None:
+    assert load(full_epochs=True, dataset="CIFAR10").samples_per_iteration == 3 * 3125
+    assert load(full_epochs=True).samples_per_iteration == 3
+
+
+def test_one_agent_on_one_machine(make: Make) -> None:
+    path = make(NB_AGENTS=1, NB_MACHINE=1)
+    path.with_name("ring.edges").write_text("1\n")
+    made = planned(path)
+    assert made.traffic.total_bytes == 0
+    assert made.notes == ()
+    assert "1 agent on 1 machine" in describe(made, RUN)

@@ -1,0 +1,134 @@
+"""What people see while it runs."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.progress import Live, Plain, line, progress_for
+from orchestrator.status import Status, overview, read_status
+from orchestrator.text import Screen, bytes_text, plural, seconds_text
+
+
+def running(machine: int, done: int, **changes: Any) -> Status:
+    base = Status(machine, "running", 8, 100, done, float(done), done, done / 10)
+    return replace(base, **changes)
+
+
+def test_the_overview_goes_by_the_slowest_machine_and_weighs_by_nodes() -> None:
+    seen = overview(
+        [
+            running(0, 40, accuracy=(40, 50.0, 3)),
+            running(1, 30, nodes=1, accuracy=(30, 90.0, 1)),
+        ],
+        100,
+    )
+    assert seen.done == 30
+    assert seen.accuracy == pytest.approx(0.6)
+    assert seen.seconds_left == pytest.approx(4.0 * 70 / 30)
+    assert line(seen) == "iteration 30/100, accuracy 0.600 (at 30), slowest: machine 1, 9.3 s left"
+
+
+def test_nothing_is_known_before_the_start() -> None:
+    assert line(overview([Status(0), Status(1)], 9)) == "iteration 0/9, starting"
+    assert line(overview([running(0, 0)], 9)) == "iteration 0/9, running"
+
+
+def test_plain_lines_are_few_and_never_say_the_same_twice() -> None:
+    out, now = io.StringIO(), [0.0]
+    plain = Plain(Screen(out), 100, every_s=10, clock=lambda: now[0])
+    with plain:
+        for done in range(101):
+            now[0] = done * 0.5
+            plain.update([running(0, done)])
+            plain.update([running(0, done)])
+    lines = out.getvalue().splitlines()
+    assert [text.split(",")[0].strip() for text in lines] == [
+        f"iteration {done}/100" for done in (0, 20, 40, 60, 80, 100)
+    ]
+    assert lines[-1].endswith("done")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(progress_for(Screen(io.StringIO()), 5, {"TERM": "xterm"}), Plain)
+    assert isinstance(progress_for(Screen(Terminal()), 5, {"TERM": "dumb"}), Plain)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[38;5;" in _drawn() or "\x1b[3" in _drawn()
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = _drawn()
+    assert "3/10" in shown
+    assert "accuracy 0.250" in shown
+    assert not any(f"\x1b[{colour}" in shown for colour in ("38;", "31m", "32m", "35m"))
+
+
+def _drawn() -> str:
+    out = Terminal()
+    live = progress_for(Screen(out), 10, {"TERM": "xterm"})
+    assert isinstance(live, Live)
+    with live:
+        live.update([running(0, 3, accuracy=(3, 25.0, 8))])
+    return out.getvalue()
+
+
+def test_a_screen_that_went_away_stays_silent() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    screen = Screen(Gone())
+    screen.say("a")
+    screen.say("b")
+    assert screen.gone
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["mean", "nodes", "iteration"]), inner)
+    ),
+    max_leaves=4,
+)
+NAMES = ["state", "nodes", "round_min", "round_mean", "elapsed_s", "test_acc", "error"]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), JSON))
+def test_whatever_a_status_file_holds_it_is_shown(value: dict[str, Any]) -> None:
+    path = Path("/dev/shm/status_fuzz.json") if Path("/dev/shm").is_dir() else Path("s.json")
+    path.write_text(json.dumps(value))
+    try:
+        line(overview([read_status(path, 0), running(1, 5)], 10))
+    finally:
+        path.unlink()
+
+
+def test_a_status_that_is_half_there(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"state": "runn')
+    assert read_status(tmp_path / "s.json", 3) == Status(3)
+    assert read_status(tmp_path / "absent.json", 3) == Status(3)
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert [bytes_text(n) for n in (0, 999, 1234, 5.6e9)] == ["0 B", "999 B", "1.23 kB", "5.6 GB"]
+    assert [seconds_text(s) for s in (0.04, 9.94, 59.4, 75, 4000)] == [
+        "0.0 s",
+        "9.9 s",
+        "59 s",
+        "1 min 15 s",
+        "1 h 06 min",
+    ]
+    assert [plural(n, "agent") for n in (1, 2, 1200)] == ["1 agent", "2 agents", "1,200 agents"]

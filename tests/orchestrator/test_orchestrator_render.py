@@ -1,0 +1,119 @@
+"""Rendering: golden files, and nothing but two keys of the user's text is touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from orchestrator_fakes import INI, Make
+
+from decentralizepy.config import parse_experiment
+from decentralizepy.errors import ConfigError
+from orchestrator.inputs import read_inputs
+from orchestrator.render import render, render_addresses, with_communication
+from orchestrator.site import Site
+from orchestrator.task import read_task
+
+GOLDEN = Path(__file__).parent / "golden"
+PATH = Path("some.ini")
+SITE = Site("local", ("127.0.0.1", "127.0.0.2"), 4, 2, 1, 12345)
+
+
+def test_the_address_file() -> None:
+    text = render_addresses([f"127.0.0.{machine + 1}" for machine in range(12)])
+    assert text == (GOLDEN / "ip.json").read_text()
+    assert json.loads(text)["11"] == "127.0.0.12"
+
+
+def test_the_ini(make: Make) -> None:
+    templated = INI.replace("random_seed = 90", "random_seed = {{ NB_AGENTS * 10 }}")
+    task = read_task(read_inputs(make(ini=templated)), SITE)
+    assert task.experiment.text == (GOLDEN / "config.ini").read_text()
+    assert task.experiment.offset == 12345
+    assert task.experiment.addresses_filepath == "ip.json"
+    assert task.experiment.seed == 90
+
+
+@pytest.mark.parametrize(
+    ("in_ini", "in_json", "expected"),
+    [(None, None, 12345), (4000, None, 4000), (None, 12345, 12345), (4000, 12345, 12345)],
+)
+def test_the_first_port(make: Make, in_ini: int, in_json: int, expected: int) -> None:
+    """The JSON's comes first, then the INI's own, then the one that was found."""
+    ini = (
+        INI
+        if in_ini is None
+        else INI.replace("comm_class = TCP", f"comm_class = TCP\noffset={in_ini}")
+    )
+    task = read_task(read_inputs(make(ini=ini, OFFSET=in_json)), SITE)
+    assert task.experiment.offset == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("a = {{ NB_AGENT }}", r"some.ini: .*NB_AGENT.*did you mean 'NB_AGENTS'"),
+        ("a\n{% if %}", "line 2"),
+        ("{{ NB_AGENTS / 0 }}", "division"),
+        ("{{ ().__class__.__mro__ }}", "unsafe"),
+        ("{{ NB_AGENTS.nothing }}", "nothing"),
+        ("{% for i in range(10 ** 9) %}x{% endfor %}", "too big"),
+    ],
+)
+def test_templates_that_cannot_be_rendered(template: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        render(template, {"NB_AGENTS": 4}, PATH)
+
+
+ADDRESS_LINE = "addresses_filepath = somewhere/else.json ; replaced\n"
+CLASS_LINE = "comm_class = TCP"
+#: what differs -> (text to look for, its replacement)
+VARIANTS: dict[str, tuple[str, str]] = {
+    "as it is": ("", ""),
+    "no address": (ADDRESS_LINE, ""),
+    "colon, capitals": ("addresses_filepath = some", "Addresses_FilePath:some"),
+    "several lines": ("; replaced", "\n   more.json\n\tand.json"),
+    "comment after the header": ("[COMMUNICATION]", "[COMMUNICATION] ; how"),
+    "brackets in values": ("lr = 0.05", "lr = 0.05\n  [COMMUNICATION]"),
+    "vertical tab": ("; what to train", "; what\x0b to\u2028train"),
+    "old offset": (CLASS_LINE, f"OFFSET : 1\n   2\n{CLASS_LINE}"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_only_two_keys_change(name: str) -> None:
+    text = INI.replace(*VARIANTS[name], 1)
+    changed = with_communication(text, PATH, 777)
+    kept = [line for line in text.split("\n") if "json" not in line and "OFFSET" not in line]
+    kept = [line for line in kept if line.strip() != "2"]
+    rest = [line for line in changed.split("\n") if line.strip()
+            not in ("addresses_filepath = ip.json", "offset = 777")]  # fmt: skip
+    assert rest == kept
+    assert with_communication(changed, PATH, 777) == changed
+    if "brackets" not in name:
+        assert parse_experiment(changed, PATH).offset == 777
+
+
+def test_a_file_without_a_last_newline() -> None:
+    text = "[COMMUNICATION]\ncomm_class = TCP"
+    assert with_communication(text, PATH, 5) == (
+        "[COMMUNICATION]\ncomm_class = TCP\naddresses_filepath = ip.json\noffset = 5\n"
+    )
+
+
+@given(st.text(alphabet="[]COMMUNICATION=:;# \n\tabx5offset", max_size=80))
+def test_no_text_breaks_it(text: str) -> None:
+    """Whatever the INI is, the keys are set or a `ConfigError` says so."""
+    try:
+        changed = with_communication(text, PATH, 5)
+    except ConfigError:
+        return
+    assert with_communication(changed, PATH, 5) == changed
+
+
+def test_a_section_that_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"needs the section \[COMMUNICATION\]"):
+        with_communication("[DATASET]\n", PATH, 5)

@@ -1,0 +1,139 @@
+"""The command: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results.cli import main
+from results.plots import FIGURES
+
+
+def _files(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def _in_a_fresh_interpreter(root: Path) -> str:
+    """What ``python -m results`` prints; neither torch nor the other room may be loaded."""
+    script = (
+        "import runpy, sys\n"
+        "sys.argv = ['results', sys.argv[1]]\n"
+        "try:\n    runpy.run_module('results', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert end.code == 0, end.code\n"
+        "bad = {'torch', 'orchestrator', 'matplotlib.pyplot', 'scipy'} & set(sys.modules)\n"
+        "assert not bad, bad\n"
+    )
+    command = [sys.executable, "-c", script, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_one_run_is_written_into_its_folder_always_the_same(
+    make_run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = make_run(name="my run/1")
+    assert main([str(written.root)]) == 0
+    names = {path.name for path in (written.root / "tables").iterdir()}
+    assert names == {"my_run_1.csv", "my_run_1_tidy.csv", "my_run_1_tidy.parquet"}
+    assert {path.stem for path in (written.root / "figures").glob("*.pdf")} == set(FIGURES)
+    assert {path.stem for path in (written.root / "figures").glob("*.csv")} == set(FIGURES)
+    out = capsys.readouterr().out
+    final = written.values("test_acc", 30)
+    assert "my run/1: 5 nodes on 2 machines, 4 evaluations up to iteration 30" in out
+    assert f"mean {final.mean():.2f} %   min {final.min():.2f} %   max {final.max():.2f} %" in out
+    assert "126 kB per node, 630 kB in all" in out
+    assert str(written.root / "figures") in out
+    before = _files(written.root)
+    assert _in_a_fresh_interpreter(written.root) == out
+    assert _files(written.root) == before
+
+
+def test_several_runs_are_compared(
+    make_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        keys = ("iteration", "uid", "machine", "rank", "test_acc", "total_bytes")
+        return {key: row[key] for key in keys}
+
+    roots = [str(make_run(f"s{seed}", seed=seed, change=change).root) for seed in (1, 2, 3)]
+    roots.append(str(make_run("other", lr=1.0, name="other", change=change).root))
+    out = tmp_path / "comparison"
+    assert main([*roots, "--output", str(out), "--width", "double"]) == 0
+    names = {path.name for path in (out / "tables").iterdir()}
+    tables = {"s1.csv", "s2.csv", "s3.csv", "other.csv"}
+    assert names == tables | {"comparison_tidy.csv", "comparison_tidy.parquet"}
+    assert (out / "figures" / "test_accuracy_bytes.pdf").is_file()
+    assert not (tmp_path / "s1" / "tables").exists()
+    assert "other" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no such folder"),
+        (["run", "nowhere"], "no such folder"),
+        (["run", "second"], "say where the comparison goes with --output"),
+        (["run", "--output", "run/config.ini"], "config.ini"),
+    ],
+)
+def test_mistakes_get_one_clear_message(
+    make_run: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(make_run().root.parent)
+    make_run("second")
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_what_was_left_out_is_said(
+    make_run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        late = {"train_loss": float("nan")} if row["iteration"] > 10 else {}
+        keys = ("iteration", "uid", "machine", "rank", "train_loss")
+        return {key: row[key] for key in keys} | late
+
+    root = make_run(change=change).root
+    with (root / "machine0" / "records_0.jsonl").open("a") as out:
+        out.write('{"iteration":')
+    about = '{"outcome": "failed", "error": "node 3 of machine 1 died in round 30"}'
+    (root / "machine0" / "run.json").write_text(about)
+    assert main([str(root)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "warning: run: left out 1 broken or cut line(s) in the records\n"
+    assert "train_loss of 5 nodes, first at iteration 20" in shown.out
+    assert "failed: node 3 of machine 1 died in round 30" in shown.out
+
+
+def test_a_run_that_was_never_tested(
+    make_run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: row[key] for key in ("iteration", "uid", "machine", "rank", "wire_bytes")}
+
+    assert main([str(make_run(change=change).root)]) == 0
+    out = capsys.readouterr().out
+    assert "no test accuracy was recorded" in out
+    assert "none: nothing was evaluated" in out
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "examples:" in out
+    assert all(len(line) <= 100 for line in out.splitlines())

@@ -1,0 +1,168 @@
+"""Figures as files: fonts, stable bytes, data beside them, and runs that are not pretty."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pypdf import PdfReader
+from pypdf.generic import DictionaryObject
+
+from results import plots
+from results.load import load_run, load_runs
+from results.style import SIZES, byte_unit, human_bytes, legend_columns, suits_log
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def _fonts(path: Path) -> Iterator[DictionaryObject]:
+    for page in PdfReader(path).pages:
+        resources: Any = page["/Resources"]
+        for font in resources["/Font"].get_object().values():
+            yield font.get_object()
+            for descendant in font.get_object().get("/DescendantFonts", []):
+                yield descendant.get_object()
+
+
+def test_a_figure_is_a_page_with_truetype_fonts_and_its_data(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    figure = plots.consensus_distance_by_iteration([load_run(make_run().root)])
+    path = plots.save(figure, tmp_path / "figures" / "f.pdf")
+    types = {str(font["/Subtype"]) for font in _fonts(path)}
+    assert types
+    assert types <= {"/TrueType", "/Type0", "/CIDFontType2"}
+    page = PdfReader(path).pages[0]
+    assert (page.mediabox.width, page.mediabox.height) == pytest.approx(
+        [72 * inches for inches in SIZES["single"]]
+    )
+    data = pd.read_csv(path.with_suffix(".csv"))
+    assert {"curve", "iteration", "mean", "min", "max"} <= set(data)
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_same_data_same_bytes(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    """Also in another process with other hashes, at another time."""
+    root = make_run().root
+    here = plots.save(plots.test_loss_by_bytes([load_run(root)]), tmp_path / "here.pdf")
+    again = plots.save(plots.test_loss_by_bytes([load_run(root)]), tmp_path / "again.pdf")
+    assert here.read_bytes() == again.read_bytes()
+
+    script = (
+        "import sys; from pathlib import Path; from results import load, plots\n"
+        "figure = plots.test_loss_by_bytes([load.load_run(sys.argv[1])])\n"
+        "plots.save(figure, Path(sys.argv[2]))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    there = tmp_path / "there.pdf"
+    environment = os.environ | {"PYTHONHASHSEED": "12345"}
+    command = [sys.executable, "-c", script, str(root), str(there)]
+    subprocess.run(command, check=True, env=environment, timeout=60)
+    assert here.read_bytes() == there.read_bytes()
+    assert here.with_suffix(".csv").read_bytes() == there.with_suffix(".csv").read_bytes()
+
+
+def test_comparison_has_one_line_a_setting(make_run: Callable[..., Any]) -> None:
+    roots = [make_run(f"{lr}_{seed}", lr=lr, seed=seed).root for lr in (1, 2) for seed in (1, 2)]
+    figure = plots.test_accuracy_by_bytes(load_runs(roots), "double")
+    (axes,) = figure.axes
+    assert [str(line.get_label()) for line in axes.lines] == ["lr = 1", "lr = 2"]
+    assert len({(line.get_marker(), line.get_color()) for line in axes.lines}) == 2
+    assert len({str(line.get_linestyle()) for line in axes.lines}) == 2
+    assert len(axes.collections) == 2
+    assert figure.legends[0].get_title().get_text() == "mean and 95 % band over 2 seeds"
+    assert axes.get_xlabel() == "Bytes sent per node (kB)"
+    assert figure.get_size_inches()[0] == 6.9
+
+
+def test_losses_are_logarithmic_when_it_helps(make_run: Callable[..., Any]) -> None:
+    run = load_run(make_run(iterations=(1, 40, 80)).root)
+    assert plots.train_loss_by_iteration([run]).axes[0].get_yscale() == "log"
+    assert plots.test_accuracy_by_iteration([run]).axes[0].get_yscale() == "linear"
+    short = load_run(make_run("short", iterations=(1, 2)).root)
+    assert plots.train_loss_by_iteration([short]).axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 1e300])
+def test_strange_losses_are_drawn(
+    make_run: Callable[..., Any], tmp_path: Path, value: float
+) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        late = row["iteration"] >= 20 and row["uid"] < 4
+        return row | {"train_loss": value} if late else row
+
+    figure = plots.train_loss_by_iteration([load_run(make_run(change=change).root)])
+    plots.save(figure, tmp_path / "f.pdf")
+    assert np.isfinite(figure.axes[0].get_ylim()).all()
+
+
+def test_all_losses_lost(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    run = load_run(make_run(change=lambda row: row | {"train_loss": math.nan}).root)
+    plots.save(plots.train_loss_by_bytes([run]), tmp_path / "f.pdf")
+
+
+def test_one_node_is_a_line_without_a_band(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"consensus_distance": 0.0, "total_bytes": 0}
+
+    run = load_run(make_run(counts=(1,), change=change).root)
+    plots.save(plots.consensus_distance_by_iteration([run]), tmp_path / "zero.pdf")
+    figure = plots.test_accuracy_by_bytes([run])
+    plots.save(figure, tmp_path / "f.pdf")
+    (axes,) = figure.axes
+    assert [str(line.get_label()) for line in axes.lines] == ["1 node"]
+    assert not axes.collections
+
+
+def test_one_evaluation_is_a_point(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    figure = plots.test_accuracy_by_iteration([load_run(make_run(iterations=[1]).root)])
+    plots.save(figure, tmp_path / "f.pdf")
+    assert figure.axes[0].get_xlim() == (0, 2)
+
+
+def test_figures_without_data_are_skipped(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: row[key] for key in ("iteration", "uid", "machine", "rank", "test_acc")}
+
+    run = load_run(make_run(change=change).root)
+    saved = plots.save_figures([run], tmp_path)
+    assert [path.name for path in saved] == ["test_accuracy_iteration.pdf"]
+    with pytest.raises(plots.NothingToPlotError, match="no run recorded train_loss"):
+        plots.train_loss_by_iteration([run])
+
+
+def test_notebooks_can_show_a_figure(make_run: Callable[..., Any]) -> None:
+    figure = plots.test_loss_by_iteration([load_run(make_run().root)])
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_figure_grows_with_its_legend(make_run: Callable[..., Any]) -> None:
+    roots = [make_run(str(lr), lr=lr).root for lr in range(9)]
+    figure = plots.test_accuracy_by_iteration(load_runs(roots))
+    lines = figure.axes[0].lines
+    assert len({(line.get_color(), str(line.get_marker())) for line in lines}) == 9
+    assert figure.get_size_inches()[1] > SIZES["single"][1]
+
+
+def test_units_are_human() -> None:
+    assert [human_bytes(count) for count in (0, 999, 1000, 12_345_678, 4.2e12, math.nan)] == [
+        "0 B",
+        "999 B",
+        "1 kB",
+        "12.3 MB",
+        "4.2 TB",
+        "unknown",
+    ]
+    assert byte_unit(2.5e9) == (1e9, "GB")
+    assert legend_columns(["a" * 100, "b"], 3.33) == 1
+    assert legend_columns(["a", "b", "c"], 3.33) == 3
+    assert suits_log(np.array([1.0, 10.0, np.nan])) and not suits_log(np.array([0.0, 10.0]))
+    assert not suits_log(np.array([np.nan]))

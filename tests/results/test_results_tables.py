@@ -1,0 +1,147 @@
+"""The wide and tidy tables against independent computations."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from decentralizepy.runfolder import RunFolder
+from results.files import replacing
+from results.load import load_run, load_runs, tidy
+from results.spread import RunWarning
+from results.tables import WIDE_METRICS, WIDE_STATISTICS, wide, write_tidy, write_wide
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+    "mean": np.mean,
+    "std": lambda values: float(np.std(values, ddof=1)),
+    "sum": np.sum,
+    "min": np.min,
+    "max": np.max,
+    "percentile_50": np.median,
+    "percentile_95": lambda values: float(np.percentile(values, 95)),
+}
+
+
+def test_every_statistic_equals_numpys(make_run: Callable[..., Any]) -> None:
+    written = make_run()
+    table = wide(load_run(written.root))
+    assert table["iteration"].tolist() == [1, 10, 20, 30]
+    for metric, name in WIDE_METRICS.items():
+        for statistic, compute in STATISTICS.items():
+            expected = [compute(written.values(metric, t)) for t in table["iteration"]]
+            np.testing.assert_allclose(table[f"{name} {statistic}"], expected, rtol=1e-12)
+
+
+def test_columns_are_those_of_the_reference_notebooks(make_run: Callable[..., Any]) -> None:
+    columns = list(wide(load_run(make_run().root)).columns)
+    values = [f"{name} {s}" for name in WIDE_METRICS.values() for s in WIDE_STATISTICS]
+    assert columns[: len(values) + 3] == [
+        "iteration",
+        *values,
+        "experience_name",
+        "number_agents",
+    ]
+    assert "total_data_per_n mean" in values
+    assert "total_data mean" not in values
+    assert {"lr", "random_seed", "graph_file"} <= set(columns)
+
+
+def test_only_metrics_that_were_recorded(make_run: Callable[..., Any]) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: row[key] for key in ("iteration", "uid", "machine", "rank", "test_acc")}
+
+    columns = list(wide(load_run(make_run(change=change).root)).columns)
+    assert columns[: 1 + len(WIDE_STATISTICS)] == [
+        "iteration",
+        *(f"test_acc {s}" for s in WIDE_STATISTICS),
+    ]
+    assert not [column for column in columns if "loss" in column or "roc" in column]
+
+
+def test_one_node_has_no_deviation(make_run: Callable[..., Any]) -> None:
+    table = wide(load_run(make_run(counts=(1,)).root))
+    assert table["test_acc std"].isna().all()
+    assert (table["test_acc mean"] == table["test_acc percentile_95"]).all()
+    assert set(table["number_agents"]) == {1}
+
+
+def test_diverged_nodes_are_left_out_of_means(make_run: Callable[..., Any]) -> None:
+    diverged = {0: math.nan, 1: math.inf}
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"train_loss": diverged.get(row["uid"], 1.0), "test_loss": math.nan}
+
+    table = wide(load_run(make_run(change=change).root))
+    assert table["train_loss mean"].tolist() == [1.0] * 4
+    assert table["train_loss max"].tolist() == [1.0] * 4
+    assert table["test_loss sum"].isna().all()
+
+
+def test_end_that_few_nodes_reached_is_left_out(make_run: Callable[..., Any]) -> None:
+    written = make_run()
+    last = [row | {"iteration": 40} for row in written.rows if row["iteration"] == 30]
+    with RunFolder(written.root).machine(0).records(0).open("a") as out:
+        out.writelines(json.dumps(row) + "\n" for row in last[:2])
+    run = load_run(written.root)
+    with pytest.warns(RunWarning, match="iteration 40 was reported by 2 of 5 nodes"):
+        table = wide(run)
+    assert table["iteration"].tolist() == [1, 10, 20, 30]
+    assert 40 in set(run.frame["iteration"])
+
+
+def test_a_node_that_left_for_good_ends_nothing(make_run: Callable[..., Any]) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        gone = row["uid"] == 4 and row["iteration"] > 10
+        return row | {"iteration": 10} if gone else row
+
+    table = wide(load_run(make_run(change=change).root))
+    assert table["iteration"].tolist() == [1, 10, 20, 30]
+
+
+def test_csv_gives_back_the_same_numbers(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    run = load_run(make_run().root)
+    read = pd.read_csv(write_wide(run, tmp_path / "table.csv"))
+    pd.testing.assert_frame_equal(read, wide(run), check_dtype=False, rtol=1e-15)
+
+
+def test_tidy_files_hold_everything(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    runs = load_runs([make_run("a", lr=0.1).root, make_run("b", lr=0.2).root])
+    parquet, csv = write_tidy(runs, tmp_path / "out", "both")
+    assert (parquet.name, csv.name) == ("both_tidy.parquet", "both_tidy.csv")
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), tidy(runs), check_dtype=False)
+    read = pd.read_csv(csv)
+    pd.testing.assert_frame_equal(read, tidy(runs), check_dtype=False, rtol=1e-15)
+
+
+def test_parquet_says_what_it_is(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    parquet, _ = write_tidy([load_run(make_run(seed=7).root)], tmp_path, "one")
+    metadata = pq.read_schema(parquet).metadata
+    assert metadata[b"schema_version"] == b"1"
+    assert "per cent" in json.loads(metadata[b"metrics"])["test_acc"]
+    about = json.loads(metadata[b"runs"])["run"]
+    assert about["attributes"]["random_seed"] == 7
+    assert about["provenance"]["outcome"] == "done"
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), replacing(path) as aside:
+        aside.write_text("ne")
+        raise OSError("disk full")
+    assert path.read_text() == "old"
+    with replacing(path) as aside:
+        aside.write_text("new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
