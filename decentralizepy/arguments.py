@@ -14,12 +14,14 @@ from decentralizepy.config import Experiment, read_experiment
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.graphs.files import read_graph
+from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import DRIVERS, Driver, driver
 from decentralizepy.runtime.settings import Intervals, Settings
 
 LEVELS: Final = ("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL")
+DEFAULT_GRAPH: Final = Path("36_nodes.edges")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,55 +29,163 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment_arguments(parser)
     add = parser.add_argument
     minute = datetime.datetime.now().isoformat(timespec="minutes")
-    add("-mid", "--machine_id", type=int, default=0, metavar="M",
-        help="which entry of the address file this machine is (default: %(default)s)")
-    add("-ld", "--log_dir", type=Path, default=Path(minute), metavar="DIR",
-        help="where this machine's records and logs go (default: ./<date and minute>)")
-    add("-wsd", "--weights_store_dir", type=Path, metavar="DIR",
-        help="where final weights go (default: the log folder)")
-    add("-is", "--iterations", type=int, default=1, metavar="T",
-        help="training iterations (default: %(default)s)")
+    add(
+        "-mid",
+        "--machine_id",
+        type=int,
+        default=0,
+        metavar="M",
+        help="which entry of the address file this machine is (default: %(default)s)",
+    )
+    add(
+        "-ld",
+        "--log_dir",
+        type=Path,
+        default=Path(minute),
+        metavar="DIR",
+        help="where this machine's records and logs go (default: ./<date and minute>)",
+    )
+    add(
+        "-wsd",
+        "--weights_store_dir",
+        type=Path,
+        metavar="DIR",
+        help="where final weights go (default: the log folder)",
+    )
+    add(
+        "-is",
+        "--iterations",
+        type=int,
+        default=1,
+        metavar="T",
+        help="training iterations (default: %(default)s)",
+    )
     add("-ll", "--log_level", default="INFO", metavar="LEVEL", help="one of " + ", ".join(LEVELS))
-    add("-ta", "--test_after", type=int, default=5, metavar="T",
-        help="test at iterations 1, T, 2T, ... and the last (default: %(default)s)")
-    add("-tea", "--train_evaluate_after", type=int, default=1, metavar="T",
-        help="evaluate the local training loss at 1, T, 2T, ... (default: %(default)s)")
-    add("-ro", "--reset_optimizer", type=int, choices=(0, 1), default=1,
-        help="1 forgets momentum and the like after every iteration (default: %(default)s)")
-    add("-sm", "--server_machine", type=int, default=0, metavar="M",
-        help="machine of the server (no driver of this version has one)")
+    add(
+        "-ta",
+        "--test_after",
+        type=int,
+        default=5,
+        metavar="T",
+        help="test at iterations 1, T, 2T, ... and the last (default: %(default)s)",
+    )
+    add(
+        "-tea",
+        "--train_evaluate_after",
+        type=int,
+        default=1,
+        metavar="T",
+        help="evaluate the local training loss at 1, T, 2T, ... (default: %(default)s)",
+    )
+    add(
+        "-ro",
+        "--reset_optimizer",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="1 forgets momentum and the like after every iteration (default: %(default)s)",
+    )
+    add(
+        "-sm",
+        "--server_machine",
+        type=int,
+        default=0,
+        metavar="M",
+        help="machine of the server (no driver of this version has one)",
+    )
     add("-sr", "--server_rank", type=int, default=-1, metavar="R", help="rank of the server")
-    add("-wr", "--working_rate", type=float, default=1.0, metavar="F",
-        help="federated learning: share of clients a round (no driver of this version has any)")
-    add("-as", "--averaging_rounds", type=int, default=1, metavar="K",
-        help="gossip rounds per training iteration (default: %(default)s)")
-    add("--workers", type=int, metavar="W",
-        help="processes on this machine (default: as many as CPUs allotted)")
-    add("--threads", type=int, default=1, metavar="N",
-        help="threads per worker; other numbers than 1 change the last bits (default: 1)")
+    add(
+        "-wr",
+        "--working_rate",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="federated learning: share of clients a round (no driver of this version has any)",
+    )
+    add(
+        "-as",
+        "--averaging_rounds",
+        type=int,
+        default=1,
+        metavar="K",
+        help="gossip rounds per training iteration (default: %(default)s)",
+    )
+    add(
+        "--workers",
+        type=int,
+        metavar="W",
+        help="processes on this machine (default: as many as CPUs allotted)",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads per worker; other numbers than 1 change the last bits (default: 1)",
+    )
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    add("--cache-dir", type=Path, metavar="DIR",
-        help="where prepared data sets are kept (default: ~/.cache/decentralizepy)")
-    add("--digests", action="store_true",
-        help="write the SHA-256 of every node's parameters after every iteration")
+    add(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="where prepared data sets are kept (default: ~/.cache/decentralizepy)",
+    )
+    add(
+        "--digests",
+        action="store_true",
+        help="write the SHA-256 of every node's parameters after every iteration",
+    )
 
 
 def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what experiment it is: also those of ``check``."""
     add = parser.add_argument
-    add("-cf", "--config_file", type=Path, default=Path("config.ini"), metavar="INI",
-        help="what to train (default: %(default)s)")
-    add("-gf", "--graph_file", type=Path, default=Path("36_nodes.edges"), metavar="GRAPH",
-        help="who talks to whom (default: %(default)s)")
-    add("-gt", "--graph_type", choices=("edges", "adjacency"), default="edges",
-        help="format of the graph file (default: %(default)s)")
-    add("-ps", "--procs_per_machine", type=int, nargs="+", metavar="P",
+    add(
+        "-cf",
+        "--config_file",
+        type=Path,
+        default=Path("config.ini"),
+        metavar="INI",
+        help="what to train (default: %(default)s)",
+    )
+    add(
+        "-gf",
+        "--graph_file",
+        type=Path,
+        default=DEFAULT_GRAPH,
+        metavar="GRAPH",
+        help="who talks to whom (default: %(default)s)",
+    )
+    add(
+        "-gt",
+        "--graph_type",
+        choices=("edges", "adjacency"),
+        default="edges",
+        help="format of the graph file (default: %(default)s)",
+    )
+    add(
+        "-ps",
+        "--procs_per_machine",
+        type=int,
+        nargs="+",
+        metavar="P",
         help="nodes on each machine: one number for all, or one per machine "
-        "(default: the graph's nodes, spread evenly)")
-    add("-ms", "--machines", type=int, default=1, metavar="N",
-        help="number of machines (default: %(default)s)")
-    add("--eval_file", default="testing.py", metavar="DRIVER",
-        help="what to run, by the reference's driver names: " + ", ".join(DRIVERS))
+        "(default: the graph's nodes, spread evenly)",
+    )
+    add(
+        "-ms",
+        "--machines",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of machines (default: %(default)s)",
+    )
+    add(
+        "--eval_file",
+        default="testing.py",
+        metavar="DRIVER",
+        help="what to run, by the reference's driver names: " + ", ".join(DRIVERS),
+    )
 
 
 def read_graph_file(path: Path, kind: str) -> Graph:
@@ -93,6 +203,10 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
     counts = args.procs_per_machine
     if args.machines < 1:
         raise ConfigError(f"-ms {args.machines}: at least one machine is needed")
+    if args.machines > graph.n:
+        raise ConfigError(
+            f"-ms {args.machines}: {args.graph_file} has {graph.n} nodes, and every machine needs one"
+        )
     try:
         if counts is None:
             mapping = Mapping.spread(graph.n, args.machines)
@@ -103,7 +217,10 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
     except ValueError as error:
         raise ConfigError(f"-ps: {error}") from None
     if mapping.machines != args.machines:
-        raise ConfigError(f"-ps gives {mapping.machines} machines, -ms {args.machines}")
+        raise ConfigError(
+            f"-ps gives {mapping.machines} machines, -ms {args.machines}: "
+            "give one number for all machines, or one for each"
+        )
     if mapping.n != graph.n:
         raise ConfigError(
             f"{args.graph_file} has {graph.n} nodes, but -ps and -ms make {mapping.n}: "
@@ -120,13 +237,15 @@ def check_driver(args: argparse.Namespace, experiment: Experiment, graph: Graph)
         where = f"{experiment.path}: [NODE]"
         if degree is None:
             raise ConfigError(f"{where} needs 'graph_degree': {args.eval_file} draws graphs")
-        if not 0 < degree < graph.n or degree * graph.n % 2:
-            raise ConfigError(
-                f"{where} graph_degree = {degree}: no {degree}-regular graph of {graph.n} nodes "
-                "exists (0 < degree < nodes, and nodes x degree must be even)"
-            )
+        try:
+            check_regular(graph.n, degree)
+        except ValueError as error:
+            raise ConfigError(f"{where} graph_degree = {degree}: {error}") from None
     elif not graph.weights and not graph.is_symmetric():
-        raise ConfigError(f"{args.graph_file} is directed; Metropolis-Hastings needs both ways")
+        raise ConfigError(
+            f"{args.graph_file} is directed; Metropolis-Hastings weights need both ways: "
+            "add the edges back, or draw the graph as .edges (-gf, -gt)"
+        )
     return found
 
 
@@ -149,7 +268,15 @@ def read_addresses(experiment: Experiment, machines: int) -> tuple[str, ...]:
     wanted = [str(machine) for machine in range(machines)]
     if not isinstance(value, dict) or sorted(value) != sorted(wanted):
         raise ConfigError(f"{path} must have exactly the keys {', '.join(wanted)} (-ms {machines})")
-    return tuple(_address(value[key], key, path) for key in wanted)
+    addresses = tuple(_address(value[key], key, path) for key in wanted)
+    for machine, address in enumerate(addresses):
+        if addresses.index(address) < machine:
+            raise ConfigError(
+                f"{path}: machines {addresses.index(address)} and {machine} have the same address "
+                f"{address}, so their ports would collide: give each its own "
+                "(on one host: 127.0.0.1, 127.0.0.2, ...)"
+            )
+    return addresses
 
 
 def _address(value: Any, key: str, path: Path) -> str:
@@ -158,7 +285,7 @@ def _address(value: Any, key: str, path: Path) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        return value  # a host name, resolved when it is used
+        return value.lower()  # a host name, resolved when it is used
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -168,7 +295,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if not 0 <= args.machine_id < args.machines:
         raise ConfigError(f"-mid {args.machine_id}: machines are 0 to {args.machines - 1} (-ms)")
     if args.log_level not in LEVELS:
-        raise ConfigError(f"-ll {args.log_level}{nearest(args.log_level, LEVELS)}: {LEVELS}")
+        near = nearest(args.log_level, LEVELS)
+        raise ConfigError(f"-ll {args.log_level}{near}: one of {', '.join(LEVELS)}")
     if args.device.split(":")[0] not in ("cpu", "cuda"):
         raise ConfigError(f"--device {args.device}: cpu or cuda")
     if args.workers is not None and args.workers < 1:
@@ -210,7 +338,16 @@ def settings_of(args: argparse.Namespace) -> Settings:
     )
     if settings.folder.holds_a_run():
         raise ConfigError(f"{args.log_dir} holds a run already: choose another folder (-ld)")
+    _check_writable(settings.log_dir, "-ld")
+    _check_writable(settings.weights_dir, "-wsd")
     return settings
+
+
+def _check_writable(folder: Path, flag: str) -> None:
+    """Whether a folder is there, or can be made, without making it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{there} is no folder to write in: choose another one ({flag})")
 
 
 def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:

@@ -21,41 +21,76 @@ from decentralizepy.errors import (
 )
 from decentralizepy.graphs import command as graph_command
 
+_HELP = """\
+examples:
+  decentralizepy graph -g Regular -n 16 -d 4 -s 1 -f 16_4regular.edges
+  decentralizepy check digits.ini -gf 16_4regular.edges
+  decentralizepy run -cf digits.ini -gf 16_4regular.edges -is 100 -ld my_run
+
+decentralizepy COMMAND --help tells more.
+"""
+
 _RUN_HELP = """\
 examples:
   16 nodes on this machine, over a graph:
     decentralizepy run -cf digits.ini -gf 16_4regular.edges -is 100 -ta 10 -ld my_run
   two machines of 8 nodes; on each, with its own -mid (addresses in ip.json):
-    decentralizepy run -mid 0 -ms 2 -ps 8 -cf digits.ini -gf 16_4regular.edges -is 100 -ld run/machine0
+    decentralizepy run -mid 0 -ms 2 -ps 8 -cf digits.ini -gf 16_4regular.edges -is 100 \\
+                       -ld run/machine0
 
 exit codes: 0 done, 2 bad input, 5 the run failed, 130 interrupted
+"""
+
+_CHECK_HELP = """\
+examples:
+  decentralizepy check digits.ini
+  decentralizepy check digits.ini -gf 16_4regular.edges -ms 2 --eval_file testingPeerSampler.py
+"""
+
+_PREPARE_HELP = """\
+examples:
+  decentralizepy prepare digits.ini
+  decentralizepy prepare cifar10.ini --cache-dir /scratch/prepared
+"""
+
+_GRAPH_HELP = """\
+examples:
+  decentralizepy graph -g Regular -n 16 -d 4 -s 1 -f 16_4regular.edges --picture 16.pdf
+  decentralizepy graph --check 16_4regular.edges
 """
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="decentralizepy", description="Decentralized learning over any topology."
+        prog="decentralizepy",
+        description="Decentralized learning over any topology.",
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"decentralizepy {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser(
-        "run",
-        help="train: this machine's part of an experiment",
-        description="Train this machine's nodes, together with the other machines.",
-        epilog=_RUN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+
+    def command(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    run = command("run", "train this machine's part of an experiment", _RUN_HELP)
     arguments.add_arguments(run)
     run.set_defaults(function=_run)
-    check = commands.add_parser("check", help="construct everything of an experiment but the data")
+    check = command("check", "construct everything of an experiment but the data", _CHECK_HELP)
     check.add_argument("ini", type=Path, help="the INI file")
     arguments.add_experiment_arguments(check)
     check.set_defaults(function=_check)
-    prepare = commands.add_parser("prepare", help="prepare an experiment's data set, once")
+    prepare = command("prepare", "prepare an experiment's data set, once", _PREPARE_HELP)
     prepare.add_argument("ini", type=Path, help="the INI file")
     prepare.add_argument("--cache-dir", type=Path, help="where prepared data sets are kept")
     prepare.set_defaults(function=_prepare)
-    graph = commands.add_parser("graph", help="make, check or draw a graph")
+    graph = command("graph", "make, check or draw a graph", _GRAPH_HELP)
     graph_command.add_arguments(graph)
     graph.set_defaults(function=graph_command.main)
     return parser
@@ -78,7 +113,8 @@ def _check(args: argparse.Namespace) -> int:
     """What `run` checks, and then the classes themselves, which loads torch."""
     args.config_file = args.ini
     experiment = read_experiment(args.ini)
-    if args.graph_file.exists() or args.procs_per_machine:
+    named = args.graph_file != arguments.DEFAULT_GRAPH or args.procs_per_machine
+    if named or args.graph_file.exists():
         graph = arguments.read_graph_file(args.graph_file, args.graph_type)
         arguments.read_mapping(args, graph)
         arguments.check_driver(args, experiment, graph)
@@ -92,7 +128,10 @@ def _check(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace) -> int:
     experiment = read_experiment(args.ini)
     dataset = experiment.dataset.build()
-    dataset.prepare(args.cache_dir or arguments.default_cache(), progress=print)
+    try:
+        dataset.prepare(args.cache_dir or arguments.default_cache(), progress=print)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     print(f"{experiment.dataset.target.name}: {len(dataset.train().y)} training samples, "
           f"{len(dataset.test().y)} test samples")  # fmt: skip
     return EXIT_OK

@@ -38,11 +38,13 @@ class Component:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, *args: Any, **passed: Any) -> Any:
-        """Import the class and construct it; a TypeError becomes a `ConfigError`."""
+        """Import the class and construct it; what it says of its options is a `ConfigError`."""
         factory = self.target.load()
         try:
             return factory(*args, **{**self.options, **passed})
-        except TypeError as error:
+        except ConfigError:
+            raise
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"{self.target.dotted}: {error}") from error
 
 
@@ -82,7 +84,7 @@ class Experiment:
 def read_experiment(path: Path) -> Experiment:
     """Read and check an INI file; raises `ConfigError`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -210,7 +212,10 @@ def _check_fields(found: Target, values: Mapping[str, str], where: str) -> dict[
     }
     for key in values:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, known)}")
+            listed = ", ".join(option.describe() for option in known.values())
+            raise ConfigError(
+                f"{where} has no option '{key}'{nearest(key, known)}; its options: {listed}"
+            )
     return {
         key: coerce(value, known[key], f"{where} {key}") for key, value in values.items() if value
     }

@@ -20,9 +20,7 @@ def cgroup_quota(root: Path = _V2, own: str | None = None) -> float | None:
     """CPUs that the control group (version 2 or 1) grants; None without a limit."""
     own = _own_group() if own is None else own
     quotas = [
-        quota
-        for folder in _ancestors(root, own)
-        if (quota := _read_quota(folder)) is not None
+        quota for folder in _ancestors(root, own) if (quota := _read_quota(folder)) is not None
     ]
     return min(quotas, default=None)
 

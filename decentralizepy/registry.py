@@ -57,7 +57,7 @@ class Target:
                 sys.path.append(folder)
         try:
             module = importlib.import_module(self.module)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             raise ConfigError(f"cannot import {self.module}: {error}") from None
         if not hasattr(module, self.name):
             raise ConfigError(f"{self.module} has no {self.name}{nearest(self.name, dir(module))}")
@@ -118,13 +118,17 @@ def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target
     accepted when its top-level package is not installed here at all but well known (torch).
     """
     module = LEGACY.get(package, package)
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(
+            f"{package!r:.80} is no name of a module: my_method, decentralizepy.sharing.Sharing"
+        )
     found = Target(module, name, tuple(str(Path(folder).resolve()) for folder in search))
     if source_path(module, found.search) is None:
         if module.split(".")[0] == "torch" and source_path("torch", ()) is None:
             return found
         raise ConfigError(_not_found(package, found.search))
-    if module.split(".")[0] != "torch" and definition(found) is None:
-        names = _names(module, found.search)
+    names = _names(module, found.search)
+    if name not in names or (module.split(".")[0] != "torch" and definition(found) is None):
         raise ConfigError(f"{package} has no class {name}{nearest(name, names)}")
     return found
 
@@ -137,10 +141,26 @@ def _not_found(package: str, search: Sequence[str]) -> str:
     )
 
 
-def _names(module: str, search: tuple[str, ...]) -> list[str]:
+def _names(
+    module: str, search: tuple[str, ...], seen: frozenset[str] = frozenset()
+) -> dict[str, None]:
+    """All names that a module binds by itself, in order: definitions, imports, assignments."""
     path = source_path(module, search)
-    tree = _tree(path) if path else ast.Module([], [])
-    return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    names: dict[str, None] = {}
+    if path is None or module in seen:
+        return names
+    for node in _tree(path).body:
+        if isinstance(node, ast.ClassDef | _Function):
+            names[node.name] = None
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if alias.name == "*":
+                    names |= _names(_absolute(node, module, path), search, seen | {module})
+                else:
+                    names[alias.asname or alias.name] = None
+        elif isinstance(node, ast.Assign):
+            names |= {leaf.id: None for leaf in node.targets if isinstance(leaf, ast.Name)}
+    return names
 
 
 def source_path(module: str, search: tuple[str, ...] = ()) -> Path | None:
@@ -149,42 +169,57 @@ def source_path(module: str, search: tuple[str, ...] = ()) -> Path | None:
     for folder in (*sys.path, *search):
         base = Path(folder or ".") / relative
         for path in (base.with_name(base.name + ".py"), base / "__init__.py"):
-            if path.is_file():
+            if _is_file(path):
                 return path
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
 
 
 @functools.lru_cache(maxsize=128)
 def _tree(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{path} is not valid Python: {error}") from None
 
 
 def definition(found: Target) -> tuple[ast.ClassDef | _Function, Target] | None:
     """The class or function of that name, followed through ``from x import y``."""
-    for _ in range(8):
-        path = source_path(found.module, found.search)
-        if path is None:
-            return None
-        imported = None
-        for node in _tree(path).body:
-            if isinstance(node, ast.ClassDef | _Function) and node.name == found.name:
-                return node, found
-            imported = _import_of(node, found, path) or imported
-        if imported is None:
-            return None
-        found = imported
-    return None
+    return _definition(found, frozenset())
 
 
-def _import_of(node: ast.stmt, found: Target, path: Path) -> Target | None:
-    if not isinstance(node, ast.ImportFrom):
+def _definition(
+    found: Target, seen: frozenset[Target]
+) -> tuple[ast.ClassDef | _Function, Target] | None:
+    path = source_path(found.module, found.search)
+    if path is None or found in seen:
         return None
-    for alias in node.names:
-        if (alias.asname or alias.name) == found.name:
-            return Target(_absolute(node, found.module, path), alias.name, found.search)
+    for node in _tree(path).body:
+        if isinstance(node, ast.ClassDef | _Function) and node.name == found.name:
+            return node, found
+    return _imported(found, seen | {found})
+
+
+def _imported(
+    found: Target, seen: frozenset[Target]
+) -> tuple[ast.ClassDef | _Function, Target] | None:
+    """Where a module has a name from; the last import of it counts, ``import *`` comes last."""
+    path = source_path(found.module, found.search)
+    nodes = [node for node in _tree(path).body if isinstance(node, ast.ImportFrom)] if path else []
+    for wanted in (found.name, "*"):
+        for node in reversed(nodes):
+            for alias in node.names:
+                if (alias.asname or alias.name) == wanted and path is not None:
+                    name = found.name if wanted == "*" else alias.name
+                    source = Target(_absolute(node, found.module, path), name, found.search)
+                    if known := _definition(source, seen):
+                        return known
     return None
 
 
@@ -199,23 +234,48 @@ def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
 def options(found: Target) -> dict[str, Option] | None:
     """The options of a class by name; None when its source is not here to be read."""
     known = definition(found)
-    if known is None:
-        return None
-    node, where = known
-    if isinstance(node, ast.ClassDef):
-        return _class_options(node, where)
-    return _parameters(node)
+    return None if known is None else _options(*known, frozenset())
 
 
-def _class_options(node: ast.ClassDef, where: Target) -> dict[str, Option]:
+def _options(
+    node: ast.ClassDef | _Function, where: Target, seen: frozenset[Target]
+) -> dict[str, Option]:
+    if not isinstance(node, ast.ClassDef):
+        return _parameters(node)
     init = next((n for n in node.body if isinstance(n, _Function) and n.name == "__init__"), None)
     own = _parameters(init) if init else {}
     if init is None or init.args.kwarg is not None:
         for base in node.bases:
-            if isinstance(base, ast.Name):
-                inherited = options(Target(where.module, base.id, where.search)) or {}
-                own = inherited | own
+            known = _base(base, node, where)
+            if known is not None and known[1] not in seen:
+                own = _options(*known, seen | {where, known[1]}) | own
     return own
+
+
+def _base(
+    base: ast.expr, node: ast.ClassDef, where: Target
+) -> tuple[ast.ClassDef | _Function, Target] | None:
+    """The definition of a base class, written as ``Sharing`` or as ``sharing.Sharing``."""
+    *owner, name = ast.unparse(base).split(".")
+    found = Target(where.module, name, where.search)
+    if not owner:
+        return _imported(found, frozenset()) if name == node.name else definition(found)
+    module = _module(owner[0], where)
+    return definition(Target(".".join([module, *owner[1:]]), name, where.search))
+
+
+def _module(name: str, where: Target) -> str:
+    """The module that a name stands for in another module: ``import x as name`` and the like."""
+    path = source_path(where.module, where.search)
+    for node in reversed(_tree(path).body if path else []):
+        if isinstance(node, ast.Import | ast.ImportFrom) and path is not None:
+            parts = (
+                [_absolute(node, where.module, path)] if isinstance(node, ast.ImportFrom) else []
+            )
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return ".".join([*parts, alias.name])
+    return name
 
 
 def _parameters(function: _Function) -> dict[str, Option]:
@@ -283,7 +343,7 @@ def coerce(text: str, option: Option, where: str) -> Any:
         if isinstance(number, float) and "float" not in kinds and "bool" not in kinds:
             raise ConfigError(f"{where} = {text}: a whole number is expected")
         if isinstance(number, int | float) and not isinstance(number, bool):
-            return float(number) if "int" not in kinds else number
+            return _float(number, f"{where} = {text:.40}") if "int" not in kinds else number
     if "bool" in kinds and text.lower() in _BOOLEANS:
         return _BOOLEANS[text.lower()]
     if "str" in kinds:
@@ -292,18 +352,32 @@ def coerce(text: str, option: Option, where: str) -> Any:
     if lists is not None:
         return _list(text, lists[5:-1], where)
     if kinds & {"int", "float", "bool"}:
-        expected = " or ".join(sorted(kinds - {"None"}))
+        expected = " or ".join(sorted(kinds & {"int", "float", "bool"}))
         raise ConfigError(f"{where} = {text}: {expected} is expected")
     return literal(text)
+
+
+def _float(number: float, what: str) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        raise ConfigError(f"{what}...: too large a number") from None
+
+
+_ITEMS: Final[dict[str, tuple[type, ...]]] = {
+    "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)
+}  # fmt: skip
 
 
 def _list(text: str, kind: str, where: str) -> list[Any]:
     value = literal(text)
     items = list(value) if isinstance(value, list | tuple) else [value]
     for item in items:
-        if isinstance(item, bool) or not isinstance(item, int if kind == "int" else (int, float)):
+        right = isinstance(item, _ITEMS.get(kind, (object,)))
+        if not right or (isinstance(item, bool) and kind in {"int", "float"}):
             raise ConfigError(f"{where} = {text}: a list of {kind} is expected, as [0.5, 0.5]")
-    return [float(item) for item in items] if kind == "float" else items
+    what = f"{where} = {text:.40}"
+    return [_float(item, what) for item in items] if kind == "float" else items
 
 
 def literal(text: str) -> Any:
@@ -314,6 +388,6 @@ def literal(text: str) -> Any:
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
     return value if isinstance(value, int | float | list | tuple | None) else text

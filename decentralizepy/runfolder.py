@@ -115,7 +115,9 @@ class RunFolder:
     def machines(self) -> dict[int, MachineFolder]:
         """The machine folders that exist, by machine id."""
         found = (p for p in self.root.glob("machine*") if re.fullmatch(r"machine\d+", p.name))
-        return {_number(p.name): MachineFolder(p) for p in sorted(found, key=lambda p: _number(p.name))}
+        return {
+            _number(p.name): MachineFolder(p) for p in sorted(found, key=lambda p: _number(p.name))
+        }
 
     @property
     def config(self) -> Path:
@@ -170,21 +172,28 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class RecordWriter:
-    """Appends records to one file; each record is one ``write`` of one line."""
+    """Appends records to one file; each record is one ``write`` of one line.
+
+    What a kill or a full disk has left of a line is closed first, so that it costs no other line.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         self._fd = os.open(path, flags, 0o644)
+        size = os.fstat(self._fd).st_size
+        self._cut = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append one record; keys are those of `RECORD_COLUMNS`, absent ones stay out."""
         unknown = record.keys() - RECORD_COLUMNS.keys()
         assert not unknown, f"columns without a description: {sorted(unknown)}"
         line = json.dumps(record, separators=(",", ":")) + "\n"
-        view = memoryview(line.encode())
+        view = memoryview(("\n" * self._cut + line).encode())
         while view:  # a disk that fills up may take a part of a line first
-            view = view[os.write(self._fd, view) :]
+            written = os.write(self._fd, view)
+            self._cut = written < len(view)
+            view = view[written:]
 
     def close(self) -> None:
         os.close(self._fd)
@@ -258,7 +267,8 @@ def write_legacy_results(folder: MachineFolder) -> list[Path]:
     """Derive every ``<rank>_results.json`` of a machine from its records."""
     by_rank: dict[int, list[Mapping[str, Any]]] = {}
     for row in machine_records(folder).rows:
-        by_rank.setdefault(int(row.get("rank", row["uid"])), []).append(row)
+        rank = row.get("rank")
+        by_rank.setdefault(rank if type(rank) is int else row["uid"], []).append(row)
     for rank, rows in by_rank.items():
         write_json(folder.results(rank), legacy_results(rows))
     return [folder.results(rank) for rank in sorted(by_rank)]

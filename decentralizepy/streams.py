@@ -18,10 +18,21 @@ PURPOSES: Final[dict[str, int]] = {"batches": 1, "dropout": 2, "sharing": 3, "no
 _WORD: Final = (1 << 64) - 1
 
 
+class _Key(np.random.bit_generator.ISeedSequence):
+    """Hands Philox its key; given the key as such, it would first ask the system for entropy."""
+
+    def __init__(self, *words: int) -> None:
+        self._words = np.array(words, dtype=np.uint64)
+
+    def generate_state(self, n_words: int, dtype: object = np.uint64) -> np.ndarray:
+        return self._words
+
+
 def generator(seed: int, uid: int, purpose: str, t: int, k: int = 0) -> np.random.Generator:
     """NumPy generator of one node for one purpose in iteration ``t``, averaging round ``k``."""
-    counter = (0, 0, PURPOSES[purpose], (t << 16 | k) & _WORD)
-    return np.random.Generator(np.random.Philox(key=(seed & _WORD, uid & _WORD), counter=counter))
+    key = _Key(seed & _WORD, uid & _WORD)
+    counter = np.array((0, 0, PURPOSES[purpose], (t << 16 | k) & _WORD), dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key, counter))  # type: ignore[arg-type]
 
 
 def torch_seed(seed: int, uid: int, purpose: str, t: int, k: int = 0) -> int:

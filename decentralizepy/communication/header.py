@@ -112,7 +112,10 @@ def _round(value: Any) -> tuple[int, int]:
 def _tensors(value: Any) -> tuple[TensorInfo, ...]:
     if not isinstance(value, list) or len(value) > MAX_TENSORS:
         raise MessageError(f"tensors is not a list of at most {MAX_TENSORS}")
-    return tuple(_tensor(item) for item in value)
+    tensors = tuple(_tensor(item) for item in value)
+    if len({info.name for info in tensors}) < len(tensors):
+        raise MessageError("two tensors have the same name")
+    return tensors
 
 
 def _tensor(item: Any) -> TensorInfo:

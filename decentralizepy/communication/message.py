@@ -70,10 +70,15 @@ def to_frames(message: Message) -> tuple[bytes, list[memoryview]]:
     """Header bytes and the payload as views of about 1 MB; nothing is copied."""
     frames: list[memoryview] = []
     for tensor in message.tensors.values():
-        data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-        view = memoryview(data)
+        view = _bytes_of(tensor.detach().contiguous().reshape(-1).view(torch.uint8))
         frames += [view[i : i + FRAME_BYTES] for i in range(0, len(view), FRAME_BYTES)]
     return message.header().encode(), frames
+
+
+def _bytes_of(flat: Tensor) -> memoryview:
+    """The memory of a flat uint8 tensor."""
+    data: Any = flat.numpy()
+    return memoryview(data)
 
 
 def n_frames(header: Header) -> int:
@@ -98,7 +103,7 @@ def _frame_sizes(nbytes: int) -> Iterator[int]:
 
 def _tensor(info: TensorInfo, frames: Iterator[memoryview]) -> Tensor:
     buffer = torch.empty(info.nbytes, dtype=torch.uint8)
-    into = memoryview(buffer.numpy())
+    into = _bytes_of(buffer)
     start = 0
     for size in _frame_sizes(info.nbytes):
         into[start : start + size] = next(frames)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from decentralizepy.communication.message import Message
 
 
-class _Any:
+class Everything(Enum):
     """Stands for every sender or every round in a `Receive`."""
 
-    def __repr__(self) -> str:
-        return "ANY"
+    ANY = "ANY"
 
 
-ANY: Final = _Any()
+ANY: Final = Everything.ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Receive:
     on with what came, an absent source as `Missing`. Without a deadline it waits.
     """
 
-    sources: Sequence[int] | _Any
-    round: tuple[int, int] | _Any
+    sources: Sequence[int] | Everything
+    round: tuple[int, int] | Everything
     count: int | None = None
     deadline: float | None = None
 

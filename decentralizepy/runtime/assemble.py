@@ -38,8 +38,10 @@ def build_model(experiment: Experiment) -> nn.Module:
 
 def build_loss(component: Component) -> Loss:
     """A loss module, or a plain function of (output, target)."""
-    found = component.target.load()
-    return found() if inspect.isclass(found) else found
+    found: Any = component.target.load()
+    if inspect.isclass(found):
+        return found()
+    return found
 
 
 def build_sharing(experiment: Experiment) -> Any:
@@ -65,7 +67,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         build_loss(experiment.loss),
         train,
     )
-    options = {
+    options: dict[str, Any] = {
         "seed": experiment.seed,
         "reset_optimizer": bool(settings and settings.reset_optimizer),
         "eval_batch": eval_batch,

@@ -91,16 +91,17 @@ class Agreement:
     def _hello(self, machine: int, news: News) -> list[News]:
         if machine in self.workers:
             return self._abort(f"two machines say that they are machine {machine} (-mid)", True)
-        self.workers[machine] = int(news["workers"])
-        self.digests[machine] = news["digests"]
-        first = min(self.digests)
-        differ = [key for key, v in self.digests[first].items() if news["digests"].get(key) != v]
-        if differ:
-            return self._abort(
-                f"machine {machine} does not run the same experiment as machine {first}: "
-                f"different {', '.join(differ)}; copy the files anew to all machines",
-                True,
-            )
+        ours: Mapping[str, str] = news["digests"]
+        for first in sorted(self.digests)[:1]:
+            theirs = self.digests[first]
+            differ = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+            if differ:
+                return self._abort(
+                    f"machine {machine} does not run the same experiment as machine {first}: "
+                    f"different {', '.join(differ)}; copy the files anew to all machines",
+                    True,
+                )
+        self.workers[machine], self.digests[machine] = news["workers"], ours
         if self.missing():
             return []
         return [{"workers": [self.workers[machine] for machine in range(self.machines)]}]
@@ -171,8 +172,9 @@ class Coordinator:
 
     def hear(self) -> list[News]:
         while self._wire.socket.poll(0):
-            identity, frame = self._wire.socket.recv_multipart(copy=False)
-            self._take(identity.bytes, frame)
+            identity, *frames = self._wire.socket.recv_multipart(copy=False)
+            if len(frames) == 1:
+                self._take(identity.bytes, frames[0])
         for descriptor in self._wire.broken():
             if descriptor in self._descriptors:
                 self._announce(self._agreement.lost(self._descriptors[descriptor]))
@@ -187,14 +189,14 @@ class Coordinator:
         machine = news.get("machine")
         if type(machine) is not int or not 0 < machine < self._agreement.machines:
             return  # not one of ours: the handshake of a stranger is none
+        if "hello" in news and not _is_hello(news):
+            return
         if "hello" in news and machine not in self._peers:
             self._peers[machine] = identity
             self._descriptors[int(frame.get(zmq.SRCFD))] = machine
-        if "hello" in news or self._peers.get(machine) == identity:
-            try:
-                self._announce(self._agreement.take(machine, news))
-            except (KeyError, TypeError, ValueError):
-                return
+        early = "failed" in news and machine not in self._peers  # before it could say hello
+        if early or "hello" in news or self._peers.get(machine) == identity:
+            self._announce(self._agreement.take(machine, news))
 
     def _announce(self, announcements: list[News]) -> None:
         for news in announcements:
@@ -231,6 +233,11 @@ class Member:
 
     def close(self) -> None:
         self._wire.close()
+
+
+def _is_hello(news: News) -> bool:
+    workers = news.get("workers")
+    return type(workers) is int and workers > 0 and isinstance(news.get("digests"), dict)
 
 
 def _parse(data: bytes) -> News:

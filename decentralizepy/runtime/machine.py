@@ -40,6 +40,7 @@ class Supervisor:
         self.status = Status(settings)
         self._memory = os.memfd_create("decentralizepy-rows")
         self._built: list[int] = []
+        self._counts: list[int] = []
         self._ready = 0
         self._done = 0
         self._over = False
@@ -116,6 +117,8 @@ class Supervisor:
             self._ready += 1
             if self._ready == self.settings.workers:
                 control.say({"ready": True})
+        elif "finished" in news:
+            self.status.finish(news["finished"])
         elif "done" in news:
             self._done += 1
             if self._done == self.settings.workers:
@@ -149,9 +152,9 @@ class Supervisor:
 
     def _place(self, workers: WorkerProcesses) -> None:
         """Tell the workers who is where, once all are built and all machines are there."""
-        if len(self._built) == self.settings.workers and getattr(self, "_counts", None):
+        if len(self._built) == self.settings.workers and self._counts:
             workers.tell({"workers": self._counts})
-            self._counts: list[int] = []
+            self._counts = []
 
     def _check_start(self, control: ControlPlane) -> None:
         waited = time.monotonic() - self._started

@@ -43,7 +43,9 @@ class Mailbox:
         senders = {parcel.message.sender for parcel in self._matching(wanted)}
         return senders.issuperset(wanted.sources)
 
-    def take(self, wanted: Receive, reason: str = "") -> tuple[list[Message | Missing], list[Parcel]]:
+    def take(
+        self, wanted: Receive, reason: str = ""
+    ) -> tuple[list[Message | Missing], list[Parcel]]:
         """Take out what a `Receive` asks for, ascending by uid; absent sources as `Missing`."""
         parcels = self._matching(wanted)
         if wanted.count is not None:

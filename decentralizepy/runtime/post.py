@@ -113,7 +113,7 @@ class Post:
         return found
 
     def _size(self, message: Message) -> tuple[int, int]:
-        """(header, payload) bytes; most headers are alike, so few are ever encoded to be counted."""
+        """(header, payload) bytes; headers are alike, so few are encoded to be counted."""
         if not _only_row(message):
             header = message.header()
             return len(header.encode()), header.payload_bytes

@@ -9,7 +9,6 @@ import os
 import signal
 import traceback
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def _die_with_parent() -> None:
 
 
 def main(
-    settings: Settings, nodes: tuple[int, ...], worker: int, memory: DupFd, line: Connection,
+    settings: Settings, nodes: tuple[int, ...], worker: int, memory: Any, line: Connection,
     sockets: str,
 ) -> None:  # fmt: skip
     """Build the worker, wait for the start, run, save the weights, wait for the stop.
@@ -123,6 +122,7 @@ def _work(
     worker.clock = RealClock()
     try:
         worker.run()
+        supervisor.say({"finished": worker.clock.now()})
         _save(worker, settings)
         supervisor.say({"done": me.worker})
         worker.serve()

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,8 +115,8 @@ class Meeting:
         if len(sums) < len(self._workers):
             return
         mean = torch.zeros(self._n, dtype=torch.float64)
-        for worker in sorted(sums):
-            mean += sums[worker]
+        for part in (sums[i] for i in sorted(sums)):
+            mean += part
         mean /= self.placement.mapping.n
         del self._sums[t]
         for worker in self._workers[1:]:
@@ -150,7 +149,7 @@ class Reporter:
         """Append the SHA-256 of a row after an iteration, if the run was asked for digests."""
         if not self._digests:
             return
-        value = hashlib.sha256(np.ascontiguousarray(row.numpy())).hexdigest()
+        value = hashlib.sha256(row.numpy().tobytes()).hexdigest()
         line = json.dumps({"iteration": iteration, "uid": uid, "sha256": value}) + "\n"
         path: Path = self._folder.digests(self._me.worker)
         with path.open("a", encoding="utf-8") as out:

@@ -24,7 +24,7 @@ class Status:
         self._records: dict[int, list[Mapping[str, Any]]] = {}
         self._written = 0.0
         self._start: float | None = None
-        self._end: float | None = None
+        self._elapsed: list[float] = []
         self.error: str | None = None
 
     @property
@@ -34,6 +34,10 @@ class Status:
 
     def start(self) -> None:
         self._start = time.monotonic()
+
+    def finish(self, elapsed: float) -> None:
+        """A worker's nodes are all done, so many seconds after their first step."""
+        self._elapsed.append(elapsed)
 
     def watch(self, memory: int, plan: ArenaPlan) -> None:
         """Read progress from the workers' shared counters."""
@@ -62,7 +66,6 @@ class Status:
 
     def _value(self, state: str) -> dict[str, Any]:
         rounds = list(self._control.rounds) if self._control else [0]
-        elapsed = time.monotonic() - self._start if self._start is not None else 0.0
         return {
             "state": state,
             "machine": self._settings.machine,
@@ -72,11 +75,16 @@ class Status:
             "round_min": min(rounds, default=0),
             "round_mean": sum(rounds) / max(len(rounds), 1),
             "round_max": max(rounds, default=0),
-            "elapsed_s": round(elapsed, 3),
+            "elapsed_s": round(self._seconds(), 6),
             "test_acc": self._latest("test_acc"),
             "train_loss": self._latest("train_loss"),
             "error": self.error,
         }
+
+    def _seconds(self) -> float:
+        if len(self._elapsed) == self._settings.workers:
+            return max(self._elapsed)
+        return time.monotonic() - self._start if self._start is not None else 0.0
 
     def _latest(self, column: str) -> dict[str, Any] | None:
         """Mean over the nodes evaluated in the newest iteration that has the column."""

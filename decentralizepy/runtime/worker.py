@@ -16,7 +16,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from decentralizepy.communication.message import Message
 from decentralizepy.errors import RunError
 from decentralizepy.node.effects import Now, Receive, Report, Send, Sleep, Train
 from decentralizepy.node.node import Node, Program
@@ -66,7 +65,7 @@ class Seat:
         return self.node.uid
 
 
-class NodeFailure(RunError):
+class NodeFailedError(RunError):
     """A node program raised; the text names node and round and holds the traceback."""
 
 
@@ -197,10 +196,10 @@ class Worker:
             if answer is _PARKED:
                 return
 
-    def _failure(self, seat: Seat, error: Exception) -> NodeFailure:
+    def _failure(self, seat: Seat, error: Exception) -> NodeFailedError:
         text = "".join(traceback.format_exception(error))
         self.reporter.log(seat.uid, text, "ERROR")
-        return NodeFailure(
+        return NodeFailedError(
             f"{self.me}: node {seat.uid} failed in iteration {seat.node.round + 1}: "
             f"{type(error).__name__}: {error}\n{text}"
         )

@@ -34,7 +34,7 @@ def start_server(threads: int) -> None:
 
 def stop_server() -> None:
     """End the server; it would end with this process, a moment later."""
-    stop = getattr(forkserver._forkserver, "_stop", None)  # type: ignore[attr-defined]
+    stop = getattr(forkserver._forkserver, "_stop", None)
     if stop is not None:
         with contextlib.suppress(OSError, ValueError):
             stop()
@@ -142,4 +142,3 @@ def describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
-

@@ -42,7 +42,6 @@ class Sharing:
         """Take back what `state` gave."""
 
 
-@torch.no_grad()
 def weighted_sum(
     x: Tensor, heard: Sequence[Message | Missing], mixing: MixingRow, out: Tensor | None
 ) -> Tensor:

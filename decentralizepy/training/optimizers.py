@@ -56,9 +56,11 @@ class FlatSGD:
     def new_state(self) -> dict[str, Tensor]:
         return {}
 
-    @torch.no_grad()
     def update(self, x: Tensor, grad: Tensor, state: dict[str, Tensor]) -> None:
-        """Step ``x`` in place; ``grad`` may be overwritten. Any shape, so stacks of nodes too."""
+        """Step ``x`` in place; ``grad`` may be overwritten. Any shape, so stacks of nodes too.
+
+        Neither may require gradients: nothing is recorded, so nothing has to be switched off.
+        """
         if self.weight_decay:
             grad.add_(x, alpha=self.weight_decay)
         if self.momentum:
@@ -120,9 +122,7 @@ def _parameters(template: Template, component: Component) -> Iterator[nn.Paramet
 
 def flat_sgd(component: Component) -> FlatSGD | None:
     """Our own SGD when the INI asks for torch's with options that it knows."""
-    named_sgd = (
-        component.target.module.startswith("torch.optim") and component.target.name == "SGD"
-    )
+    named_sgd = component.target.module.startswith("torch.optim") and component.target.name == "SGD"
     options: Mapping[str, Any] = component.options
     return FlatSGD(**options) if named_sgd and options.keys() <= _SGD_OPTIONS else None
 

@@ -98,9 +98,8 @@ class StackedTrainer(Trainer):
             (grad,) = torch.autograd.grad(
                 self._loss(stack, x[:, step], y[:, step], weight[:, step]), stack
             )
-            self.rule.update(stack, grad, state)
-        with torch.no_grad():
-            torch._foreach_copy_(list(rows), list(stack.unbind()))
+            self.rule.update(stack.detach(), grad, state)
+        torch._foreach_copy_(list(rows), list(stack.detach().unbind()))
         _scatter(learners, state)
 
     def _batches(

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from decentralizepy.training.layout import RowLayout
 
+_KEPT_VIEWS = 8192
+
 
 class Template:
     """A model whose state is ``work`` [layout.length] and whose gradients are ``grad``.
@@ -30,6 +32,7 @@ class Template:
         self._counters = [self.model.get_buffer(name) for name in self.layout.counters]
         self.plain = all(view.is_contiguous() for view in self._views)
         self._training = True
+        self._row_views: dict[Tensor, list[Tensor]] = {}
         self.load(self.initial)
 
     @property
@@ -49,24 +52,31 @@ class Template:
                 self.model.get_submodule(owner)._buffers[leaf] = view
         return views
 
-    @torch.no_grad()
     def load(self, row: Tensor, counters: list[int] | None = None) -> None:
         """Copy a node's row (and integer counters) in."""
         if self.plain:
             self.work.copy_(row)
         else:
-            torch._foreach_copy_(self._views, self.layout.views(row))
+            torch._foreach_copy_(self._views, self._views_of(row))
         for buffer, value in zip(self._counters, counters or (), strict=False):
             buffer.fill_(value)
 
-    @torch.no_grad()
     def store(self, row: Tensor) -> list[int]:
         """Copy the state out into a node's row; returns the integer counters."""
         if self.plain:
             row.copy_(self.work)
         else:
-            torch._foreach_copy_(self.layout.views(row), self._views)
+            torch._foreach_copy_(self._views_of(row), self._views)
         return [int(buffer) for buffer in self._counters]
+
+    def _views_of(self, row: Tensor) -> list[Tensor]:
+        """The row's tensors; rows are used again and again, so their views are kept."""
+        found = self._row_views.get(row)
+        if found is None:
+            if len(self._row_views) >= _KEPT_VIEWS:
+                self._row_views.clear()
+            found = self._row_views[row] = self.layout.views(row)
+        return found
 
     def mode(self, training: bool) -> None:
         """Switch between training and evaluation; walks the modules only when it changes."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from orchestrator_fakes import INI, Make
 
 from decentralizepy.communication.header import Header, TensorInfo
@@ -16,6 +20,7 @@ from decentralizepy.runfolder import RunFolder
 from orchestrator.costs import Cost
 from orchestrator.describe import describe
 from orchestrator.estimate import Load, estimate, evaluations
+from orchestrator.experiment import Setting, example_folder, make_plan
 from orchestrator.inputs import read_inputs
 from orchestrator.plan import Plan, plan
 from orchestrator.render import render_addresses
@@ -154,13 +159,33 @@ def test_dynamic_graphs_that_do_not_exist(make: Make, ini: str, agents: int, exp
     assert "small.ini" in message
 
 
+KEYS = ["GRAPH_FILE", "CONFIG_NAME", "EVAL_FILE", "NB_AGENTS", "NB_MACHINE", "NB_ITERATION",
+        "AVERAGING_STEPS", "WORKERS", "OFFSET", "TEST_AFTER", "LOCAL_SAVE_DIR", "job_name",
+        "GRAPH_TYPE", "cluster", "walltime"]  # fmt: skip
+VALUES = st.sampled_from([1, 8, 9, 10**9, -1, "/", ".", "..", "\n", "~", "adjacency", "0:01:00"])
+
+
+@given(changes=st.dictionaries(st.sampled_from(KEYS), VALUES | st.text(max_size=6), max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_no_configuration_raises_anything_but_a_config_error(
+    make: Make, setting: Callable[..., Setting], changes: dict[str, Any]
+) -> None:
+    path = make()
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    try:
+        _, made = make_plan(path, setting())
+    except ConfigError:
+        return
+    describe(made, example_folder(made))
+
+
 def test_notes(make: Make) -> None:
     path = make(ini=DYNAMIC.format(2), WORKERS=3)
     path.with_name("ring.edges").write_text("9\n")
     notes = "\n".join(planned(path, workers=3).notes)
     assert "not connected" in notes
     assert "graph_degree = 2 is not used" in notes
-    assert "3 workers on each of 2 machines share 2 CPUs" in notes
+    assert "2 machines of 3 workers share 2 CPUs" in notes
 
 
 def test_a_graph_named_like_a_file_of_the_run_gets_another_name(make: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,10 @@ NAMES = ["state", "nodes", "round_min", "round_mean", "elapsed_s", "test_acc", "
 
 @given(st.dictionaries(st.sampled_from(NAMES), JSON))
 def test_whatever_a_status_file_holds_it_is_shown(value: dict[str, Any]) -> None:
-    path = Path("/dev/shm/status_fuzz.json") if Path("/dev/shm").is_dir() else Path("s.json")
-    path.write_text(json.dumps(value))
-    try:
-        line(overview([read_status(path, 0), running(1, 5)], 10))
-    finally:
-        path.unlink()
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(json.dumps(value))
+        file.flush()
+        line(overview([read_status(Path(file.name), 0), running(1, 5)], 10))
 
 
 def test_a_status_that_is_half_there(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""The same work through the real command, ``decentralizepy run``."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.loops import Load
+from decentralizepy.graphs.files import write_graph
+from decentralizepy.graphs.generators import regular
+
+_INI = """\
+[DATASET]
+dataset_package = decentralizepy.datasets.{dataset}
+dataset_class = {dataset}
+model_class = {model}
+train_dir = {data}
+test_dir = {data}
+random_seed = 90
+partition_niid = iid
+[OPTIMIZER_PARAMS]
+optimizer_package = torch.optim
+optimizer_class = SGD
+lr = 0.05
+[TRAIN_PARAMS]
+training_package = decentralizepy.training.Training
+training_class = Training
+rounds = {steps}
+batch_size = {batch}
+shuffle = True
+loss_package = torch.nn
+loss_class = CrossEntropyLoss
+[COMMUNICATION]
+comm_package = decentralizepy.communication.TCP
+comm_class = TCP
+[SHARING]
+sharing_package = decentralizepy.sharing.{sharing}
+sharing_class = {sharing}
+"""
+
+
+def write_cifar(folder: Path, train: int = 10_000, test: int = 1_000) -> None:
+    """Random images in CIFAR-10's own files."""
+    batches = folder / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    parts = [(f"data_batch_{i}", train // 5) for i in range(1, 6)] + [("test_batch", test)]
+    for name, count in parts:
+        value = {
+            b"data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
+            b"labels": rng.integers(0, 10, count).tolist(),
+        }
+        (batches / name).write_bytes(pickle.dumps(value, protocol=2))
+
+
+@contextmanager
+def workshop() -> Iterator[Path]:
+    """A folder with CIFAR-shaped data and a cache, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        write_cifar(folder / "data")
+        yield folder
+
+
+def prepare(folder: Path, load: Load, degree: int = 4, sharing: str = "Sharing") -> list[str]:
+    """Write INI and graph; returns the command but for iterations and log folder."""
+    module, _, model = load.model.rpartition(".")
+    dataset = "Digits" if module.endswith("digits") else "CIFAR10"
+    ini, graph = folder / f"{model}{load.batch}.ini", folder / f"{load.nodes}.edges"
+    ini.write_text(
+        _INI.format(
+            dataset=dataset, model=model, data=folder / "data", steps=load.steps,
+            batch=load.batch, sharing=sharing,
+        )
+    )  # fmt: skip
+    write_graph(regular(load.nodes, degree, 0), graph)
+    return [
+        sys.executable, "-m", "decentralizepy", "run", "-cf", str(ini), "-gf", str(graph),
+        "-ta", "0", "-tea", "0", "-ro", "0", "--cache-dir", str(folder / "cache"),
+    ]  # fmt: skip
+
+
+def run(folder: Path, command: list[str], iterations: int, *more: str) -> dict[str, float]:
+    """Run; returns the final status with ``wall_s`` added."""
+    log = Path(tempfile.mkdtemp(dir=folder)) / "machine0"
+    started = time.perf_counter()
+    subprocess.run(
+        [*command, "-is", str(iterations), "-ld", str(log), *more],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    wall = time.perf_counter() - started
+    status = json.loads((log / "status.json").read_text())
+    return status | {"wall_s": wall}
+
+
+def seconds(folder: Path, load: Load, workers: int, iterations: int) -> float:
+    """Seconds an iteration, between the first local step and the last merge."""
+    command = prepare(folder, load)
+    status = run(folder, command, iterations, "--workers", str(workers))
+    return status["elapsed_s"] / iterations

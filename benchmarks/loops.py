@@ -1,0 +1,156 @@
+"""Bare training loops: what an iteration costs without an engine around it.
+
+``plain``: N modules with ``torch.optim.SGD`` in the default layout. ``best``: the fastest bare loop
+we know, with the engine's own layout, optimizer and threads. Both sample like the engine, take the
+same local steps and mix once with a dense ``W @ X``. Every loop runs in processes of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Load:
+    """The work of one iteration."""
+
+    model: str  # dotted module and class
+    nodes: int
+    batch: int
+    steps: int = 3
+    shape: tuple[int, ...] = (32, 32, 3)
+    samples: int = 1024
+    lr: float = 0.05
+
+    def make_model(self) -> Any:
+        import torch
+
+        torch.manual_seed(0)
+        module, _, name = self.model.rpartition(".")
+        return getattr(importlib.import_module(module), name)()
+
+
+def _data(load: Load) -> tuple[Any, Any]:
+    import torch
+
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (load.nodes * load.samples, *load.shape), dtype=np.uint8)
+    y = rng.integers(0, 10, load.nodes * load.samples)
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def _mixer(load: Load, own: int) -> Any:
+    import torch
+
+    weights = torch.rand(own, own)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def plain(load: Load, own: int) -> Callable[[], None]:
+    """One iteration of ``own`` nodes as modules, NCHW, torch's SGD, then ``W @ X``."""
+    import torch
+    from torch import nn
+
+    x, y = _data(load)
+    x = x.permute(0, 3, 1, 2).contiguous().float().mul_(2 / 255).sub_(1)
+    models = [load.make_model() for _ in range(own)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=load.lr) for m in models]
+    loss, weights = nn.CrossEntropyLoss(), _mixer(load, own)
+    rng = np.random.default_rng(1)
+
+    def iteration() -> None:
+        for model, optimizer in zip(models, optimizers, strict=True):
+            for _ in range(load.steps):
+                chosen = torch.from_numpy(rng.integers(0, load.samples, load.batch))
+                optimizer.zero_grad()
+                loss(model(x[chosen]), y[chosen]).backward()
+                optimizer.step()
+        with torch.no_grad():
+            rows = torch.stack([nn.utils.parameters_to_vector(m.parameters()) for m in models])
+            for model, row in zip(models, weights @ rows, strict=True):
+                nn.utils.vector_to_parameters(row, model.parameters())
+
+    return iteration
+
+
+def best(load: Load, own: int) -> Callable[[], None]:
+    """The same on one template with flat gradients, channels-last, then ``W @ X``."""
+    import torch
+    from torch import nn
+
+    from decentralizepy.training.data import Samples
+    from decentralizepy.training.template import Template
+
+    x, y = _data(load)
+    samples = Samples(x.numpy(), y.numpy(), 2 / 255, -1.0)
+    template = Template(load.make_model())
+    rows = template.initial.repeat(own, 1)
+    other = torch.empty_like(rows)
+    loss, weights = nn.CrossEntropyLoss(), _mixer(load, own)
+    parameters = template.work[: template.layout.n_parameters]
+    rng = np.random.default_rng(1)
+
+    def iteration() -> None:
+        for row in rows:
+            template.load(row)
+            chosen = rng.integers(0, load.samples, load.steps * load.batch)
+            images, labels = samples.gather(torch.from_numpy(chosen))
+            for start in range(0, len(chosen), load.batch):
+                batch = slice(start, start + load.batch)
+                template.grad.zero_()
+                loss(template.model(images[batch]), labels[batch]).backward()
+                parameters.data.add_(template.grad, alpha=-load.lr)
+            template.store(row)
+        with torch.no_grad():
+            torch.mm(weights, rows, out=other)
+            rows.copy_(other)
+
+    return iteration
+
+
+LOOPS = {"plain": plain, "best": best}
+
+
+def _child(
+    kind: str, load: Load, own: int, threads: int, iterations: int, gate: Any, out: Any
+) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    from decentralizepy.runtime.process import tune_malloc
+
+    tune_malloc()
+    torch.set_num_threads(threads)
+    iteration = LOOPS[kind](load, own)
+    for _ in range(3):
+        iteration()
+    gate.wait()
+    started = time.perf_counter()
+    for _ in range(iterations):
+        iteration()
+    out.put(time.perf_counter() - started)
+
+
+def seconds(kind: str, load: Load, processes: int, threads: int, iterations: int) -> float:
+    """Seconds an iteration: nodes split over processes, the slowest one counts."""
+    context = multiprocessing.get_context("spawn")
+    gate, out = context.Barrier(processes), context.Queue()
+    own = load.nodes // processes
+    children = [
+        context.Process(target=_child, args=(kind, load, own, threads, iterations, gate, out))
+        for _ in range(processes)
+    ]
+    for child in children:
+        child.start()
+    found = [out.get(timeout=600) for _ in children]
+    for child in children:
+        child.join()
+    return max(found) / iterations

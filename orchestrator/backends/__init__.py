@@ -1,0 +1,1 @@
+"""Where an experiment can run: one short file per kind of place."""

@@ -1,0 +1,80 @@
+"""The six calls that every kind of place answers, and how one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from decentralizepy.errors import ConfigError
+from decentralizepy.runfolder import RunFolder
+from orchestrator.config import Config
+from orchestrator.plan import Plan
+from orchestrator.site import Site
+from orchestrator.status import Status
+
+#: Called about twice a second with the status of every machine.
+Watch = Callable[[Sequence[Status]], None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold before a start, whether it does, and what to do if not."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+@dataclass
+class Allocation:
+    """Machines that are ours for one run, until they are released."""
+
+    plan: Plan
+    folder: RunFolder
+    handles: list[Any] = field(default_factory=list)
+
+
+class Backend(Protocol):
+    """A kind of place. ``release`` may be called at any time, more than once, and never fails
+    because of what it finds."""
+
+    @property
+    def name(self) -> str:
+        """As BACKEND names it."""
+
+    def plan(self, config: Config) -> Site:
+        """What this place offers for an experiment; reserves nothing."""
+
+    def check(self, plan: Plan) -> list[Check]:
+        """What must hold before anything is started, row by row."""
+
+    def allocate(self, plan: Plan, folder: RunFolder) -> Allocation:
+        """Get the machines."""
+
+    def run(self, allocation: Allocation, watch: Watch) -> float:
+        """Run to the end; returns the seconds taken, raises `RunError`."""
+
+    def collect(self, allocation: Allocation) -> list[str]:
+        """Bring everything into the run folder; returns what is missing, in words."""
+
+    def release(self, allocation: Allocation) -> None:
+        """End whatever was started and give the machines back."""
+
+
+def require(checks: Sequence[Check]) -> None:
+    """Raise one `ConfigError` with everything that does not hold."""
+    failed = [f"{check.name}: {check.message}" for check in checks if not check.ok]
+    if failed:
+        raise ConfigError("\n".join(failed))
+
+
+def refuse_unavailable(config: Config, path: object) -> None:
+    """Raise a `ConfigError` for a back-end that this version does not have."""
+    if config.backend == "local":
+        return
+    why = "" if config.BACKEND else f" (because cluster = {config.cluster!r})"
+    raise ConfigError(
+        f"{path}: BACKEND {config.backend!r}{why} is not available in this version; "
+        'to run on this computer, set "BACKEND": "local"'
+    )

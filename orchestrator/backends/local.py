@@ -1,0 +1,200 @@
+"""This computer as a cluster: machine m is the address 127.0.0.(m + 1) and a process group."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from decentralizepy.cpus import allotted
+from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.runfolder import RunFolder, machine_records
+from orchestrator import ports, process
+from orchestrator.backends.base import Allocation, Check, Watch
+from orchestrator.config import Config
+from orchestrator.plan import Plan
+from orchestrator.process import Guarded
+from orchestrator.site import CORE, Site
+from orchestrator.status import Status, read_status
+
+STDOUT: Final = "stdout.log"
+WATCH_S: Final = 0.5
+#: After a first failure the others get this long to end too, so that the cause can be told.
+LINGER_S: Final = 2.0
+MAX_MACHINES: Final = 1000
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """Starts one core command per emulated machine, and ends them all whatever happens.
+
+    ``core`` is the command before its verb, ``ours`` the environment that it is filtered from.
+    """
+
+    core: tuple[str, ...] = CORE
+    grace_s: float = process.GRACE_S
+    ours: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    name: str = "local"
+
+    def plan(self, config: Config) -> Site:
+        """Loopback addresses, our share of the CPUs, and ports that are free now."""
+        if config.NB_MACHINE > MAX_MACHINES:
+            raise ConfigError(
+                f"NB_MACHINE = {config.NB_MACHINE}: this computer stands for at most {MAX_MACHINES}"
+            )
+        addresses = tuple(_address(machine) for machine in range(config.NB_MACHINE))
+        workers = config.workers()
+        found = config.OFFSET or ports.free_offset(addresses[:8], ports.width(workers))
+        return Site(
+            backend=self.name,
+            addresses=addresses,
+            cores=allotted(),
+            workers=workers,
+            computers=1,
+            offset=found,
+            core=self.core,
+        )
+
+    def check(self, plan: Plan) -> list[Check]:
+        """Addresses are ours, ports are free."""
+        return [
+            *(_address_check(machine.address) for machine in plan.machines),
+            _port_check(plan),
+        ]
+
+    def allocate(self, plan: Plan, folder: RunFolder) -> Allocation:
+        """Make the machines' folders."""
+        for machine in plan.machines:
+            folder.machine(machine.machine).root.mkdir()
+        return Allocation(plan, folder)
+
+    def run(self, allocation: Allocation, watch: Watch) -> float:
+        """Start every machine and wait; one that fails ends the others."""
+        began = time.monotonic()
+        try:
+            self._start(allocation)
+            self._wait(allocation, watch, began)
+        finally:
+            self.release(allocation)
+        return time.monotonic() - began
+
+    def collect(self, allocation: Allocation) -> list[str]:
+        """Everything lies here already: only look whether every machine left records."""
+        folder, plan = allocation.folder, allocation.plan
+        return [
+            f"machine {machine.machine} left no records"
+            for machine in plan.machines
+            if not machine_records(folder.machine(machine.machine)).rows
+        ]
+
+    def release(self, allocation: Allocation) -> None:
+        """End every process of the run; returns when none is left."""
+        process.stop(allocation.handles, self.grace_s)
+
+    def _start(self, allocation: Allocation) -> None:
+        env = process.environment(self.ours, allocation.plan.task.search)
+        for machine in allocation.plan.machines:
+            log = allocation.folder.machine(machine.machine).root / STDOUT
+            command = allocation.plan.command(machine, allocation.folder)
+            allocation.handles.append(process.start(command, log, log, env, self.grace_s))
+
+    def _wait(self, allocation: Allocation, watch: Watch, began: float) -> None:
+        limit, next_watch = allocation.plan.config.walltime_seconds, began
+        while True:
+            codes = [handle.poll() for handle in allocation.handles]
+            if any(codes):
+                raise RunError(_failure(allocation))
+            now = time.monotonic()
+            if now >= next_watch or None not in codes:
+                watch(statuses(allocation))
+                next_watch = now + WATCH_S
+            if None not in codes:
+                return
+            if limit is not None and now - began > limit:
+                raise RunError(_too_long(allocation))
+            time.sleep(process.POLL_S)
+
+
+def statuses(allocation: Allocation) -> list[Status]:
+    """What every machine tells about itself."""
+    return [
+        read_status(allocation.folder.machine(machine.machine).status, machine.machine)
+        for machine in allocation.plan.machines
+    ]
+
+
+def _address(machine: int) -> str:
+    """127.0.0.1, 127.0.0.2, ..., 127.0.0.250, 127.0.1.1, ..."""
+    third, fourth = divmod(machine, 250)
+    return f"127.0.{third}.{fourth + 1}"
+
+
+def _address_check(address: str) -> Check:
+    remedy = f"not an address of this computer; as administrator: ifconfig lo0 alias {address}"
+    return Check(f"address {address}", ports.can_bind(address), remedy)
+
+
+def _port_check(plan: Plan) -> Check:
+    offset = plan.task.experiment.offset
+    count = ports.width(plan.site.workers)
+    busy = ports.taken(plan.site.addresses, offset, count)
+    where = "" if busy is None else f"port {busy[1]} of {busy[0]} is taken, perhaps by another run"
+    return Check("ports", busy is None, f"{where}; leave OFFSET out and a free range is found")
+
+
+def _failure(allocation: Allocation) -> str:
+    """Which machine failed, why, and the end of what it printed; the others' ends in a line."""
+    first = _exits(allocation)
+    _linger(allocation.handles)
+    codes = _exits(allocation)
+    blamed = _blame(first, codes)
+    lines = [_why(allocation, blamed, codes[blamed])]
+    lines += [
+        f"machine {machine} ended too, {_cause(allocation, machine, code)}"
+        for machine, code in codes.items()
+        if machine != blamed
+    ]
+    return "\n".join(lines)
+
+
+def _exits(allocation: Allocation) -> dict[int, int]:
+    """Exit codes of the machines that failed by now."""
+    codes = {m: handle.poll() for m, handle in enumerate(allocation.handles)}
+    return {machine: code for machine, code in codes.items() if code}
+
+
+def _linger(handles: Sequence[Guarded]) -> None:
+    until = time.monotonic() + LINGER_S
+    while time.monotonic() < until and any(handle.poll() is None for handle in handles):
+        time.sleep(process.POLL_S)
+
+
+def _blame(first: Mapping[int, int], codes: Mapping[int, int]) -> int:
+    """A machine that was killed caused the others' failures; else the first that failed."""
+    killed = [machine for machine, code in codes.items() if code > 128]
+    return (killed or list(first))[0]
+
+
+def _why(allocation: Allocation, machine: int, code: int) -> str:
+    log = allocation.folder.machine(machine).root / STDOUT
+    shown = "\n".join(f"    {line}" for line in process.tail(log, 15).splitlines())
+    where = f"machine {machine} ({allocation.plan.machines[machine].address})"
+    return f"{where} failed, {_cause(allocation, machine, code)}\n  end of {log}:\n{shown}"
+
+
+def _cause(allocation: Allocation, machine: int, code: int) -> str:
+    """How a machine ended, and what it said of it."""
+    error = statuses(allocation)[machine].error
+    return process.describe_exit(code) + (f": {error}" if error else "")
+
+
+def _too_long(allocation: Allocation) -> str:
+    slowest = min(statuses(allocation), key=lambda status: status.round_min)
+    config = allocation.plan.config
+    return (
+        f"the walltime of {config.walltime} is over: machine {slowest.machine} had done "
+        f"{slowest.round_min} of {config.NB_ITERATION} iterations; raise walltime in "
+        f"{allocation.plan.config_path}, or leave it out"
+    )

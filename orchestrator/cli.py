@@ -1,0 +1,153 @@
+"""The command line: ``python g5k_execution.py CONFIG.json``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from decentralizepy.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_RUN_FAILED,
+    EXIT_USAGE,
+    ConfigError,
+    RunError,
+)
+from orchestrator.text import Screen
+
+if TYPE_CHECKING:
+    from orchestrator.experiment import Outcome, Setting
+
+EXIT_PARTIAL: Final = 6
+DESCRIPTION: Final = """\
+Run a decentralized learning experiment: CONFIG.json says where and how big it is, the INI that it
+names says what to train. The machines are started, their progress shown, and everything ends up
+in one run folder with tables and figures."""
+EXAMPLES: Final = """\
+examples:
+  python g5k_execution.py g5k_config/quickstart.json             run it on this computer
+  python g5k_execution.py g5k_config/quickstart.json --dry-run   placement, files, commands, bytes
+  python g5k_execution.py my.json --dry-run --json | jq .traffic.total_bytes
+
+the smallest CONFIG.json:
+  {"job_name": "first", "CONFIG_NAME": "digits_kshard2_mlp.ini", "GRAPH_FILE": "16_4regular.edges",
+   "NB_AGENTS": 16, "NB_MACHINE": 2, "NB_ITERATION": 100, "TEST_AFTER": 20,
+   "EVAL_FILE": "testingPeerSampler.py"}
+  Files are looked for beside CONFIG.json and in run_configuration/; all keys are explained in
+  g5k_config/schema.json. Ctrl-C ends all processes; what was recorded until then is kept.
+
+exit codes:
+  0 ok   2 usage or configuration   5 run failed   6 run fine, tables or records missing
+  130 interrupted"""
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT, SIGTERM or SIGHUP."""
+
+
+def main(arguments: Sequence[str] | None = None, setting: Setting | None = None) -> int:
+    """Run the command; returns the exit code. Errors are one message on stderr."""
+    options = _parser().parse_args(_without_verb(sys.argv[1:] if arguments is None else arguments))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a path may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _dry_run(options, setting) if options.dry_run else _run(options, setting)
+    except ConfigError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except RunError as error:
+        return _fail(str(error), EXIT_RUN_FAILED)
+    except OSError as error:
+        return _fail(f"{type(error).__name__}: {error}", EXIT_RUN_FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; all processes have ended", EXIT_INTERRUPTED)
+
+
+def _without_verb(arguments: Sequence[str]) -> Sequence[str]:
+    """``run`` is the default verb, and the only one so far."""
+    return arguments[1:] if arguments and arguments[0] == "run" else arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="g5k_execution.py",
+        usage="python %(prog)s [run] CONFIG.json [--dry-run] [--json] [--yes]",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG.json", type=Path, help="the experiment")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show everything that would happen; start nothing"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="plan or result as JSON on stdout, the rest on stderr"
+    )
+    parser.add_argument("--yes", action="store_true", help="ask nothing (nothing is asked yet)")
+    return parser
+
+
+def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
+    from orchestrator.describe import describe
+    from orchestrator.experiment import Setting, example_folder, make_plan
+
+    _, planned = make_plan(options.config, setting or Setting())
+    folder = example_folder(planned)
+    screen = Screen(sys.stdout)
+    if options.json:
+        screen.say(json.dumps(planned.as_dict(folder), indent=2))
+    else:
+        screen.say(f"{describe(planned, folder)}\n\nNothing was started.")
+    return EXIT_OK
+
+
+def _run(options: argparse.Namespace, setting: Setting | None) -> int:
+    from orchestrator.closing import closing_lines
+    from orchestrator.experiment import Setting, run_experiment, summary
+
+    screen = Screen(sys.stderr if options.json else sys.stdout)
+    _handle_signals()
+    outcome = run_experiment(options.config, setting or Setting(), screen)
+    if options.json:
+        Screen(sys.stdout).say(json.dumps(summary(outcome), indent=2))
+    else:
+        screen.say("\n".join(closing_lines(outcome)))
+    return EXIT_OK if outcome.complete else _fail(_partial(outcome), EXIT_PARTIAL)
+
+
+def _partial(outcome: Outcome) -> str:
+    problems = list(outcome.missing)
+    if not outcome.tables.ok:
+        again = f"python -m results {outcome.folder.root}"
+        problems.append(f"tables and figures failed ({again}): {outcome.tables.error}")
+    return "the run is complete and kept, but: " + "\n".join(problems)
+
+
+def _handle_signals() -> None:
+    """Interrupt once, whichever signal says so; while everything is ended, more don't count."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for other in signals:
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(signal.Signals(number).name)
+
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+        signals.append(signal.SIGHUP)
+    for number in signals:
+        signal.signal(number, interrupt)
+
+
+def _fail(message: str, code: int) -> int:
+    Screen(sys.stderr).say(message)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

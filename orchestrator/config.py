@@ -1,0 +1,204 @@
+"""The JSON of an experiment, typed: where it runs and how big it is.
+
+The upper-case keys are those of the reference system. `Config` is also the source of
+``g5k_config/schema.json``, by which editors complete and check these files::
+
+    python -m orchestrator.config > g5k_config/schema.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from decentralizepy.cpus import allotted
+
+#: Where results go when the JSON doesn't say; in the repository, ignored by git.
+DEFAULT_SAVE_DIR: Final = "results/my_results"
+LIMIT: Final = 10**9
+_WALLTIME: Final = r"^\d{1,4}:[0-5]\d:[0-5]\d$"
+
+
+def _boolean(value: Any) -> Any:
+    """``"True"`` and ``"False"``, as the reference system's files write them."""
+    return {"True": True, "False": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _job_types(value: Any) -> Any:
+    """One name, a list of names, or the sentinel ``[[]]``, which means none."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list):
+        return () if value == [[]] else tuple(value)
+    return value
+
+
+Count = Annotated[int, Field(ge=1, le=LIMIT)]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Boolean = Annotated[
+    bool,
+    BeforeValidator(_boolean),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["True", "False"]}]}),
+]
+JobTypes = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_job_types),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}},
+                {"const": [[]]},
+            ]
+        }
+    ),
+]
+
+
+class Config(BaseModel):
+    """One experiment: an INI file, a graph, and how many agents on how many machines."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, title="Decentralized learning experiment"
+    )
+
+    schema_uri: str = Field("", alias="$schema", description="This schema, for editors.")
+    description: str = Field("", description="What this experiment is for; free text.")
+    job_name: Text = Field(description="Name of the reservation, and suffix of the run folder.")
+    GRAPH_FILE: Text = Field(
+        description="Graph, looked for beside this file and in run_configuration/."
+    )
+    GRAPH_TYPE: Literal["edges", "adjacency"] | None = Field(
+        None, description="Form of GRAPH_FILE; by default from its suffix (.adj is adjacency)."
+    )
+    NB_AGENTS: Count = Field(description="Number of nodes that learn; as many as the graph has.")
+    NB_MACHINE: Count = Field(
+        description="Number of machines; agents are spread evenly, the first ones take one more."
+    )
+    NB_ITERATION: Count = Field(description="Training iterations of every agent.")
+    EVAL_FILE: Text = Field(
+        description="Driver: testingPeerSampler.py (static), testingPeerSamplerDynamic.py, ..."
+    )
+    TEST_AFTER: Count = Field(description="Test every so many iterations (and after 1 and last).")
+    TRAIN_EVALUATE_AFTER: Count | None = Field(
+        None, description="Training loss every so many iterations; as TEST_AFTER by default."
+    )
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="What the nodes' logs tell."
+    )
+    CONFIG_NAME: Text = Field(
+        description="INI file (what to train), looked for beside this file and in "
+        "run_configuration/."
+    )
+    AVERAGING_STEPS: Count = Field(1, description="Gossip rounds per training iteration.")
+    RESET_OPTIMIZER: Literal[0, 1] = Field(
+        0, description="1: a fresh optimizer in every iteration (momentum is lost)."
+    )
+    BACKEND: Literal["local", "grid5000", "ssh", "slurm"] | None = Field(
+        None, description="Where: this computer (default without a cluster), or a cluster."
+    )
+    WORKERS: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="Processes per machine; default: CPUs allotted / NB_MACHINE."
+    )
+    OFFSET: Annotated[int, Field(ge=1024, le=65000)] | None = Field(
+        None, description="First TCP port; by default a free range is looked for at start."
+    )
+    LOCAL_SAVE_DIR: Text = Field(
+        DEFAULT_SAVE_DIR, description="Where run folders go; relative to the repository."
+    )
+    walltime: Annotated[str, Field(pattern=_WALLTIME)] | None = Field(
+        None, description="H:MM:SS. A reservation's length; on this computer a limit."
+    )
+    cluster: str | None = Field(None, description="Grid'5000 cluster, or local.")
+    queue: str = Field("default", description="Queue of the reservation.")
+    job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")
+    STORAGE: str | bool | int | None = Field(
+        None, description="Present: use the group storage instead of home."
+    )
+    DOWNLOAD_ALL: Boolean = Field(False, description="Fetch logs and graphs too.")
+
+    @field_validator("walltime")
+    @classmethod
+    def _some_time(cls, value: str | None) -> str | None:
+        if value is not None and _seconds(value) == 0:
+            raise ValueError("the walltime must be more than 0 seconds")
+        return value
+
+    @model_validator(mode="after")
+    def _an_agent_everywhere(self) -> Self:
+        if self.NB_AGENTS < self.NB_MACHINE:
+            raise ValueError(
+                f"NB_AGENTS = {self.NB_AGENTS}, NB_MACHINE = {self.NB_MACHINE}: every machine "
+                f"needs an agent; lower NB_MACHINE to {self.NB_AGENTS} or less"
+            )
+        return self
+
+    @property
+    def backend(self) -> str:
+        """BACKEND, or what the cluster implies."""
+        if self.BACKEND is not None:
+            return self.BACKEND
+        return "local" if self.cluster in (None, "", "local") else "grid5000"
+
+    @property
+    def train_evaluate_after(self) -> int:
+        return self.TRAIN_EVALUATE_AFTER or self.TEST_AFTER
+
+    @property
+    def graph_type(self) -> str:
+        """GRAPH_TYPE, or what the suffix of GRAPH_FILE says."""
+        return self.GRAPH_TYPE or ("adjacency" if self.GRAPH_FILE.endswith(".adj") else "edges")
+
+    @property
+    def walltime_seconds(self) -> int | None:
+        return None if self.walltime is None else _seconds(self.walltime)
+
+    def workers(self, cpus: int | None = None) -> int:
+        """Worker processes per machine; ``cpus`` (default: those allotted to us) are shared."""
+        share = (allotted() if cpus is None else cpus) // self.NB_MACHINE
+        return self.WORKERS or max(share, 1)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults filled in; OFFSET stays open, as it is per run."""
+        values = self.model_dump(mode="json", exclude={"schema_uri"})
+        return values | {
+            "BACKEND": self.backend,
+            "GRAPH_TYPE": self.graph_type,
+            "TRAIN_EVALUATE_AFTER": self.train_evaluate_after,
+            "WORKERS": self.workers(),
+        }
+
+
+def _seconds(walltime: str) -> int:
+    hours, minutes, seconds = (int(part) for part in walltime.split(":"))
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def keys() -> list[str]:
+    """The keys that a JSON may hold, in order."""
+    return [field.alias or name for name, field in Config.model_fields.items()]
+
+
+def schema_text() -> str:
+    """The JSON Schema of a configuration file."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(by_alias=True),
+    }
+    text = json.dumps(schema, indent=2, ensure_ascii=False)
+    return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

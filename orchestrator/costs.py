@@ -1,0 +1,142 @@
+"""What training costs: seconds per sample and core, from a table or from former runs here.
+
+The table's figures are of one core of a virtual machine with AVX-512 (2 cores, torch 2.13, one
+thread); those marked "guess" are scaled by the model's arithmetic. They are meant to tell minutes
+from days. Every finished run refines them: what it measured is kept per model and CPU type in a
+small JSON in the user's cache folder, and the next plan on the same CPU type uses that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from decentralizepy.runfolder import write_json
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one core per sample, and seconds from the command to the first step."""
+
+    train_s: float
+    evaluate_s: float
+    startup_s: float = 4.0
+    measured: bool = False
+
+
+#: module and class of a model -> cost
+TABLE: Final[dict[str, Cost]] = {
+    "digits.MLP": Cost(1.5e-5, 2e-6),
+    "digits.DropoutMLP": Cost(2e-5, 2e-6),  # guess
+    "digits.CNN": Cost(6e-5, 1.2e-5),  # guess
+    "cifar10.CNN": Cost(2.1e-4, 4.1e-5),
+    "cifar10.LeNet": Cost(7.1e-4, 2.1e-4),
+    "cifar10.ResNet8": Cost(2.4e-2, 8e-3),  # guess
+    "cifar10.ResNet18": Cost(3.5e-2, 1.2e-2),  # guess
+    "cifar10.GN_ResNet18": Cost(3.5e-2, 1.2e-2),  # guess
+}
+#: For a model outside the table: LeNet's seconds per parameter.
+PER_PARAMETER_S: Final = 8e-9
+UNKNOWN_PARAMETERS: Final = 100_000
+#: Messages, merging and bookkeeping of one node in one averaging round.
+PER_NODE_ROUND_S: Final = 1e-4
+PER_BYTE_S: Final = 3e-10
+
+#: A worker process with torch loaded, pages shared with other processes left out.
+WORKER_BYTES: Final = 180_000_000
+#: Copies of a node's row: this round's, the next, gradients, and one for the optimizer's state.
+ROWS_PER_NODE: Final = 4
+
+#: data set class -> (training samples, test samples)
+SAMPLES: Final[dict[str, tuple[int, int]]] = {"Digits": (1442, 355), "CIFAR10": (50_000, 10_000)}
+
+
+def table_cost(model: str, parameters: int | None) -> Cost:
+    """The cost of a model (a dotted name) by the table, or by its number of parameters."""
+    name = ".".join(model.split(".")[-2:])
+    if name in TABLE:
+        return TABLE[name]
+    train_s = (parameters or UNKNOWN_PARAMETERS) * PER_PARAMETER_S
+    return Cost(train_s, train_s / 3)
+
+
+def cpu_type() -> str:
+    """The name of the CPU, so that figures of other machines aren't taken for ours."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def cache_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where measured costs are kept."""
+    base = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "decentralizepy" / "costs.json"
+
+
+@dataclass(frozen=True)
+class CostBook:
+    """Costs measured by former runs, by ``model|cpu``."""
+
+    former: Mapping[str, Cost]
+    cpu: str
+
+    def lookup(self, model: str, parameters: int | None) -> Cost:
+        """The measured cost of a model here, or the table's; ``model`` is a dotted name."""
+        found = self.former.get(f"{model}|{self.cpu}")
+        return found or table_cost(model, parameters)
+
+
+def read_costs(path: Path) -> CostBook:
+    """What former runs measured; a file that is missing or broken counts as empty."""
+    return CostBook(_entries(path), cpu_type())
+
+
+def remember(path: Path, model: str, cost: Cost) -> None:
+    """Keep what a run measured: the mean of it and of what was known (so the last runs count).
+
+    A cache that cannot be written is left as it is: the next plan is only less exact.
+    """
+    entries = _entries(path)
+    key = f"{model}|{cpu_type()}"
+    entries[key] = _mean(entries[key], cost) if key in entries else cost
+    kept = {name: {k: v for k, v in asdict(c).items() if k != "measured"} for name, c in
+            entries.items()}  # fmt: skip
+    try:
+        write_json(path, kept)
+    except OSError:
+        return
+
+
+def _mean(old: Cost, new: Cost) -> Cost:
+    return Cost(
+        (old.train_s + new.train_s) / 2,
+        (old.evaluate_s + new.evaluate_s) / 2,
+        (old.startup_s + new.startup_s) / 2,
+        measured=True,
+    )
+
+
+def _entries(path: Path) -> dict[str, Cost]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    items = value.items() if isinstance(value, dict) else ()
+    return {name: cost for name, item in items if (cost := _entry(item)) is not None}
+
+
+def _entry(item: Any) -> Cost | None:
+    try:
+        numbers = {key: float(item[key]) for key in ("train_s", "evaluate_s", "startup_s")}
+    except (KeyError, TypeError, ValueError):
+        return None
+    sane = all(0 <= number < 1e6 for number in numbers.values())
+    return Cost(**numbers, measured=True) if sane else None

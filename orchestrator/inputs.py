@@ -1,0 +1,202 @@
+"""The files that an experiment names: its JSON, its INI and its graph, found and read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from decentralizepy.errors import ConfigError, nearest
+from orchestrator.config import Config, keys
+
+if TYPE_CHECKING:
+    from decentralizepy.graphs.graph import Graph
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+FOLDER: Final = "run_configuration"
+#: A configuration is a page of text; what is bigger is another file.
+MAX_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A checked configuration with the text of its INI and its graph."""
+
+    path: Path
+    config: Config
+    ini_path: Path
+    ini_text: str
+    graph_path: Path
+    graph: Graph
+
+
+def read_inputs(path: Path) -> Inputs:
+    """Read a JSON and the files that it names; raises `ConfigError`."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - a symbolic link keeps its name
+    config = read_config(path)
+    ini_path = find(config.CONFIG_NAME, path, "CONFIG_NAME")
+    graph_path = find(config.GRAPH_FILE, path, "GRAPH_FILE")
+    return Inputs(
+        path=path,
+        config=config,
+        ini_path=ini_path,
+        ini_text=read_text(ini_path),
+        graph_path=graph_path,
+        graph=_graph(graph_path, config, path),
+    )
+
+
+def _graph(graph_path: Path, config: Config, path: Path) -> Graph:
+    from decentralizepy.graphs.files import read_graph
+
+    try:
+        graph = read_graph(graph_path, config.graph_type)
+    except ValueError as error:
+        raise ConfigError(f"{path}: GRAPH_FILE: {error}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: GRAPH_FILE: cannot read {graph_path}: {error.strerror}"
+        ) from None
+    if graph.n != config.NB_AGENTS:
+        raise ConfigError(
+            f"{path}: NB_AGENTS = {config.NB_AGENTS}, but GRAPH_FILE = {config.GRAPH_FILE!r} has "
+            f"{graph.n} nodes; change one of them"
+        )
+    return graph
+
+
+def read_config(path: Path) -> Config:
+    """Read and check the JSON; raises one `ConfigError` that tells everything wrong with it."""
+    return parse_config(read_text(path), path)
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """Check the text of a JSON; ``path`` is for messages."""
+    from pydantic import ValidationError
+
+    value = _object(text, path)
+    problems = [_unknown(key) for key in value if key not in keys()]
+    known = {key: item for key, item in value.items() if key in keys()}
+    try:
+        config = Config.model_validate(known)
+    except ValidationError as error:
+        problems += [_problem(dict(item)) for item in error.errors()]
+    if problems:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return config
+
+
+def read_text(path: Path) -> str:
+    """The text of a small file; raises `ConfigError`."""
+    try:
+        with path.open("rb") as source:
+            data = source.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {path}: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes: not a configuration")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
+    return text.replace("\r\n", "\n")
+
+
+def _object(text: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+        text.encode()
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ConfigError(f"{path} is not valid JSON: {where}: {error.msg}") from None
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path}: half of a surrogate pair (\\ud800...) is not text") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON: {str(error) or 'too deep'}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} holds no JSON object: it must start with {{ and end with }}")
+    if "\0" in text or "\\u0000" in text:
+        raise ConfigError(f"{path} holds a NUL character")
+    return value
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = sorted(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"given twice: {', '.join(twice)}; keep one")
+    return value
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _unknown(key: str) -> str:
+    known = ", ".join(keys())
+    return f"unknown key {key[:60]!r}{nearest(key[:60], keys())}; known keys: {known}"
+
+
+def _problem(error: dict[str, Any]) -> str:
+    """One of pydantic's errors in our words."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    key = str(error["loc"][0])
+    if error["type"] == "missing":
+        return f"needs the key {key!r}: {_description(key)}"
+    if error["type"] == "string_pattern_mismatch":
+        message = "H:MM:SS is expected, as 1:30:00"
+    return f"{key} = {_shown(error['input'])}: {message}"
+
+
+def _description(key: str) -> str:
+    found = (f for name, f in Config.model_fields.items() if key in (name, f.alias))
+    return next((field.description or "" for field in found), "")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def folders(config_path: Path) -> list[Path]:
+    """Where files that a JSON names are looked for, in this order."""
+    beside = config_path.parent
+    found = [beside, beside / FOLDER, beside.parent / FOLDER, REPOSITORY / FOLDER, Path.cwd()]
+    return list(dict.fromkeys(Path(os.path.abspath(folder)) for folder in found))  # noqa: PTH100
+
+
+def find(name: str, config_path: Path, key: str) -> Path:
+    """The file that a key of the JSON names, by name or path; raises `ConfigError`."""
+    places = folders(config_path)
+    for folder in places:
+        if _is_file(folder / name):
+            return folder / name
+    known = {entry for folder in places for entry in _alike(folder, Path(name).suffix)}
+    where = ", ".join(str(folder) for folder in places)
+    raise ConfigError(
+        f"{config_path}: {key} = {name[:200]!r}: no such file{nearest(Path(name).name, known)}; "
+        f"looked in {where}"
+    )
+
+
+def _alike(folder: Path, suffix: str) -> Iterator[str]:
+    try:
+        yield from (entry.name for entry in folder.iterdir() if entry.suffix == suffix)
+    except OSError:
+        return
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, not allowed
+        return False

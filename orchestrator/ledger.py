@@ -1,0 +1,67 @@
+"""The append-only record of what happened to a run: JSON lines, one ``write`` each."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+EVENTS: Final = (
+    "planned",
+    "submitted",
+    "started",
+    "finished",
+    "collected",
+    "released",
+    "failed",
+)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Writes one run's events; ``now`` is the clock, for tests."""
+
+    path: Path
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def append(self, event: str, **details: Any) -> None:
+        """Append an event; a line that a kill left half written stays alone on its line."""
+        assert event in EVENTS, f"not an event of the ledger: {event}"
+        entry = {"time": self.now().isoformat(timespec="milliseconds"), "event": event, **details}
+        line = json.dumps(entry, separators=(",", ":"), default=str) + "\n"
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            view = memoryview((_separator(handle) + line).encode())
+            while view:
+                view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _separator(handle: int) -> str:
+    """A newline where the file's last line was cut."""
+    size = os.fstat(handle).st_size
+    return "\n" if size and os.pread(handle, 1, size - 1) != b"\n" else ""
+
+
+def read_ledger(path: Path) -> list[dict[str, Any]]:
+    """All complete entries, in the order written; a line that was cut is left out."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    entries = (_entry(line) for line in data.split(b"\n")[:-1])
+    return [entry for entry in entries if entry is not None]
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and value.get("event") in EVENTS else None

@@ -1,0 +1,202 @@
+"""From a configuration to everything that will happen: pure, so that ``--dry-run`` can show it.
+
+`plan` decides which agents live where, which command every machine runs, how many bytes the
+messages of a round take, and about how long it will last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decentralizepy.mappings.mapping import Mapping as Placement
+from decentralizepy.runfolder import RunFolder
+from orchestrator.config import Config
+from orchestrator.costs import Cost
+from orchestrator.estimate import Estimate, Load, estimate
+from orchestrator.site import Site
+from orchestrator.task import Task
+from orchestrator.text import plural
+from orchestrator.traffic import Traffic, count_traffic, edges_per_round, is_dynamic
+
+if TYPE_CHECKING:
+    from decentralizepy.graphs.graph import Graph
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine's share: agents ``first_uid`` to ``first_uid + agents - 1``."""
+
+    machine: int
+    address: str
+    first_uid: int
+    agents: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will happen; the run folder's name is filled in when it is known."""
+
+    config: Config
+    config_path: Path
+    site: Site
+    task: Task
+    machines: tuple[Machine, ...]
+    graph_name: str
+    graph: Mapping[str, Any]
+    files: Mapping[str, str]
+    traffic: Traffic
+    load: Load
+    estimate: Estimate
+    notes: tuple[str, ...] = field(default=())
+
+    def inputs_arguments(self, folder: RunFolder) -> list[str]:
+        """Flags that ``check`` and ``run`` share: graph, placement, driver."""
+        agents = [machine.agents for machine in self.machines]
+        shares = agents[:1] if len(set(agents)) == 1 else agents
+        return [
+            *("-ms", str(len(self.machines)), "-ps", *map(str, shares)),
+            *("-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type),
+            *("--eval_file", self.config.EVAL_FILE),
+        ]
+
+    def command(self, machine: Machine, folder: RunFolder) -> list[str]:
+        """The command of one machine, as a list of arguments: nothing is left to a shell."""
+        config, logs = self.config, str(folder.machine(machine.machine).root)
+        return [
+            *(*self.site.core, "run", "-mid", str(machine.machine)),
+            *self.inputs_arguments(folder),
+            *("-ld", logs, "-wsd", logs, "-cf", str(folder.ini), "-ll", config.LOG_LEVEL),
+            *("-is", str(config.NB_ITERATION), "-ta", str(config.TEST_AFTER)),
+            *("-tea", str(config.train_evaluate_after), "-ro", str(config.RESET_OPTIMIZER)),
+            *("-as", str(config.AVERAGING_STEPS), "--workers", str(machine.workers)),
+        ]
+
+    def check_command(self, folder: RunFolder) -> list[str]:
+        """Constructs everything without data."""
+        return [*self.site.core, "check", str(folder.ini), *self.inputs_arguments(folder)]
+
+    def prepare_command(self, folder: RunFolder) -> list[str]:
+        """Prepares the data set once, before several processes want it."""
+        return [*self.site.core, "prepare", str(folder.ini)]
+
+    def as_dict(self, folder: RunFolder) -> dict[str, Any]:
+        """The plan as JSON: what ``--dry-run --json`` prints and ``plan.json`` keeps."""
+        return {
+            "config": self.config.resolved(),
+            "config_path": str(self.config_path),
+            "ini_path": str(self.task.experiment.path),
+            "run_folder": str(folder.root),
+            "backend": self.site.backend,
+            "placement": [asdict(machine) for machine in self.machines],
+            "graph": {"name": self.graph_name, **self.graph},
+            "classes": {"model": self.task.model, "sharing": self.task.sharing},
+            "row_length": self.task.row_length,
+            "commands": [self.command(machine, folder) for machine in self.machines],
+            "files": dict(self.files),
+            "traffic": self.traffic.as_dict(),
+            "estimate": asdict(self.estimate),
+            "notes": list(self.notes),
+        }
+
+
+def plan(
+    config: Config,
+    task: Task,
+    graph: Graph,
+    site: Site,
+    cost: Cost,
+    files: Mapping[str, str],
+    config_path: Path,
+) -> Plan:
+    """Lay out an experiment; raises `ConfigError` for what cannot work."""
+    dynamic = is_dynamic(config, config_path)
+    edges = edges_per_round(config, task, graph, dynamic)
+    machines = place(config, site)
+    traffic = count_traffic(config, task, edges)
+    load = _load(config, task, site, machines, traffic)
+    return Plan(
+        config=config,
+        config_path=config_path,
+        site=site,
+        task=task,
+        machines=machines,
+        graph_name=graph_name(config),
+        graph=_facts(graph, machines) | {"dynamic": dynamic},
+        files=files,
+        traffic=traffic,
+        load=load,
+        estimate=estimate(load, cost),
+        notes=_notes(config, task, graph, site, dynamic),
+    )
+
+
+def place(config: Config, site: Site) -> tuple[Machine, ...]:
+    """Spread the agents: uids run through the machines in order."""
+    spread = Placement.spread(config.NB_AGENTS, config.NB_MACHINE)
+    return tuple(
+        Machine(m, site.addresses[m], spread.uids(m)[0], agents, min(site.workers, agents))
+        for m, agents in enumerate(spread.counts)
+    )
+
+
+def graph_name(config: Config) -> str:
+    """The graph's name in the run folder; never one of the names that mean something there."""
+    name = Path(config.GRAPH_FILE).name
+    taken = {"g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl"}
+    taken.add(Path(config.CONFIG_NAME).name)
+    return f"graph_{name}" if name in taken or re.fullmatch(r"machine\d+", name) else name
+
+
+def _facts(graph: Graph, machines: tuple[Machine, ...]) -> dict[str, Any]:
+    owner = [machine.machine for machine in machines for _ in range(machine.agents)]
+    degrees = list(graph.degrees())
+    return {
+        "nodes": graph.n,
+        "edges": len(graph.edges),
+        "edges_between_machines": sum(owner[i] != owner[j] for i, j in graph.edges),
+        "degree_min": min(degrees, default=0),
+        "degree_max": max(degrees, default=0),
+        "connected": bool(graph.is_connected()),
+        "digest": graph.digest(),
+    }
+
+
+def _load(
+    config: Config, task: Task, site: Site, machines: tuple[Machine, ...], traffic: Traffic
+) -> Load:
+    options = task.experiment.training.options
+    return Load(
+        agents=tuple(machine.agents for machine in machines),
+        workers=tuple(machine.workers for machine in machines),
+        cores=site.cores,
+        computers=site.computers,
+        iterations=config.NB_ITERATION,
+        averaging_steps=config.AVERAGING_STEPS,
+        test_after=config.TEST_AFTER,
+        train_evaluate_after=config.train_evaluate_after,
+        rounds=int(options.get("rounds", 1)),
+        batch_size=int(options.get("batch_size", 1)),
+        full_epochs=bool(options.get("full_epochs", False)),
+        dataset=task.experiment.dataset.target.name,
+        row_bytes=4 * (task.row_length or 0),
+        bytes_per_round=traffic.bytes_per_round or 0,
+    )
+
+
+def _notes(config: Config, task: Task, graph: Graph, site: Site, dynamic: bool) -> tuple[str, ...]:
+    """What is allowed but may surprise."""
+    notes = []
+    degree = task.experiment.node.graph_degree
+    if not dynamic and not graph.is_connected() and graph.n > 1:
+        notes.append("the graph is not connected: agents of different parts never agree")
+    if not dynamic and degree is not None:
+        notes.append(f"graph_degree = {degree} is not used: {config.EVAL_FILE} is static")
+    if site.workers * len(site.addresses) > site.cores:
+        machines = f"{plural(len(site.addresses), 'machine')} of {plural(site.workers, 'worker')}"
+        notes.append(f"{machines} share {plural(site.cores, 'CPU')}")
+    return tuple(notes)

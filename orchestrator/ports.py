@@ -1,0 +1,55 @@
+"""Free TCP ports, so that two runs on one computer do not meet."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+from decentralizepy.errors import RunError
+
+#: Ports of a machine beside two per worker: one to coordinate, and some to spare.
+SPARE: Final = 8
+#: Below the ports that Linux hands out by itself (32768 and up).
+LOWEST, HIGHEST = 10_000, 32_000
+
+
+def width(workers: int) -> int:
+    """Ports that one machine may use from its offset on."""
+    return 2 * workers + SPARE
+
+
+def free_offset(addresses: Iterable[str], count: int, draws: int = 50) -> int:
+    """First of ``count`` ports in a row that are free on all addresses; drawn at random.
+
+    They stay free only until somebody takes them, so this is asked again right before a start.
+    """
+    addresses = list(addresses)
+    draw = random.SystemRandom()
+    for _ in range(draws):
+        offset = draw.randrange(LOWEST, HIGHEST - count)
+        if taken(addresses, offset, count) is None:
+            return offset
+    raise RunError(f"no {count} free ports in a row between {LOWEST} and {HIGHEST}; give OFFSET")
+
+
+def taken(addresses: Iterable[str], offset: int, count: int) -> tuple[str, int] | None:
+    """The first (address, port) of a range that cannot be had, or None if all are free."""
+    pairs = ((a, port) for a in addresses for port in range(offset, offset + count))
+    return next((pair for pair in pairs if not _is_free(*pair)), None)
+
+
+def can_bind(address: str) -> bool:
+    """Whether an address is one of this computer."""
+    return _is_free(address, 0)
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+        return True

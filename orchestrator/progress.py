@@ -1,0 +1,149 @@
+"""Where a run is, for people: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+from orchestrator.status import Overview, Status, overview
+from orchestrator.text import Screen, seconds_text
+
+#: Seconds between plain lines.
+EVERY_S = 5.0
+
+
+class Progress(Protocol):
+    """Shows a run while it is entered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def update(self, statuses: Sequence[Status]) -> None:
+        """Called about twice a second."""
+
+
+def progress_for(
+    screen: Screen, total: int, environment: Mapping[str, str] = os.environ
+) -> Progress:
+    """The live display where somebody watches, lines where a file does."""
+    if is_terminal(screen.stream, environment):
+        return Live(screen.stream, total)
+    return Plain(screen, total)
+
+
+def is_terminal(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether a stream can redraw its last line."""
+    try:
+        return stream.isatty() and environment.get("TERM", "dumb") != "dumb"
+    except ValueError:  # closed
+        return False
+
+
+class Plain:
+    """A line when the run starts, at new accuracies and ends, at most one per ``every_s``."""
+
+    def __init__(
+        self,
+        screen: Screen,
+        total: int,
+        every_s: float = EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._screen, self._total = screen, total
+        self._every_s, self._clock = every_s, clock
+        self._next = clock()
+        self._shown: tuple[int, float | None] = (-1, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Lines need no tidying up."""
+
+    def update(self, statuses: Sequence[Status]) -> None:
+        """Print a line if there is news and enough time has passed; the last round always."""
+        now, seen = self._clock(), overview(statuses, self._total)
+        news = (seen.done, seen.accuracy)
+        ended = seen.done == self._total
+        if news == self._shown or (now < self._next and not ended):
+            return
+        self._shown, self._next = news, now + self._every_s
+        self._screen.say(f"  {line(seen)}")
+
+
+class Live:
+    """A bar with rounds, accuracy, the slowest machine and the time left (by rich)."""
+
+    def __init__(self, stream: TextIO, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self._total = total
+        self._bar = Bar(
+            TextColumn("iteration"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[more]}", markup=False),
+            console=Console(file=stream),
+            auto_refresh=False,
+        )
+        self._task: Any = self._bar.add_task("", total=total, more="starting")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._bar.stop()
+        except OSError:  # the terminal is gone: nothing to restore
+            return
+
+    def update(self, statuses: Sequence[Status]) -> None:
+        """Redraw."""
+        seen = overview(statuses, self._total)
+        try:
+            self._bar.update(self._task, completed=seen.done, more=details(seen), refresh=True)
+        except OSError:
+            return
+
+
+def line(seen: Overview) -> str:
+    """``iteration 40/120, accuracy 0.712 (at 40), 12 s left``."""
+    return f"iteration {seen.done}/{seen.total}, {details(seen)}"
+
+
+def details(seen: Overview) -> str:
+    """What stands behind the bar."""
+    if not seen.running and not seen.done:
+        return "starting"
+    parts = []
+    if seen.accuracy is not None:
+        parts.append(f"accuracy {seen.accuracy:.3f} (at {seen.accuracy_iteration})")
+    if seen.slowest is not None:
+        parts.append(f"slowest: machine {seen.slowest}")
+    if seen.done >= seen.total:
+        parts.append("done")
+    elif seen.seconds_left is not None:
+        parts.append(f"{seconds_text(seen.seconds_left)} left")
+    return ", ".join(parts) or "running"

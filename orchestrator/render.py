@@ -1,0 +1,125 @@
+"""The files that every machine gets, rendered: ``config.ini`` and ``ip.json``.
+
+The INI of ``run_configuration`` may hold ``{{ NB_AGENTS }}`` and every other key of the JSON. What
+is rendered is the user's text, but for two keys of [COMMUNICATION]: the address file, which lies
+beside it, and the first port.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from decentralizepy.errors import ConfigError, nearest
+
+TEMPLATES: Final = Path(__file__).resolve().parent.parent / "run_configuration" / "templates"
+ADDRESSES: Final = "ip.json"
+SECTION: Final = "COMMUNICATION"
+_ENTRY: Final = re.compile(r"(?P<key>[^\s\[#;=:][^=:]*)[=:](?P<value>.*)")
+
+
+def render(text: str, values: Mapping[str, Any], path: Path) -> str:
+    """Render a template strictly; ``path`` is for messages. Raises `ConfigError`."""
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+    )
+    try:
+        return environment.from_string(text).render(values)
+    except TemplateError as error:
+        raise ConfigError(f"{path}: {_explain(error, values)}") from None
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be rendered: {error}") from None
+
+
+def _explain(error: Exception, values: Mapping[str, Any]) -> str:
+    line = getattr(error, "lineno", None)
+    where = f"line {line}: " if line else ""
+    undefined = re.fullmatch(r"'(\w+)' is undefined", str(error))
+    if undefined is None:
+        return f"{where}cannot be rendered: {error}"
+    name = undefined.group(1)
+    return (
+        f"{where}unknown name {{{{ {name} }}}}{nearest(name, values)}; known: {', '.join(values)}"
+    )
+
+
+def render_addresses(addresses: Sequence[str]) -> str:
+    """``ip.json``: machine id as text -> address, by the template of that name."""
+    path = TEMPLATES / f"{ADDRESSES}.j2"
+    return render(path.read_text(encoding="utf-8"), {"addresses": list(addresses)}, path)
+
+
+def with_communication(text: str, path: Path, offset: int | None) -> str:
+    """``text`` with the address file, and the offset unless that is None, in [COMMUNICATION].
+
+    Everything else stays as it is, comments and blank lines included.
+    """
+    communication(text, path)
+    wanted = {"addresses_filepath": ADDRESSES}
+    if offset is not None:
+        wanted["offset"] = str(offset)
+    for key, value in wanted.items():
+        text = _set(text, key, value)
+    found = communication(text, path)
+    if any(found.get(key) != value for key, value in wanted.items()):
+        lines = "; ".join(f"{key} = {value}" for key, value in wanted.items())
+        raise ConfigError(f"{path}: cannot set keys of [{SECTION}]; write there: {lines}")
+    return text
+
+
+def communication(text: str, path: Path) -> dict[str, str]:
+    """The keys of [COMMUNICATION], as text; raises `ConfigError` for what is no INI."""
+    parser = configparser.ConfigParser(
+        interpolation=None, inline_comment_prefixes=(";", "#"), default_section="\0"
+    )
+    try:
+        parser.read_string(text, source=str(path))
+    except configparser.Error as error:
+        raise ConfigError(f"{path} is not a valid INI file: {error.message}") from None
+    if not parser.has_section(SECTION):
+        raise ConfigError(f"{path}: needs the section [{SECTION}]")
+    return dict(parser[SECTION])
+
+
+def _set(text: str, key: str, value: str) -> str:
+    """Replace the line of a key in [COMMUNICATION], or add one at the section's end."""
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
+    start, end = _section(lines)
+    entry = f"{key} = {value}\n"
+    for at in range(start, end):
+        found = _ENTRY.match(lines[at])
+        if found and found["key"].strip().lower() == key:
+            if found["value"].strip() == value:
+                return text
+            return "".join([*lines[:at], entry, *lines[_after(lines, at) :]])
+    while end > start and not lines[end - 1].strip():
+        end -= 1
+    before = "".join(lines[:end])
+    return before + ("" if before.endswith("\n") else "\n") + entry + "".join(lines[end:])
+
+
+def _section(lines: Sequence[str]) -> tuple[int, int]:
+    """First line after the section's header, and the line after its last."""
+    start = next((i + 1 for i, line in enumerate(lines) if line.startswith(f"[{SECTION}]")), 0)
+    later = (i for i in range(start, len(lines)) if lines[i].startswith("["))
+    return start, next(later, len(lines))
+
+
+def _after(lines: Sequence[str], at: int) -> int:
+    """The line after a value, whose further lines are indented."""
+    at += 1
+    while at < len(lines) and lines[at].strip() and lines[at][0] in " \t":
+        at += 1
+    return at
+
+
+def parse_addresses(text: str) -> dict[int, str]:
+    """Machine id -> address of a rendered ``ip.json``."""
+    return {int(machine): address for machine, address in json.loads(text).items()}

@@ -1,0 +1,113 @@
+"""Where each machine is now: its ``status.json``, which the core replaces twice a second."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+STATES: Final = ("starting", "running", "done", "failed")
+
+
+@dataclass(frozen=True)
+class Status:
+    """One machine at one moment; zeros before it has told anything."""
+
+    machine: int
+    state: str = "starting"
+    nodes: int = 0
+    iterations: int = 0
+    round_min: int = 0
+    round_mean: float = 0.0
+    round_max: int = 0
+    elapsed_s: float = 0.0
+    accuracy: tuple[int, float, int] | None = None  # iteration, mean per cent, nodes
+    error: str | None = None
+
+
+def read_status(path: Path, machine: int) -> Status:
+    """A machine's status; what is missing or not understood keeps its default."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return Status(machine)
+    return _status(value, machine) if isinstance(value, dict) else Status(machine)
+
+
+def _status(value: Mapping[str, Any], machine: int) -> Status:
+    state, error = value.get("state"), value.get("error")
+    return Status(
+        machine=machine,
+        state=state if state in STATES else "starting",
+        nodes=int(_number(value.get("nodes"))),
+        iterations=int(_number(value.get("iterations"))),
+        round_min=int(_number(value.get("round_min"))),
+        round_mean=_number(value.get("round_mean")),
+        round_max=int(_number(value.get("round_max"))),
+        elapsed_s=_number(value.get("elapsed_s")),
+        accuracy=_accuracy(value.get("test_acc")),
+        error=error if isinstance(error, str) and error else None,
+    )
+
+
+def _number(value: Any) -> float:
+    sane = isinstance(value, int | float) and abs(value) < 1e15 and math.isfinite(value)
+    return float(value) if sane else 0.0
+
+
+def _accuracy(value: Any) -> tuple[int, float, int] | None:
+    if not isinstance(value, dict) or not isinstance(value.get("mean"), int | float):
+        return None
+    nodes = int(_number(value.get("nodes"))) or 1
+    return int(_number(value.get("iteration"))), _number(value["mean"]), nodes
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All machines together, as the progress display shows them."""
+
+    done: int
+    total: int
+    round_mean: float
+    accuracy: float | None
+    accuracy_iteration: int
+    slowest: int | None
+    running: bool
+    elapsed_s: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the speed so far; None before there is any."""
+        if not self.done or self.elapsed_s <= 0:
+            return None
+        return self.elapsed_s * (self.total - self.done) / self.done
+
+
+def overview(statuses: Sequence[Status], total: int) -> Overview:
+    """Sum up: the round that all have done, and the mean accuracy of the latest evaluation."""
+    done = min((status.round_min for status in statuses), default=0)
+    iteration, accuracy = _mean_accuracy(statuses)
+    rounds = {status.round_mean for status in statuses}
+    behind = min(statuses, key=lambda s: s.round_mean) if len(rounds) > 1 else None
+    return Overview(
+        done=min(done, total),
+        total=total,
+        round_mean=sum(s.round_mean for s in statuses) / max(len(statuses), 1),
+        accuracy=accuracy,
+        accuracy_iteration=iteration,
+        slowest=behind.machine if behind else None,
+        running=any(status.state == "running" for status in statuses),
+        elapsed_s=max((status.elapsed_s for status in statuses), default=0.0),
+    )
+
+
+def _mean_accuracy(statuses: Sequence[Status]) -> tuple[int, float | None]:
+    """The latest iteration that every machine tested, and the mean as a fraction over nodes."""
+    known = [status.accuracy for status in statuses if status.accuracy is not None]
+    if not known or len(known) < len(statuses):
+        return 0, None
+    nodes = sum(count for _, _, count in known)
+    return min(i for i, _, _ in known), sum(mean * count for _, mean, count in known) / nodes / 100

@@ -1,0 +1,129 @@
+"""What dies is noticed, named, and takes nothing with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from launching import Experiment, end_all, leftovers, wait_for_round, workers_of
+
+from decentralizepy.graphs.generators import ring
+from decentralizepy.runfolder import MachineFolder, machine_records
+
+FOREVER = 1_000_000
+#: evaluation at iteration 1 and every 20 leaves records to be kept
+MORE = ("-ta", "20", "-tea", "20")
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, cache: Path) -> Experiment:
+    return Experiment(tmp_path, ring(8), cache)
+
+
+@pytest.fixture
+def running(experiment: Experiment) -> Iterator[list]:
+    """Processes that a test started; what is left of them is ended."""
+    started: list = []
+    yield started
+    end_all(started)
+
+
+def test_a_killed_worker_ends_the_run_on_all_machines(
+    experiment: Experiment, running: list
+) -> None:
+    root, processes = experiment.start((4, 4), 2, FOREVER, *MORE)
+    running += processes
+    wait_for_round(root / "machine1", 21)
+    workers = workers_of(processes[1])
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    killed = time.monotonic()
+    texts = [process.communicate(timeout=20)[1] for process in processes]
+    took = time.monotonic() - killed
+    assert [process.returncode for process in processes] == [5, 5]
+    assert took < 10, "a loaded machine may be slow, but not by the 60 s of a time-out"
+    for text in texts:
+        assert "machine 1, worker" in text and "SIGKILL" in text
+        assert "node" in text and "iteration" in text
+    assert not leftovers(processes)
+    folder = MachineFolder(root / "machine1")
+    assert {row["iteration"] for row in machine_records(folder).rows} >= {1, 20}
+    assert folder.results(0).exists(), "what was measured is turned into results all the same"
+    assert json.loads(folder.run.read_text())["outcome"] == "failed"
+
+
+def test_a_killed_machine_ends_the_others(experiment: Experiment, running: list) -> None:
+    root, processes = experiment.start((4, 4), 1, FOREVER, *MORE)
+    running += processes
+    wait_for_round(root / "machine0", 2)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    _, text = processes[0].communicate(timeout=20)
+    processes[1].communicate(timeout=20)
+    assert processes[0].returncode == 5
+    assert "machine 1 is gone" in text
+    assert not leftovers(processes), "workers end with their supervisor, even when it is killed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_records(
+    experiment: Experiment, running: list, number: signal.Signals
+) -> None:
+    root, processes = experiment.start((8,), 2, FOREVER, *MORE)
+    running += processes
+    wait_for_round(root / "machine0", 25)
+    os.kill(processes[0].pid, number)
+    _, text = processes[0].communicate(timeout=20)
+    assert processes[0].returncode == 130
+    assert "Traceback" not in text
+    assert not leftovers(processes)
+    folder = MachineFolder(root / "machine0")
+    assert json.loads(folder.status.read_text())["state"] == "interrupted"
+    assert len(machine_records(folder).rows) >= 16
+
+
+BROKEN = '''\
+from decentralizepy.sharing.sharing import Sharing
+
+
+class Broken(Sharing):
+    """Fails at a given node and iteration."""
+
+    def merge(self, x, heard, ctx):
+        if (ctx.uid, ctx.t) == (5, 3):
+            raise ZeroDivisionError("as asked")
+        return super().merge(x, heard, ctx)
+'''
+
+
+def test_a_failing_method_is_named_with_node_and_iteration(tmp_path: Path, cache: Path) -> None:
+    experiment = Experiment(tmp_path, ring(8), cache, sharing_package="my_method", sharing="Broken")
+    (tmp_path / "my_method.py").write_text(BROKEN)
+    root, processes = experiment.start((8,), 2, 10)
+    _, text = processes[0].communicate(timeout=60)
+    assert processes[0].returncode == 5
+    assert "node 5 failed in iteration 4: ZeroDivisionError: as asked" in text
+    assert "my_method.py" in text, "the traceback shows the user's line"
+    assert "ZeroDivisionError" in (root / "machine0" / "5.log").read_text()
+    assert not leftovers(processes)
+
+
+def test_machines_with_different_files_do_not_start(experiment: Experiment, running: list) -> None:
+    _, first = experiment.start((4, 4), 1, FOREVER, only=(0,))
+    running += first
+    other = experiment.folder / "other"
+    again = Experiment(other, ring(8), experiment.cache, optimizer_options="momentum = 0.5")
+    offset = (experiment.folder / "config.ini").read_text().split("offset = ")[1].split()[0]
+    text = (other / "config.ini").read_text()
+    mine = text.split("offset = ")[1].split()[0]
+    (other / "config.ini").write_text(text.replace(f"offset = {mine}", f"offset = {offset}"))
+    _, second = again.start((4, 4), 1, FOREVER, only=(1,))
+    running += second
+    for process in first + second:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 2
+        assert "INI file" in errors and "machine 1" in errors
