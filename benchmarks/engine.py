@@ -18,6 +18,9 @@ from benchmarks.loops import Load
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import regular
 
+#: iterations that only warm up
+_WARM = 3
+
 _INI = """\
 [DATASET]
 dataset_package = decentralizepy.datasets.{dataset}
@@ -103,7 +106,10 @@ def run(folder: Path, command: list[str], iterations: int, *more: str) -> dict[s
 
 
 def seconds(folder: Path, load: Load, workers: int, iterations: int) -> float:
-    """Seconds an iteration, between the first local step and the last merge."""
+    """Seconds an iteration once warm: a long run less a short one, as the loops warm up too."""
     command = prepare(folder, load)
-    status = run(folder, command, iterations, "--workers", str(workers))
-    return status["elapsed_s"] / iterations
+    short, long = (
+        run(folder, command, count, "--workers", str(workers))["elapsed_s"]
+        for count in (_WARM, _WARM + iterations)
+    )
+    return (long - short) / iterations

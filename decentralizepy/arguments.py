@@ -205,7 +205,7 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
         raise ConfigError(f"-ms {args.machines}: at least one machine is needed")
     if args.machines > graph.n:
         raise ConfigError(
-            f"-ms {args.machines}: {args.graph_file} has {graph.n} nodes, and every machine needs one"
+            f"-ms {args.machines}: {args.graph_file} has {graph.n} nodes, each machine needs one"
         )
     try:
         if counts is None:
@@ -289,7 +289,8 @@ def _address(value: Any, key: str, path: Path) -> str:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    for name, least in (("iterations", 0), ("averaging_rounds", 1), ("threads", 1)):
+    least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
+    for name, least in least_of.items():
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} {getattr(args, name)}: at least {least}")
     if not 0 <= args.machine_id < args.machines:
@@ -336,17 +337,21 @@ def settings_of(args: argparse.Namespace) -> Settings:
         log_level=args.log_level,
         digests=args.digests,
     )
-    if settings.folder.holds_a_run():
-        raise ConfigError(f"{args.log_dir} holds a run already: choose another folder (-ld)")
     _check_writable(settings.log_dir, "-ld")
     _check_writable(settings.weights_dir, "-wsd")
+    if settings.folder.holds_a_run():
+        raise ConfigError(f"{args.log_dir} holds a run already: choose another folder (-ld)")
     return settings
 
 
 def _check_writable(folder: Path, flag: str) -> None:
-    """Whether a folder is there, or can be made, without making it."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    """Whether a folder is there to be written in, or can be made; nothing is made yet."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        fit = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror}: choose another folder ({flag})") from None
+    if not fit:
         raise ConfigError(f"{there} is no folder to write in: choose another one ({flag})")
 
 

@@ -9,13 +9,13 @@ known one.
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.registry import Target, check_options, target
+from decentralizepy.registry import Option, Target, check_options, coerce, target
 
 SECTIONS: Final = (
     "DATASET",
@@ -188,8 +188,7 @@ class _Reader:
         return Component(self._target("TRAIN_PARAMS", package, name))
 
     def _node(self) -> NodeOptions:
-        found = Target("decentralizepy.config", "NodeOptions")
-        return NodeOptions(**_check_fields(found, self.sections["NODE"], self._where("NODE")))
+        return NodeOptions(**_node_options(self.sections["NODE"], self._where("NODE")))
 
 
 def models_of(dataset_package: str) -> str:
@@ -203,9 +202,7 @@ def models_of(dataset_package: str) -> str:
     return dataset_package
 
 
-def _check_fields(found: Target, values: Mapping[str, str], where: str) -> dict[str, Any]:
-    from decentralizepy.registry import Option, coerce
-
+def _node_options(values: Mapping[str, str], where: str) -> dict[str, Any]:
     known = {
         "graph_degree": Option("graph_degree", "int | None", "None"),
         "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),
@@ -219,8 +216,3 @@ def _check_fields(found: Target, values: Mapping[str, str], where: str) -> dict[
     return {
         key: coerce(value, known[key], f"{where} {key}") for key, value in values.items() if value
     }
-
-
-def check_search(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Folders as absolute text, once each, for `Target.search`."""
-    return tuple(dict.fromkeys(str(path.resolve()) for path in paths))

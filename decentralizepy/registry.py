@@ -120,7 +120,8 @@ def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target
     module = LEGACY.get(package, package)
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigError(
-            f"{package!r:.80} is no name of a module: my_method, decentralizepy.sharing.Sharing"
+            f"{package!r:.80} is not the name of a module, as my_method or "
+            "decentralizepy.sharing.Sharing are"
         )
     found = Target(module, name, tuple(str(Path(folder).resolve()) for folder in search))
     if source_path(module, found.search) is None:

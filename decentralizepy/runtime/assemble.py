@@ -39,9 +39,8 @@ def build_model(experiment: Experiment) -> nn.Module:
 def build_loss(component: Component) -> Loss:
     """A loss module, or a plain function of (output, target)."""
     found: Any = component.target.load()
-    if inspect.isclass(found):
-        return found()
-    return found
+    loss: Any = found() if inspect.isclass(found) else found
+    return loss
 
 
 def build_sharing(experiment: Experiment) -> Any:

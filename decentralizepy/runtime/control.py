@@ -85,8 +85,12 @@ class Agreement:
         return [{"abort": why, "config": config}]
 
     def _all(self, said: str, machine: int) -> bool:
-        self.counts.setdefault(said, set()).add(machine)
-        return len(self.counts[said]) == self.machines
+        """Whether this machine was the last one to say so."""
+        there = self.counts.setdefault(said, set())
+        if machine in there:
+            return False
+        there.add(machine)
+        return len(there) == self.machines
 
     def _hello(self, machine: int, news: News) -> list[News]:
         if machine in self.workers:

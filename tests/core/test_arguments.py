@@ -1,0 +1,281 @@
+"""The flags of a run: the reference's, long and short, and every wrong input named at once."""
+
+import argparse
+import json
+from pathlib import Path
+
+import core_examples as examples
+import pytest
+
+from decentralizepy import arguments
+from decentralizepy.arguments import flags_of, settings_of
+from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.generators import regular
+from decentralizepy.graphs.schedules import RandomRegularSchedule, StaticSchedule
+
+#: short, long, a value, what it becomes, the default (None: computed)
+REFERENCE_FLAGS = [
+    ("-mid", "--machine_id", ["1"], 1, 0),
+    ("-ps", "--procs_per_machine", ["4", "4"], [4, 4], None),
+    ("-ms", "--machines", ["2"], 2, 1),
+    ("-ld", "--log_dir", ["out"], Path("out"), None),
+    ("-wsd", "--weights_store_dir", ["w"], Path("w"), None),
+    ("-is", "--iterations", ["9"], 9, 1),
+    ("-cf", "--config_file", ["a.ini"], Path("a.ini"), Path("config.ini")),
+    ("-ll", "--log_level", ["DEBUG"], "DEBUG", "INFO"),
+    ("-gf", "--graph_file", ["a.adj"], Path("a.adj"), Path("36_nodes.edges")),
+    ("-gt", "--graph_type", ["adjacency"], "adjacency", "edges"),
+    ("-ta", "--test_after", ["7"], 7, 5),
+    ("-tea", "--train_evaluate_after", ["3"], 3, 1),
+    ("-ro", "--reset_optimizer", ["0"], 0, 1),
+    ("-sm", "--server_machine", ["1"], 1, 0),
+    ("-sr", "--server_rank", ["-2"], -2, -1),
+    ("-wr", "--working_rate", ["0.5"], 0.5, 1.0),
+    ("-as", "--averaging_rounds", ["3"], 3, 1),
+]
+#: args.json of the reference
+REFERENCE_ARGS = [
+    "machine_id",
+    "procs_per_machine",
+    "machines",
+    "log_dir",
+    "weights_store_dir",
+    "iterations",
+    "config_file",
+    "log_level",
+    "graph_file",
+    "graph_type",
+    "test_after",
+    "train_evaluate_after",
+    "reset_optimizer",
+    "working_rate",
+    "averaging_rounds",
+]
+
+
+def parse(*words):
+    parser = argparse.ArgumentParser()
+    arguments.add_arguments(parser)
+    return parser.parse_args(list(words))
+
+
+def accept(*words):
+    return settings_of(parse("-cf", "small.ini", "-gf", "ring.edges", "-ld", "out", *words))
+
+
+def refuse(*words):
+    with pytest.raises(ConfigError) as caught:
+        accept(*words)
+    assert not Path("out").exists()
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- flags
+
+
+@pytest.mark.parametrize(("short", "long", "words", "value", "default"), REFERENCE_FLAGS)
+def test_every_flag_of_the_reference(short, long, words, value, default):
+    name = long.removeprefix("--")
+    assert getattr(parse(short, *words), name) == value == getattr(parse(long, *words), name)
+    if default is not None:
+        assert getattr(parse(), name) == default
+
+
+def test_all_flags_at_once():
+    line = [word for short, _, words, *_ in REFERENCE_FLAGS for word in (short, *words)]
+    found = vars(parse(*line))
+    assert all(found[long[2:]] == value for _, long, _, value, _ in REFERENCE_FLAGS)
+
+
+def test_a_log_folder_is_made_up_of_the_minute():
+    assert len(str(parse().log_dir)) == len("2026-01-31T12:59")
+
+
+def test_args_json_has_the_references_names_and_plain_values(folder):
+    args = parse("-cf", "small.ini", "-gf", "ring.edges", "-ld", "out", "-ms", "2", "-mid", "1")
+    flags = flags_of(args, settings_of(args))
+    assert set(REFERENCE_ARGS) <= set(flags)
+    assert json.loads(json.dumps(flags)) == flags
+    assert flags["procs_per_machine"] == [4, 4] and flags["log_dir"] == "out"
+    assert flags["weights_store_dir"] == "out" and flags["config_file"] == "small.ini"
+    assert not {"command", "function"} & set(flags)
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_defaults(folder, monkeypatch):
+    monkeypatch.setattr(arguments, "allotted", lambda: 3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    found = accept()
+    assert found.mapping.counts == (8,) and found.uids == range(8) and found.machine == 0
+    assert found.workers == 3 and found.threads == 1 and found.device == "cpu"
+    assert found.weights_dir == found.log_dir == Path("out") == found.folder.root
+    assert found.cache_dir == folder / "cache" / "decentralizepy"
+    assert found.addresses == ("127.0.0.1",) and found.reset_optimizer and not found.digests
+    assert isinstance(found.schedule(), StaticSchedule)
+    assert not Path("out").exists()  # checked, not made
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert accept().cache_dir == Path("/home/someone/.cache/decentralizepy")
+
+
+@pytest.mark.parametrize(
+    ("words", "counts"),
+    [
+        (["-ms", "2", "-ps", "4"], (4, 4)),
+        (["-ms", "2", "-ps", "5", "3"], (5, 3)),
+        (["-ms", "2"], (4, 4)),
+        (["-ps", "8"], (8,)),
+    ],
+)
+def test_nodes_on_machines(folder, words, counts):
+    found = accept(*words)
+    assert found.mapping.counts == counts
+    assert found.addresses == ("127.0.0.1", "127.0.0.2")[: len(counts)]
+
+
+def test_no_more_workers_than_nodes_and_one_on_a_gpu(folder, monkeypatch):
+    monkeypatch.setattr(arguments, "allotted", lambda: 64)
+    assert accept().workers == 8
+    assert accept("--workers", "3").workers == 3
+    assert accept("--device", "cuda").workers == 1
+    assert accept("--device", "cuda:1", "--workers", "2").workers == 2
+
+
+def test_dynamic_drivers_take_their_degree_from_the_ini(folder):
+    found = accept("--eval_file", "testingPeerSamplerDynamic.py")
+    schedule = found.schedule()
+    assert isinstance(schedule, RandomRegularSchedule)
+    assert schedule.at(3) == regular(8, 4, 90 * 100_000 + 3)
+    assert schedule.at(3, 1) == schedule.at(3, 0)
+    Path("small.ini").write_text(examples.ini(NODE__dynamic_avgrounds="True"))
+    schedule = accept("--eval_file", "testingPeerSamplerDynamic.py").schedule()
+    assert schedule.at(3, 1) != schedule.at(3, 0)
+
+
+def test_a_directed_graph_serves_where_graphs_are_drawn(folder):
+    Path("way.adj").write_text("3\n1\n2\n0\n")
+    Path("small.ini").write_text(examples.ini(NODE__graph_degree="2"))
+    words = ["-gf", "way.adj", "-gt", "adjacency"]
+    assert accept(*words, "--eval_file", "testingPeerSamplerDynamic").mapping.n == 3
+    found = refuse(*words)
+    assert "way.adj is directed" in found and "add the edges back" in found
+
+
+def test_one_agent_alone(folder):
+    Path("one.edges").write_text("1\n")
+    found = accept("-gf", "one.edges", "--workers", "5")
+    assert found.mapping.n == 1 and found.workers == 1
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-cf", "none.ini"], "cannot read none.ini: No such file or directory"),
+        (["-gf", "none.edges"], "cannot read graph none.edges: No such file or directory (-gf)"),
+        (["-gf", "ip.json"], "ip.json, line 1: '{"),
+        (["-gf", "ring.edges", "-gt", "adjacency"], "ring.edges, line"),
+        (["-ms", "0"], "--machines 0: at least 1"),
+        (["-ms", "9"], "-ms 9: ring.edges has 8 nodes"),
+        (["-ms", "1000000000"], "-ms 1000000000: ring.edges has 8 nodes"),
+        (["-ps", "7"], "ring.edges has 8 nodes, but -ps and -ms make 7"),
+        (["-ps", "0"], "-ps: machine 0 has 0 agents"),
+        (["-ms", "2", "-ps", "8", "-1"], "-ps: machine 1 has -1 agents"),
+        (["-ms", "2", "-ps", "8"], "ring.edges has 8 nodes, but -ps and -ms make 16"),
+        (["-ms", "2", "-ps", "4", "2", "2"], "-ps gives 3 machines, -ms 2: give one number"),
+        (["-ps", "4", "4"], "-ps gives 2 machines, -ms 1"),
+        (["-ms", "2", "-mid", "2"], "-mid 2: machines are 0 to 1 (-ms)"),
+        (["-mid", "-1"], "-mid -1: machines are 0 to 0"),
+        (["-is", "-1"], "--iterations -1: at least 0"),
+        (["-as", "0"], "--averaging_rounds 0: at least 1"),
+        (["--threads", "0"], "--threads 0: at least 1"),
+        (["--workers", "0"], "--workers 0: at least 1"),
+        (["-ll", "debug"], "-ll debug (did you mean 'DEBUG'?): one of INFO, DEBUG, WARNING"),
+        (["--device", "tpu"], "--device tpu: cpu or cuda"),
+        (["--eval_file", "testingFederatd.py"], "unknown driver 'testingFederatd.py'"),
+        (["-ld", "small.ini"], "small.ini is no folder to write in: choose another one (-ld)"),
+        (["-ld", "small.ini/inside"], "is no folder to write in"),
+        (["-wsd", "ring.edges"], "ring.edges is no folder to write in: choose another one (-wsd)"),
+        (["-ld", "x" * 300], "File name too long: choose another folder (-ld)"),
+    ],
+)
+def test_wrong_input_names_the_flag_or_file(folder, words, said):
+    assert said in refuse(*words)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(folder):
+    Path("out").mkdir()
+    assert accept().log_dir == Path("out")  # an empty folder is fine
+    Path("out/args.json").write_text("{}")
+    with pytest.raises(ConfigError, match="out holds a run already: choose another folder"):
+        accept()
+    Path("out/args.json").rename("out/records_3.jsonl")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        accept()
+    assert [path.name for path in Path("out").iterdir()] == ["records_3.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("n", "degree", "said"),
+    [
+        (8, None, "small.ini: [NODE] needs 'graph_degree'"),
+        (8, 8, "[NODE] graph_degree = 8: no connected 8-regular graph of 8 nodes"),
+        (8, 0, "[NODE] graph_degree = 0"),
+        (8, -2, "[NODE] graph_degree = -2"),
+        (8, 1, "graph_degree = 1: no connected 1-regular graph of 8 nodes: choose a degree of"),
+        (7, 3, "nodes x degree must be even"),
+    ],
+)
+def test_degrees_that_no_graph_has(folder, n, degree, said):
+    Path("ring.edges").write_text(examples.ring(n))
+    text = "" if degree is None else str(degree)
+    Path("small.ini").write_text(examples.ini(NODE__graph_degree=text))
+    assert said in refuse("--eval_file", "testingPeerSamplerDynamic.py")
+    accept()  # the static driver does not care
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "ip.json is not valid JSON"),
+        ("[" * 100_000, "ip.json is not valid JSON"),
+        ("[]", "ip.json must have exactly the keys 0, 1 (-ms 2)"),
+        ('"0"', "ip.json must have exactly the keys"),
+        ('{"0": "a"}', "exactly the keys 0, 1"),
+        ('{"0": "a", "1": "b", "2": "c"}', "exactly the keys 0, 1"),
+        ('{"0": "a", "01": "b"}', "exactly the keys 0, 1"),
+        ('{"0": "a", "1": ""}', "ip.json: machine 1 has no proper address: ''"),
+        ('{"0": 127001, "1": "b"}', "machine 0 has no proper address: 127001"),
+        ('{"0": "a", "1": null}', "machine 1 has no proper address: None"),
+        ('{"0": "a", "1": "tcp://b"}', "machine 1 has no proper address: 'tcp://b'"),
+        ('{"0": "a", "1": "b:9000"}', "no proper address"),
+        ('{"0": "a b", "1": "c"}', "no proper address"),
+        ('{"0": "a\\u0000", "1": "c"}', "no proper address"),
+    ],
+)
+def test_addresses_that_are_none(folder, text, said):
+    Path("ip.json").write_text(text)
+    assert said in refuse("-ms", "2")
+
+
+def test_two_machines_of_one_address_would_collide(folder):
+    for first, second in (("127.0.0.1", "127.0.0.1"), ("Node-1", "node-1")):
+        Path("ip.json").write_text(json.dumps({"0": "10.0.0.9", "1": first, "2": second}))
+        said = refuse("-ms", "3", "-ps", "3", "3", "2")
+        assert "machines 1 and 2 have the same address" in said and "ip.json" in said
+        assert "127.0.0.1, 127.0.0.2" in said
+
+
+def test_the_address_file_is_looked_for_beside_the_ini_first(folder):
+    (folder / "conf").mkdir()
+    (folder / "conf" / "small.ini").write_text(examples.ini())
+    assert accept("-cf", "conf/small.ini", "-ms", "2").addresses[1] == "127.0.0.2"
+    (folder / "conf" / "ip.json").write_text('{"0": "node-a", "1": "node-b"}')
+    assert accept("-cf", "conf/small.ini", "-ms", "2").addresses == ("node-a", "node-b")
+    Path("ip.json").unlink()
+    said = refuse("-ms", "2")
+    assert "cannot read ip.json" in said and "addresses_filepath in small.ini" in said

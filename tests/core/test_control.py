@@ -1,0 +1,330 @@
+"""How machines agree: the decisions as a pure state machine, and the sockets around them."""
+
+import itertools
+import json
+import socket
+import time
+
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decentralizepy.errors import ConfigError
+from decentralizepy.runtime.control import Agreement, Alone, Coordinator, Member, connect
+
+DIGESTS = {"INI file (a.ini)": "1", "graph (a.edges)": "2"}
+
+
+def hello(workers=1, **digests):
+    return {"hello": True, "workers": workers, "digests": {**DIGESTS, **digests}}
+
+
+def orders(most=5):
+    return st.integers(1, most).flatmap(lambda n: st.permutations(range(n)))
+
+
+def started(machines):
+    agreement = Agreement(machines)
+    for machine in range(machines):
+        agreement.take(machine, hello())
+    return agreement
+
+
+# ---------------------------------------------------------------- decisions
+
+
+@given(orders())
+def test_all_hellos_in_any_order_give_the_workers_by_machine(order):
+    agreement = Agreement(len(order))
+    said = [agreement.take(machine, hello(10 + machine)) for machine in order]
+    assert said[:-1] == [[]] * (len(order) - 1)
+    assert said[-1] == [{"workers": [10 + machine for machine in range(len(order))]}]
+    assert agreement.missing() == []
+
+
+@given(orders(), st.data())
+def test_missing_machines_are_known_at_any_time(order, data):
+    agreement = Agreement(len(order))
+    here = order[: data.draw(st.integers(0, len(order)))]
+    for machine in here:
+        agreement.take(machine, hello())
+    assert agreement.missing() == sorted(set(order) - set(here))
+
+
+@given(orders().filter(lambda order: len(order) > 1), st.data())
+def test_another_experiment_is_found_in_any_order(order, data):
+    odd = data.draw(st.sampled_from(order))
+    key, value = data.draw(st.sampled_from([*((key, "9") for key in DIGESTS), ("new key", "1")]))
+    agreement = Agreement(len(order))
+    said = []
+    for machine in order:
+        said += agreement.take(machine, hello(**({key: value} if machine == odd else {})))
+    (abort,) = said
+    assert abort["config"] is True and f"different {key}; copy the files" in abort["abort"]
+    assert f"machine {odd}" in abort["abort"] and agreement.over
+
+
+def test_all_that_differs_is_listed():
+    agreement = started(1)
+    agreement.machines = 2
+    (abort,) = agreement.take(1, {"hello": 1, "workers": 1, "digests": {"INI file (b.ini)": "1"}})
+    for key in ("INI file (a.ini)", "graph (a.edges)", "INI file (b.ini)"):
+        assert key in abort["abort"]
+
+
+@given(orders(), st.data())
+def test_go_and_end_come_once_when_the_last_machine_says_so(order, data):
+    """Whatever is said twice, and however the machines' words interleave."""
+    n = len(order)
+    agreement = started(n)
+    words = [(machine, "ready") for machine in order] * 2
+    said = [agreement.take(machine, {word: True}) for machine, word in words]
+    assert said == [[]] * (n - 1) + [[{"go": True}]] + [[]] * n
+    dones = [*order[:-1], *order[:-1], order[-1], *order]
+    said = [agreement.take(machine, {"done": True}) for machine in dones]
+    assert list(itertools.chain(*said)) == [{"end": True}] and said[2 * n - 2] == [{"end": True}]
+    assert agreement.over
+
+
+def test_a_machine_may_be_done_before_another_is_ready():
+    agreement = started(2)
+    assert agreement.take(0, {"ready": True}) == []
+    assert agreement.take(1, {"ready": True}) == [{"go": True}]
+    assert agreement.take(1, {"done": True}) == []
+    assert agreement.take(0, {"done": True}) == [{"end": True}]
+
+
+def test_two_machines_of_one_number():
+    agreement = Agreement(3)
+    agreement.take(1, hello())
+    (abort,) = agreement.take(1, hello())
+    assert abort["abort"] == "two machines say that they are machine 1 (-mid)" and abort["config"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["failed", "lost", "hello"]))))
+def test_an_abort_is_the_last_word(events):
+    agreement = started(3)
+    said = []
+    for machine, what in events:
+        if what == "lost":
+            said += agreement.lost(machine)
+        else:
+            said += agreement.take(machine, hello() if what == "hello" else {"failed": "why"})
+    assert len(said) == bool(events) and all("abort" in news for news in said)
+    assert agreement.take(0, {"done": True}) == [] or not events
+
+
+def test_failures_are_passed_on_with_their_kind():
+    assert started(2).take(1, {"failed": "no disk"}) == [{"abort": "no disk", "config": False}]
+    (abort,) = started(2).take(1, {"failed": "no key", "config": True})
+    assert abort["config"] is True
+
+
+def test_who_goes_after_it_was_done_is_not_lost():
+    agreement = started(2)
+    agreement.take(1, {"done": True})
+    assert agreement.lost(1) == []
+    (abort,) = agreement.lost(0)
+    assert "machine 0 is gone" in abort["abort"] and abort["config"] is False
+
+
+def test_alone():
+    plane = connect(0, ("127.0.0.1",), 9000)
+    assert isinstance(plane, Alone) and plane.hear() == []
+    plane.say(hello(4))
+    assert plane.hear() == [{"workers": [4]}] and plane.hear() == []
+    for word, answer in (("ready", "go"), ("done", "end")):
+        plane.say({word: True})
+        assert plane.hear() == [{answer: True}]
+    plane.close()
+
+
+# ---------------------------------------------------------------- sockets
+
+
+@pytest.fixture
+def cluster():
+    """Make control planes of a run on 127.0.0.1 and above; all are closed at the end."""
+    made = []
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def make(machine, machines=2):
+        made.append(connect(machine, tuple(f"127.0.0.{m + 1}" for m in range(machines)), port))
+        return made[-1]
+
+    make.port = port
+    yield make
+    for plane in made:
+        plane.close()
+
+
+def hear(planes, key, seconds=10.0):
+    """Let all planes hear until each has heard of ``key``; what the key said, by plane."""
+    heard = {}
+    until = time.monotonic() + seconds
+    while len(heard) < len(planes) and time.monotonic() < until:
+        for number, plane in enumerate(planes):
+            for news in plane.hear():
+                if key in news:
+                    heard[number] = news[key]
+        time.sleep(0.002)
+    assert len(heard) == len(planes), f"{key} was heard by {sorted(heard)} only"
+    return list(heard[number] for number in range(len(planes)))
+
+
+def test_a_run_of_three_machines_starts_and_ends(cluster):
+    late = cluster(2, 3)  # before machine 0 is there
+    assert isinstance(late, Member)
+    late.say(hello(3))
+    planes = [cluster(0, 3), cluster(1, 3), late]
+    assert isinstance(planes[0], Coordinator) and planes[0].missing() == [0, 1, 2]
+    planes[0].say(hello(1))
+    planes[1].say(hello(2))
+    assert hear(planes, "workers") == [[1, 2, 3]] * 3 and planes[0].missing() == []
+    for word, answer in (("ready", "go"), ("done", "end")):
+        for plane in planes:
+            plane.say({word: True})
+        assert hear(planes, answer) == [True] * 3
+    planes[1].close()
+    time.sleep(0.05)
+    assert planes[0].hear() == [] == planes[2].hear()  # leaving after the end is no loss
+    planes[0].close()
+    time.sleep(0.05)
+    assert planes[2].hear() == []
+
+
+@pytest.fixture
+def running(cluster):
+    """Three machines that have said hello."""
+    planes = [cluster(machine, 3) for machine in range(3)]
+    for plane in planes:
+        plane.say(hello())
+    hear(planes, "workers")
+    return planes
+
+
+def test_a_machine_that_goes_away_aborts_the_others(running):
+    running[1].close()
+    before = time.monotonic()
+    said = hear([running[0], running[2]], "abort")
+    assert said == ["machine 1 is gone: its connection broke"] * 2
+    assert time.monotonic() - before < 2
+
+
+def test_machine_0_going_away_aborts_the_others(running):
+    running[0].close()
+    assert hear(running[1:], "abort") == ["machine 0 is gone: its connection broke"] * 2
+    assert running[1].hear() == []  # said once
+
+
+def test_a_failure_reaches_everybody(running):
+    running[2].say({"failed": "machine 2, worker 0 was killed by SIGKILL", "config": False})
+    assert len(set(hear(running, "abort"))) == 1
+
+
+def test_machine_0s_own_failure_reaches_the_others_even_if_it_leaves_at_once(running):
+    running[0].say({"failed": "machine 0: the disk is full"})
+    running[0].close()
+    assert hear(running[1:], "abort") == ["machine 0: the disk is full"] * 2
+
+
+def test_who_fails_before_its_hello_is_heard(cluster):
+    planes = [cluster(machine, 3) for machine in range(3)]
+    planes[0].say(hello())
+    planes[1].say(hello())
+    until = time.monotonic() + 10
+    while planes[0].missing() != [2] and time.monotonic() < until:
+        planes[0].hear()
+    planes[2].say({"failed": "machine 2: no data", "config": True})
+    assert hear(planes[:2], "abort") == ["machine 2: no data"] * 2
+
+
+def test_other_files_on_one_machine(cluster):
+    planes = [cluster(0), cluster(1)]
+    planes[0].say(hello())
+    planes[1].say(hello(**{"graph (a.edges)": "other"}))
+    for said in hear(planes, "abort"):
+        assert "machine 1 does not run the same experiment as machine 0" in said
+        assert "different graph (a.edges)" in said
+
+
+def test_a_second_machine_1(running, cluster):
+    cluster(1, 3).say(hello())
+    said = hear(running, "abort")
+    assert said == ["two machines say that they are machine 1 (-mid)"] * 3
+
+
+def garbage():
+    """What a stranger may say to the port: lists of frames."""
+    texts = [b"", b"\0" * 100, b"{", b"[]", b"7", b"null", b"[" * 60_000, b"\xff\xfe", b"{}"]
+    values = [
+        {"machine": 1},
+        {"machine": 1, "hello": True},
+        {"machine": 1, "hello": True, "workers": 1},
+        {"machine": 1, "hello": True, "workers": 1, "digests": "x"},
+        {"machine": 1, "hello": True, "workers": 1, "digests": ["x"]},
+        {"machine": 1, "hello": True, "workers": 0, "digests": {}},
+        {"machine": 1, "hello": True, "workers": True, "digests": {}},
+        {"machine": 1, "hello": True, "workers": "1", "digests": {}},
+        {"machine": 1, "ready": True},
+        {"machine": 1, "done": True},
+        {"machine": True, "hello": True, "workers": 1, "digests": {}},
+        {"machine": "1", "hello": True, "workers": 1, "digests": {}},
+        {"machine": 0, "failed": "I am not machine 0"},
+        {"machine": 0, "hello": True, "workers": 1, "digests": {}},
+        {"machine": -1, "failed": "nobody"},
+        {"machine": 2, "failed": "there is no machine 2"},
+        {"machine": [1], "failed": "nobody"},
+    ]
+    messages = [[text] for text in [*texts, *(json.dumps(value).encode() for value in values)]]
+    valid = json.dumps({"machine": 1, **hello()}).encode()
+    return [*messages, [b"", valid], [valid, valid], [b"x" * (1 << 17)]]
+
+
+@pytest.mark.parametrize("when", ["before the hello", "after it"])
+def test_strangers_are_not_heard(cluster, when):
+    planes = [cluster(0), cluster(1)]
+    planes[0].say(hello(1))
+    if when == "after it":
+        planes[1].say(hello(2))
+        assert hear(planes, "workers") == [[1, 2]] * 2
+    context = zmq.Context()
+    stranger = context.socket(zmq.DEALER)
+    stranger.connect(f"tcp://127.0.0.1:{cluster.port}")
+    for frames in garbage():
+        stranger.send_multipart(frames)
+    with socket.create_connection(("127.0.0.1", cluster.port)) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"\xff" * 1000)
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            assert planes[0].hear() == []
+            time.sleep(0.005)
+    context.destroy(linger=0)
+    if when == "before the hello":
+        planes[1].say(hello(2))
+        assert hear(planes, "workers") == [[1, 2]] * 2
+    for word, answer in (("ready", "go"), ("done", "end")):
+        for plane in planes:
+            plane.say({word: True})
+        assert hear(planes, answer) == [True] * 2
+
+
+def test_a_machines_words_count_from_its_own_socket_only(running, cluster):
+    impostor = cluster(1, 3)
+    impostor.say({"failed": "I say so"})
+    impostor.say({"done": True})
+    until = time.monotonic() + 0.2
+    while time.monotonic() < until:
+        assert running[0].hear() == []
+        time.sleep(0.005)
+
+
+def test_a_port_in_use_is_named(cluster):
+    cluster(0)
+    with pytest.raises(ConfigError, match=rf"127.0.0.1:{cluster.port}: Address already in use"):
+        cluster(0)
+    with pytest.raises(ConfigError, match="check ip.json, or set another 'offset'"):
+        Coordinator(2, "tcp://192.0.2.7:9000")

@@ -1,0 +1,363 @@
+"""Dotted names to classes and their options: read from the source, nothing imported or run."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from decentralizepy import registry
+from decentralizepy.errors import ConfigError
+from decentralizepy.registry import (
+    DRIVERS,
+    LEGACY,
+    Option,
+    Target,
+    check_options,
+    coerce,
+    definition,
+    driver,
+    literal,
+    options,
+    source_path,
+    target,
+)
+
+LEGACY_CLASSES = [
+    ("decentralizepy.communication.TCP", "TCP"),
+    ("decentralizepy.datasets.CIFAR10", "CIFAR10"),
+    ("decentralizepy.datasets.Digits", "Digits"),
+    ("decentralizepy.sharing.Sharing", "Sharing"),
+    ("decentralizepy.sharing.PlainAverageSharing", "PlainAverageSharing"),
+    ("decentralizepy.training.Training", "Training"),
+]
+
+
+@pytest.fixture
+def module(tmp_path):
+    """Write a user's module and return what its classes' options are."""
+
+    def write(text, name="Mine", file="my_method.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(textwrap.dedent(text))
+        dotted = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        return Target(dotted, name, (str(tmp_path),))
+
+    return write
+
+
+def described(found):
+    known = options(found)
+    return known if known is None else [option.describe() for option in known.values()]
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_every_legacy_module_is_tested_here():
+    assert {package for package, _ in LEGACY_CLASSES} == set(LEGACY)
+
+
+@pytest.mark.parametrize(("package", "name"), LEGACY_CLASSES)
+def test_legacy_names_lead_to_classes_of_ours(package, name):
+    found = target(package, name)
+    node, where = definition(found)
+    assert node.name == name and where.module == LEGACY[package]
+    assert options(found) is not None
+    assert target(LEGACY[package], name) == found  # the new name works too
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "words"),
+    [
+        ("decentralizepy.sharing.Sharin", "X", "did you mean 'decentralizepy.sharing.Sharing'?"),
+        ("decentralizepy.sharing.Sharing", "Shareing", "has no class Shareing.*'Sharing'"),
+        ("torch.optim", "SDG", "torch.optim has no class SDG.*'SGD'"),
+        ("torch.nn", "CrossEntropyLos", "did you mean 'CrossEntropyLoss'?"),
+        ("torch.nothing", "X", "no module torch.nothing"),
+        ("no_such_module", "X", "put no_such_module.py beside the INI file"),
+        ("/", "X", "'/' is not the name of a module"),
+        ("a/b", "X", "is not the name of a module"),
+        ("../secrets", "X", "is not the name of a module"),
+        ("decentralizepy..sharing", "X", "is not the name of a module"),
+        ("a b", "X", "is not the name of a module"),
+        ("a\0b", "X", "is not the name of a module"),
+        ("m" * 5000, "X", "no module m"),
+    ],
+)
+def test_names_that_lead_nowhere(package, name, words):
+    with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
+        target(package, name)
+
+
+def test_where_it_was_looked_for_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        target("no_such_module", "X", [tmp_path])
+
+
+def test_a_users_file_is_found_and_loaded(module, tmp_path):
+    module("class Mine:\n    def __init__(self, a: int = 1): self.a = a\n", file="mine_loaded.py")
+    found = target("mine_loaded", "Mine", [tmp_path])
+    assert found.dotted == "mine_loaded.Mine" and found.load()(a=3).a == 3
+
+
+def test_a_broken_users_file_is_named(module, tmp_path):
+    module("class Mine(:\n", file="broken.py")
+    with pytest.raises(ConfigError, match=r"broken.py is not valid Python"):
+        target("broken", "Mine", [tmp_path])
+    (tmp_path / "latin.py").write_bytes(b"x = '\xff'\n")
+    with pytest.raises(ConfigError, match=r"latin.py is not valid Python"):
+        target("latin", "Mine", [tmp_path])
+    module("from decentralizepy.errors import nowhere\nclass Mine: ...\n", file="dangling.py")
+    with pytest.raises(ConfigError, match="cannot import dangling: cannot import name 'nowhere'"):
+        target("dangling", "Mine", [tmp_path]).load()
+
+
+def test_loading_what_is_not_there():
+    with pytest.raises(ConfigError, match=r"has no LEGAC \(did you mean 'LEGACY'\?\)"):
+        Target("decentralizepy.registry", "LEGAC").load()
+    with pytest.raises(ConfigError, match="cannot import no_such_module"):
+        Target("no_such_module", "X").load()
+
+
+def test_a_module_is_found_without_importing_its_parents():
+    assert source_path("decentralizepy.sharing.sharing").name == "sharing.py"
+    assert source_path("decentralizepy.sharing").name == "__init__.py"
+    assert source_path("sys") is None  # built in: there is no file
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_options_of_each_kind_of_parameter(module):
+    found = module("""
+        class Mine:
+            def __init__(self, a: int, /, b: float = 1e-3, *args, c: str, d: bool = not 0, **kw):
+                pass
+    """)
+    assert described(found) == ["a (required)", "b=0.001", "c (required)", "d=not 0"]
+    assert options(found)["b"].annotation == "float"
+
+
+def test_inherited_options_come_first_and_only_where_they_pass(module):
+    text = """
+        class Base:
+            def __init__(self, *, a: int = 1, b: int = 2): ...
+        class Silent(Base): ...
+        class Passing(Base):
+            def __init__(self, *, b: int = 5, c: int = 3, **others): ...
+        class Closed(Base):
+            def __init__(self, *, c: int = 3): ...
+        class Deep(Passing): ...
+        class Other:
+            def __init__(self, *, z: int = 9): ...
+        class Both(Base, Other): ...
+    """
+    expected = {
+        "Silent": ["a=1", "b=2"],
+        "Passing": ["a=1", "b=5", "c=3"],
+        "Closed": ["c=3"],
+        "Deep": ["a=1", "b=5", "c=3"],
+        "Both": ["z=9", "a=1", "b=2"],
+    }
+    assert {name: described(module(text, name)) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from decentralizepy.training.training import Training as Mine",
+        "from decentralizepy.training.training import *\nclass Mine(Training): ...",
+        "from decentralizepy.training.training import Training\nclass Mine(Training): ...",
+        "from decentralizepy.training import training\nclass Mine(training.Training): ...",
+        "import decentralizepy.training.training\n"
+        "class Mine(decentralizepy.training.training.Training): ...",
+        "import decentralizepy.training.training as t\nclass Mine(t.Training): ...",
+    ],
+)
+def test_options_through_every_kind_of_import(module, text):
+    found = module(text)
+    assert "batch_size=1" in described(found)
+    assert definition(target("decentralizepy.training.Training", "Training")) is not None
+
+
+def test_a_class_that_takes_its_bases_name(module):
+    found = module(
+        "from decentralizepy.training.training import Training\n"
+        "class Training(Training):\n    def __init__(self, *, mine: int = 1, **kw): ...\n",
+        "Training",
+    )
+    assert described(found)[-1] == "mine=1" and "shuffle=False" in described(found)
+
+
+def test_relative_imports(module):
+    module("from .inner import Mine\n", file="package/__init__.py")
+    module("from ..deeper.base import Base\nclass Mine(Base): ...\n", file="package/inner.py")
+    module("", file="deeper/__init__.py")
+    found = module(
+        "from package.inside.leaf import Mine\n", file="outside.py"
+    )  # a package in the same folder
+    module("from ..root import Mine\n", file="package/inside/leaf.py")
+    module("class Mine:\n    def __init__(self, q: int = 7): ...\n", file="package/root.py")
+    assert described(found) == ["q=7"]
+
+
+def test_circles_end(module):
+    assert described(module("class Mine(Mine): ...")) == []
+    assert described(module("class Mine(Other): ...\nclass Other(Mine): ...", file="c1.py")) == []
+    assert options(module("from loop_b import Mine", file="loop_a.py")) is None
+    module("from loop_a import Mine", file="loop_b.py")
+    assert options(module("from loop_b import Mine", file="loop_a.py")) is None
+
+
+def test_functions_have_options_too():
+    found = target("torch.nn.functional", "cross_entropy")
+    assert "label_smoothing" in options(found)
+
+
+def test_torchs_optimizers_are_read_and_torch_stays_out():
+    code = """
+        import sys
+        from decentralizepy.registry import target, options, check_options
+        for name, own in (("SGD", "nesterov"), ("Adam", "betas"), ("AdamW", "weight_decay")):
+            known = options(target("torch.optim", name))
+            assert own in known and "params" not in known and "lr" in known, (name, known)
+            typed = check_options(target("torch.optim", name), {"lr": "0.05"}, "x.ini")
+            assert typed == {"lr": 0.05}, typed
+        assert target("torch.nn", "CrossEntropyLoss").name == "CrossEntropyLoss"
+        assert "torch" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+
+
+def test_without_torch_its_names_are_believed(monkeypatch):
+    real = registry.source_path
+    monkeypatch.setattr(
+        registry, "source_path", lambda m, s=(): None if m.split(".")[0] == "torch" else real(m, s)
+    )
+    found = target("torch.optim", "Adam")
+    assert options(found) is None
+    values = {"lr": "0.05", "betas": "(0.9, 0.99)", "amsgrad": "True", "eps": ""}
+    typed = {"lr": 0.05, "betas": (0.9, 0.99), "amsgrad": True}
+    assert check_options(found, values, "x.ini") == typed
+
+
+# ---------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "value"),
+    [
+        ("int", "3", 3),
+        ("int", "-3", -3),
+        ("float", "3", 3.0),
+        ("float", "1e-3", 0.001),
+        ("int | float", "3", 3),
+        ("float | Tensor", "0.1", 0.1),
+        ("bool", "True", True),
+        ("bool", "no", False),
+        ("bool", "1", True),
+        ("bool", "off", False),
+        ("str", "3", "3"),
+        ("'str'", "", ""),
+        ("str | None", "None", None),
+        ("str | None", "text", "text"),
+        ("int | None", "none", None),
+        ("str | bool", "False", False),
+        ("str | bool", "kshard", "kshard"),
+        ("list[float] | None", "[0.5, 1]", [0.5, 1.0]),
+        ("list[float]", "0.5", [0.5]),
+        ("list[int]", "(1, 2)", [1, 2]),
+        ("list[str]", "['a', 'b']", ["a", "b"]),
+        ("list[bool]", "[True]", [True]),
+        ("tuple[float, float]", "(0.9, 0.99)", (0.9, 0.99)),
+        ("", "0.5", 0.5),
+        ("", "word", "word"),
+        ("", "true", True),
+    ],
+)
+def test_texts_become_what_the_annotation_asks(annotation, text, value):
+    typed = coerce(text, Option("x", annotation, None), "x.ini x")
+    assert typed == value and type(typed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "words"),
+    [
+        ("int", "3.5", "x.ini x = 3.5: a whole number is expected"),
+        ("int", "many", "int is expected"),
+        ("int", "True", "int is expected"),
+        ("float", "fast", "float is expected"),
+        ("float | Tensor", "{[]: 1}", "float is expected"),
+        ("float", "9" * 400, "too large a number"),
+        ("float", "0x" + "f" * 6000, "too large a number"),
+        ("bool", "perhaps", "bool is expected"),
+        ("bool | None", "2", "bool is expected"),
+        ("list[float]", "[0.5, 'x']", "a list of float is expected"),
+        ("list[float]", "[True]", "a list of float is expected"),
+        ("list[float]", f"[{'9' * 400}]", "too large"),
+        ("list[int]", "[0.5]", "a list of int is expected"),
+        ("list[str]", "[1]", "a list of str is expected"),
+        ("list[int]", "words", "a list of int is expected"),
+    ],
+)
+def test_texts_that_do_not_fit(annotation, text, words):
+    with pytest.raises(ConfigError, match=words):
+        coerce(text, Option("x", annotation, None), "x.ini x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('touch canary')",
+        "[].append(open('canary', 'w'))",
+        "(lambda: open('canary', 'w'))()",
+        'exec(\'open("canary", "w")\')',
+        'f\'{open("canary", "w")}\'',
+        "{[]: 1}",
+        "{[1]}",
+        "(" * 500,
+        "-" * 5000 + "1",
+        "1" * 5000,
+        "'\0'",
+        "b'bytes'",
+        "1 + 2j",
+        "...",
+        "[" * 200_000,
+    ],
+)
+def test_nothing_is_ever_evaluated(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert literal(text) == text
+    assert not Path("canary").exists()
+
+
+def test_options_are_checked_as_a_whole():
+    found = target("decentralizepy.training.Training", "Training")
+    typed = check_options(found, {"rounds": "3", "shuffle": "", "stacked": "no"}, "x.ini")
+    assert typed == {"rounds": 3, "stacked": "no"}
+    with pytest.raises(ConfigError, match=r"x.ini: Training has no option 'round'.*'rounds'") as e:
+        check_options(found, {"round": ""}, "x.ini")
+    assert "its options: rounds=1, full_epochs=False, batch_size=1" in str(e.value)
+    with pytest.raises(ConfigError, match="no option 'rounds'"):
+        check_options(found, {"rounds": "3"}, "x.ini", frozenset({"rounds"}))
+
+
+def test_a_missing_option_is_named(module):
+    found = module("class Mine:\n    def __init__(self, a: int, b): ...\n")
+    with pytest.raises(ConfigError, match=r"x.ini: Mine needs the option 'a'"):
+        check_options(found, {"a": "", "b": "1"}, "x.ini")
+    assert check_options(found, {"a": "2"}, "x.ini") == {"a": 2}  # unannotated: passed at run time
+
+
+def test_drivers_by_name_and_path():
+    assert driver("eval/testing.py") == driver("testing") == DRIVERS["testing.py"]
+    assert driver("testingPeerSamplerDynamic.py").schedule == "dynamic"
+    assert {entry.schedule for entry in DRIVERS.values()} == {"static", "dynamic"}
+    for entry in DRIVERS.values():
+        assert definition(entry.node) is not None
+    with pytest.raises(ConfigError, match=r"unknown driver 'testingPeer'.*known: testing.py, "):
+        driver("testingPeer")
+    with pytest.raises(ConfigError, match=r"did you mean 'testingPeerSampler.py'\?"):
+        driver("testingPeerSample.py")

@@ -1,0 +1,90 @@
+"""Flat optimizers take the steps of torch's own, bit for bit, and keep a state per node."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from decentralizepy.config import Component
+from decentralizepy.errors import ConfigError
+from decentralizepy.registry import Target
+from decentralizepy.training.optimizers import FlatSGDOptimizer, TorchOptimizer, make_optimizer
+from decentralizepy.training.template import Template
+
+CASES = {
+    "plain": ("SGD", {"lr": 0.1}),
+    "momentum": ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    "nesterov": ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    "dampening": ("SGD", {"lr": 0.1, "momentum": 0.8, "dampening": 0.3}),
+    "adam": ("Adam", {"lr": 0.01}),
+    "adamw": ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+    "adagrad": ("Adagrad", {"lr": 0.05}),
+    "rmsprop": ("RMSprop", {"lr": 0.01, "momentum": 0.5}),
+}
+
+
+def net() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 5))
+
+
+def component(name: str, options: dict) -> Component:
+    return Component(Target("torch.optim", name), options)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps_are_those_of_torch(case: str) -> None:
+    name, options = CASES[case]
+    template, module = Template(net()), net().to(memory_format=torch.channels_last)
+    ours = make_optimizer(template, component(name, options))
+    theirs = getattr(torch.optim, name)(module.parameters(), **options)
+    state = ours.new_state()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        x = torch.randn(2, 3, 6, 6, generator=generator)
+        for model, step in ((template.model, lambda: ours.step(state)), (module, theirs.step)):
+            for p in model.parameters():
+                if p.grad is not None:
+                    p.grad.zero_()
+            model(x.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+            step()
+    for mine, other in zip(template.model.parameters(), module.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_nodes_do_not_share_their_momentum() -> None:
+    template = Template(net())
+    optimizer = make_optimizer(template, component("SGD", {"lr": 0.1, "momentum": 0.9}))
+    one, other = optimizer.new_state(), optimizer.new_state()
+    template.grad.fill_(1.0)
+    optimizer.step(one)
+    assert one and not other
+    kept = one["momentum_buffer"].clone()
+    template.grad.fill_(5.0)
+    optimizer.step(other)
+    assert torch.equal(one["momentum_buffer"], kept)
+
+
+def test_our_own_sgd_is_used_where_it_can_be() -> None:
+    template = Template(net())
+    assert isinstance(make_optimizer(template, component("SGD", {"lr": 0.1})), FlatSGDOptimizer)
+    other = make_optimizer(template, component("SGD", {"lr": 0.1, "maximize": True}))
+    assert isinstance(other, TorchOptimizer)
+    assert len(other._parameters) == 1, "element-wise: one flat parameter"
+    shaped = make_optimizer(template, component("Adafactor", {"lr": 0.1}))
+    assert len(shaped._parameters) == len(list(template.model.parameters()))
+
+
+@pytest.mark.parametrize(
+    "options", [{"lr": -1.0}, {"lr": 0.1, "nesterov": True}, {"lr": 0.1, "momentum": -0.5}]
+)
+def test_impossible_options_are_refused(options: dict) -> None:
+    with pytest.raises(ConfigError, match="OPTIMIZER_PARAMS"):
+        make_optimizer(Template(net()), component("SGD", options))
+
+
+def test_options_that_torch_refuses_are_refused_with_its_words() -> None:
+    optimizer = make_optimizer(Template(net()), component("Adam", {"lr": -1.0}))
+    with pytest.raises(ConfigError, match="Invalid learning rate"):
+        optimizer.new_state()

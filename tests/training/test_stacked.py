@@ -1,0 +1,86 @@
+"""Training many small models at once: the loop's numbers, and bits that depend on nobody else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from decentralizepy.config import Component
+from decentralizepy.errors import ConfigError
+from decentralizepy.models.digits import CNN, MLP, DropoutMLP
+from decentralizepy.registry import Target
+from decentralizepy.training.data import Samples
+from decentralizepy.training.optimizers import make_optimizer
+from decentralizepy.training.stacked import StackedTrainer, choose_stacked
+from decentralizepy.training.template import Template
+from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.training import Training
+
+NODES = 16
+
+
+def arguments(model: type[nn.Module] = MLP, name: str = "SGD", **options: object) -> tuple:
+    torch.manual_seed(0)
+    template = Template(model())
+    component = Component(Target("torch.optim", name), {"lr": 0.05, "momentum": 0.9})
+    component = component if name == "SGD" else Component(component.target, {"lr": 0.05})
+    rng = np.random.default_rng(0)
+    data = Samples(
+        rng.integers(0, 17, (NODES * 40, 8, 8, 1), dtype=np.uint8),
+        rng.integers(0, 10, NODES * 40), 1 / 16, 0.0,
+    )  # fmt: skip
+    training = Training(**{"rounds": 3, "batch_size": 8, "shuffle": True} | options)
+    return template, make_optimizer(template, component), training, nn.CrossEntropyLoss(), data
+
+
+def rows_after(factory: type[Trainer], groups: list[list[int]], **options: object) -> torch.Tensor:
+    """Rows of all nodes after three iterations, trained group by group."""
+    torch.set_num_threads(1)
+    trainer = factory(*arguments(**options), seed=7)
+    sizes = [40 - uid % 5 for uid in range(NODES)]
+    learners = [trainer.learner(u, 40 * u + np.arange(n)) for u, n in enumerate(sizes)]
+    rows = [trainer.template.initial.clone() for _ in range(NODES)]
+    for t in range(3):
+        for group in groups:
+            trainer.train([learners[u] for u in group], [rows[u] for u in group], t)
+    return torch.stack(rows)
+
+
+ALL = [list(range(NODES))]
+
+
+@pytest.mark.parametrize("options", [{}, {"full_epochs": True, "rounds": 1}, {"batch_size": 64}])
+def test_stacked_training_is_the_loop(options: dict) -> None:
+    """Also with last batches of unequal sizes, and fewer samples than a batch."""
+    stacked, loop = (rows_after(kind, ALL, **options) for kind in (StackedTrainer, Trainer))
+    torch.testing.assert_close(stacked, loop, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(stacked[0], stacked[1])
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [list(range(8)), list(range(8, 16))],
+        [[u] for u in range(NODES)],
+        [list(range(5)), list(range(5, 16))],
+        [list(reversed(range(NODES)))],
+    ],
+)
+def test_bits_do_not_depend_on_the_group(groups: list[list[int]]) -> None:
+    assert torch.equal(rows_after(StackedTrainer, ALL), rows_after(StackedTrainer, groups))
+
+
+def chosen(**options: object) -> bool:
+    return choose_stacked(Trainer(*arguments(**options), seed=0))
+
+
+def test_who_is_stacked_is_decided_by_the_configuration() -> None:
+    assert chosen()
+    assert not chosen(stacked="no")
+    assert not chosen(model=CNN)
+    assert not chosen(model=DropoutMLP)
+    assert not chosen(name="Adam")
+    with pytest.raises(ConfigError, match="stacked = yes, but the model"):
+        chosen(model=CNN, stacked="yes")

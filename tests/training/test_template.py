@@ -1,0 +1,128 @@
+"""One template for all nodes gives what a module per node gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from decentralizepy.config import Component
+from decentralizepy.registry import Target
+from decentralizepy.streams import torch_seed
+from decentralizepy.training.data import Samples
+from decentralizepy.training.layout import RowLayout
+from decentralizepy.training.optimizers import make_optimizer
+from decentralizepy.training.template import Template
+from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.training import Training
+
+
+def net() -> nn.Module:
+    torch.manual_seed(5)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.4), nn.Flatten(),
+        nn.Linear(6 * 36, 4),
+    )  # fmt: skip
+
+
+def samples() -> Samples:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    return Samples(x, rng.integers(0, 4, 60), 2 / 255, -1.0)
+
+
+def trainer(**options: object) -> Trainer:
+    template = Template(net())
+    optimizer = make_optimizer(
+        template, Component(Target("torch.optim", "SGD"), {"lr": 0.1, "momentum": 0.9})
+    )
+    training = Training(rounds=3, batch_size=7, shuffle=True)
+    return Trainer(
+        template, optimizer, training, nn.CrossEntropyLoss(), samples(), seed=1, **options
+    )
+
+
+def test_layout_is_parameters_then_float_buffers_in_state_dict_order() -> None:
+    model = net()
+    layout = RowLayout.of(model)
+    names = [name for name, _ in model.named_parameters()]
+    assert [f.name for f in layout.parameters] == names
+    assert [f.name for f in layout.buffers] == ["1.running_mean", "1.running_var"]
+    assert layout.counters == ("1.num_batches_tracked",)
+    row = layout.row(model)
+    assert layout.n_parameters == sum(p.numel() for p in model.parameters())
+    other = net()
+    nn.init.zeros_(other[0].weight)
+    other.load_state_dict(layout.state_dict(row, [7]))
+    assert all(
+        torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True)
+    )
+    assert int(other[1].num_batches_tracked) == 7
+
+
+def test_parameters_that_are_not_float32_are_refused() -> None:
+    with pytest.raises(ValueError, match="float32"):
+        RowLayout.of(nn.Linear(2, 2).double())
+
+
+def modules(rounds: int, nodes: int) -> list[nn.Module]:
+    """The same training with one module and one torch optimizer per node."""
+    data, training = samples(), Training(rounds=3, batch_size=7, shuffle=True)
+    models = [net().to(memory_format=torch.channels_last) for _ in range(nodes)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in models]
+    for t in range(rounds):
+        for uid in range(nodes):
+            draw = training.draw(20, 1, uid, t)
+            torch.manual_seed(torch_seed(1, uid, "dropout", t))
+            x, y = data.gather(torch.from_numpy(np.arange(20) + 20 * uid)[draw.order])
+            start = 0
+            for size in draw.sizes:
+                optimizers[uid].zero_grad()
+                part = slice(start, start + size)
+                nn.functional.cross_entropy(models[uid](x[part]), y[part]).backward()
+                optimizers[uid].step()
+                start += size
+    return models
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_rows_equal_modules_bitwise_in_any_order(order: tuple[int, ...]) -> None:
+    """Batch norm, dropout, momentum: nothing leaks from one node into the next."""
+    one = trainer()
+    learners = [one.learner(uid, np.arange(20) + 20 * uid) for uid in range(3)]
+    rows = [one.template.initial.clone() for _ in range(3)]
+    for t in range(3):
+        for uid in order:
+            one.train([learners[uid]], [rows[uid]], t)
+    layout = one.template.layout
+    for uid, model in enumerate(modules(3, 3)):
+        assert torch.equal(rows[uid], layout.row(model))
+        assert learners[uid].counters == [9]
+
+
+def test_reset_optimizer_forgets_momentum() -> None:
+    kept, reset = trainer(), trainer(reset_optimizer=True)
+    rows = []
+    for one in (kept, reset):
+        learner, row = one.learner(0, np.arange(20)), one.template.initial.clone()
+        for t in range(3):
+            one.train([learner], [row], t)
+        rows.append(row)
+    assert not torch.equal(*rows)
+
+
+def test_evaluation_does_not_touch_the_row_or_its_statistics() -> None:
+    one = trainer()
+    row = one.template.initial.clone()
+    before = row.clone()
+    first = one.evaluate(row, one.samples, None)
+    again = one.evaluate(row, one.samples, np.arange(60))
+    assert torch.equal(row, before)
+    assert first.loss == pytest.approx(again.loss)
+    model = net().eval()
+    x, y = one.samples.gather(torch.arange(60))
+    with torch.no_grad():
+        output = model(x)
+    assert first.loss == pytest.approx(float(nn.functional.cross_entropy(output, y)), rel=1e-5)
+    assert first.accuracy == pytest.approx(100 * float((output.argmax(1) == y).float().mean()))
