@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -14,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.loops import Load
+from benchmarks.loops import WARM, Load
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import regular
-
-#: iterations that only warm up
-_WARM = 3
+from decentralizepy.runfolder import MachineFolder, machine_records
 
 _INI = """\
 [DATASET]
@@ -92,9 +91,13 @@ def prepare(folder: Path, load: Load, degree: int = 4, sharing: str = "Sharing")
     ]  # fmt: skip
 
 
+def _log_folder(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=folder)) / "machine0"
+
+
 def run(folder: Path, command: list[str], iterations: int, *more: str) -> dict[str, float]:
     """Run; returns the final status with ``wall_s`` added."""
-    log = Path(tempfile.mkdtemp(dir=folder)) / "machine0"
+    log = _log_folder(folder)
     started = time.perf_counter()
     subprocess.run(
         [*command, "-is", str(iterations), "-ld", str(log), *more],
@@ -110,6 +113,51 @@ def seconds(folder: Path, load: Load, workers: int, iterations: int) -> float:
     command = prepare(folder, load)
     short, long = (
         run(folder, command, count, "--workers", str(workers))["elapsed_s"]
-        for count in (_WARM, _WARM + iterations)
+        for count in (WARM, WARM + iterations)
     )
     return (long - short) / iterations
+
+
+def evaluation_seconds(folder: Path, load: Load, workers: int, rounds: int = 4) -> float:
+    """Seconds of one evaluation of all nodes on ``load.samples`` test images, per worker."""
+    command = prepare(folder, load)
+    log = _log_folder(folder)
+    more = ["-is", str(rounds), "-ta", "1", "--workers", str(workers), "-ld", str(log)]
+    subprocess.run([*command, *more], check=True, stdout=subprocess.DEVNULL)
+    rows = machine_records(MachineFolder(log)).rows
+    spent = {t: sum(r["evaluate_s"] for r in rows if r["iteration"] == t) for t in (1, rounds)}
+    return (spent[rounds] - spent[1]) / (rounds - 1) / workers  # without the first, which warms up
+
+
+def start_and_memory(folder: Path, load: Load, workers: int) -> tuple[float, float]:
+    """(seconds until training begins, peak megabytes of all processes of the run)."""
+    command = prepare(folder, load)
+    run(folder, command, 0)  # prepares the data set, which is done once
+    log = _log_folder(folder)
+    began = time.time()
+    process = subprocess.Popen(
+        [*command, "-is", "20", "-ld", str(log), "--workers", str(workers)],
+        stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, session_megabytes(process.pid))
+        time.sleep(0.1)
+    assert process.returncode == 0
+    started = json.loads((log / "run.json").read_text())["training_started"]
+    return started - began, peak
+
+
+def session_megabytes(session: int) -> float:
+    """Proportional set size of a session's processes, file-backed pages apart, in MB."""
+    total = 0
+    for folder in Path("/proc").iterdir():
+        try:
+            if os.getsid(int(folder.name)) != session:
+                continue
+            lines = (folder / "smaps_rollup").read_text().splitlines()
+        except (ValueError, OSError):
+            continue
+        fields = dict(line.split(":", 1) for line in lines[1:])
+        total += sum(int(fields[key].split()[0]) for key in ("Pss_Anon", "Pss_Shmem"))
+    return total * 1024 / 1e6

@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+#: iterations that only warm up
+WARM = 3
+
 
 @dataclass(frozen=True)
 class Load:
@@ -116,7 +119,28 @@ def best(load: Load, own: int) -> Callable[[], None]:
     return iteration
 
 
-LOOPS = {"plain": plain, "best": best}
+def forward(load: Load, own: int) -> Callable[[], None]:
+    """``own`` models over the same test images, in the best fixed batch size and layout."""
+    import torch
+
+    from decentralizepy.training.data import Samples
+
+    x, y = _data(load)
+    samples = Samples(x.numpy(), y.numpy(), 2 / 255, -1.0)
+    model = load.make_model().to(memory_format=torch.channels_last).eval()
+    batch = model.eval_batch
+
+    def iteration() -> None:
+        with torch.inference_mode():
+            for _ in range(own):
+                for start in range(0, load.samples, batch):
+                    images, _ = samples.slice(start, min(start + batch, load.samples))
+                    model(images)
+
+    return iteration
+
+
+LOOPS = {"plain": plain, "best": best, "forward": forward}
 
 
 def _child(
@@ -130,7 +154,7 @@ def _child(
     tune_malloc()
     torch.set_num_threads(threads)
     iteration = LOOPS[kind](load, own)
-    for _ in range(3):
+    for _ in range(WARM):
         iteration()
     gate.wait()
     started = time.perf_counter()

@@ -18,9 +18,10 @@ from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import DRIVERS, Driver, driver
-from decentralizepy.runtime.settings import Intervals, Settings
+from decentralizepy.runtime.settings import LEVELS, Intervals, Settings
 
-LEVELS: Final = ("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL")
+#: the method whose weights need edges both ways
+METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
 DEFAULT_GRAPH: Final = Path("36_nodes.edges")
 
 
@@ -28,6 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags of a run."""
     add_experiment_arguments(parser)
     add = parser.add_argument
+    add(
+        "-cf",
+        "--config_file",
+        type=Path,
+        default=Path("config.ini"),
+        metavar="INI",
+        help="what to train (default: %(default)s)",
+    )
     minute = datetime.datetime.now().isoformat(timespec="minutes")
     add(
         "-mid",
@@ -141,14 +150,6 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what experiment it is: also those of ``check``."""
     add = parser.add_argument
     add(
-        "-cf",
-        "--config_file",
-        type=Path,
-        default=Path("config.ini"),
-        metavar="INI",
-        help="what to train (default: %(default)s)",
-    )
-    add(
         "-gf",
         "--graph_file",
         type=Path,
@@ -241,10 +242,10 @@ def check_driver(args: argparse.Namespace, experiment: Experiment, graph: Graph)
             check_regular(graph.n, degree)
         except ValueError as error:
             raise ConfigError(f"{where} graph_degree = {degree}: {error}") from None
-    elif not graph.weights and not graph.is_symmetric():
+    elif experiment.sharing.target.dotted == METROPOLIS_HASTINGS and not graph.is_symmetric():
         raise ConfigError(
-            f"{args.graph_file} is directed; Metropolis-Hastings weights need both ways: "
-            "add the edges back, or draw the graph as .edges (-gf, -gt)"
+            f"{args.graph_file} is directed; Metropolis-Hastings weights need both ways: add the "
+            "edges back (as .edges they are), or take PlainAverageSharing (-gf, -gt)"
         )
     return found
 

@@ -113,7 +113,7 @@ def _accuracy(rows: Sequence[Row]) -> Accuracy | None:
         iteration=iteration,
         nodes=len(values),
         mean=statistics.fmean(values),
-        std=statistics.pstdev(values),
+        std=statistics.stdev(values) if len(values) > 1 else 0.0,
         lowest=min(values),
         highest=max(values),
     )

@@ -103,10 +103,18 @@ class Assembly:
         settings = self.settings
         test = self.test if len(self.test) else None
         evaluator = Evaluator(self.trainer, test, settings.intervals)
-        reporter = Reporter(settings.folder, me, settings.uids.start, settings.digests)
+        reporter = Reporter(settings, me)
         worker = Worker(me, placement, arena, self.trainer, evaluator, reporter, **wiring)
         self._seat_nodes(worker)
         return worker
+
+    def _check_mixing(self, node: Node) -> None:
+        """The method can weigh the graph's edges; it says why not before anything is trained."""
+        if self.settings.intervals.iterations:
+            try:
+                node.context(node.schedule.at(0, 0), 0, 0)
+            except ValueError as error:
+                raise ConfigError(f"graph of node {node.uid}: {error}") from None
 
     def _seat_nodes(self, worker: Worker) -> None:
         settings = self.settings
@@ -123,6 +131,7 @@ class Assembly:
                 averaging_steps=settings.averaging_steps,
                 seed=settings.experiment.seed,
             )
+            self._check_mixing(node)
             indices = self.partition[uid]
             worker.add(node, self.trainer.learner(uid, indices), template.initial)
             worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")

@@ -149,8 +149,9 @@ class _Socket:
         return found
 
     def close(self) -> None:
-        self.socket.disable_monitor()
-        self.context.destroy(linger=500)  # an abort should still reach the others
+        if not self.context.closed:
+            self.socket.disable_monitor()
+            self.context.destroy(linger=500)  # an abort should still reach the others
 
 
 class Coordinator:

@@ -15,6 +15,7 @@ from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import write_legacy_results
 from decentralizepy.runtime import provenance, shared
 from decentralizepy.runtime.control import ControlPlane, Coordinator, connect
+from decentralizepy.runtime.progress import Progress
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.status import Status
 from decentralizepy.runtime.workers import (
@@ -38,6 +39,7 @@ class Supervisor:
         nodes = len(settings.uids)
         self.nodes = Mapping.spread(nodes, settings.workers).counts
         self.status = Status(settings)
+        self._progress = Progress()
         self._memory = os.memfd_create("decentralizepy-rows")
         self._built: list[int] = []
         self._counts: list[int] = []
@@ -90,7 +92,8 @@ class Supervisor:
         if self.settings.log_dir.is_dir():
             write_legacy_results(self.settings.folder)
             self.status.write(outcome)
-            provenance.end(self.settings, outcome, self.status.error)
+            self._progress.end(self.status.value(outcome), self.settings.log_dir)
+            provenance.end(self.settings, outcome, self.status.error, self.status.began)
 
     # ---------------------------------------------------------------- the loop
 
@@ -105,6 +108,8 @@ class Supervisor:
             self._announced(workers, control)
             self._check_start(control)
             self.status.write_now_and_then("running" if self.status.going else "starting")
+            if self.status.going:
+                self._progress.now_and_then(lambda: self.status.value("running"))
 
     def _heard(self, number: int, news: dict[str, Any], control: ControlPlane) -> None:
         if "record" in news:

@@ -143,4 +143,5 @@ def _save(worker: Worker, settings: Settings) -> None:
         name = weights_name(settings.intervals.iterations - 1, uid)
         aside = folder / f".{name}.{os.getpid()}"
         save_file({key: value.contiguous() for key, value in state.items()}, aside)
+        aside.chmod(0o644)  # as all other results
         aside.rename(folder / name)

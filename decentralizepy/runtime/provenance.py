@@ -32,11 +32,14 @@ def begin(settings: Settings, flags: dict[str, Any]) -> None:
     write_json(folder.run, describe(settings, flags))
 
 
-def end(settings: Settings, outcome: str, error: str | None) -> None:
-    """Add the outcome to ``run.json``."""
+def end(
+    settings: Settings, outcome: str, error: str | None, training_started: float | None
+) -> None:
+    """Add the outcome, and when training began (Unix time), to ``run.json``."""
     path = settings.folder.run
     value = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, value | {"ended": _now(), "outcome": outcome, "error": error})
+    value |= {"training_started": training_started, "ended": _now()}
+    write_json(path, value | {"outcome": outcome, "error": error})
 
 
 def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:

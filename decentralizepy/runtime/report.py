@@ -17,7 +17,7 @@ from decentralizepy.communication.message import Message
 from decentralizepy.runfolder import MachineFolder, RecordWriter
 from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.post import Traffic, sum_message
-from decentralizepy.runtime.settings import Intervals
+from decentralizepy.runtime.settings import LEVELS, Intervals, Settings
 from decentralizepy.training.data import Samples
 from decentralizepy.training.trainer import Learner, Trainer
 
@@ -43,10 +43,13 @@ class Pending:
 class NodeLog:
     """``<rank>.log`` in the reference's form; opened for each line, for there may be thousands."""
 
-    def __init__(self, folder: MachineFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: MachineFolder, level: str) -> None:
+        self._folder, self._least = folder, LEVELS.index(level)
 
     def write(self, rank: int, level: str, message: str) -> None:
+        """Append a line, unless the run asked for weightier ones only."""
+        if LEVELS.index(level) < self._least:
+            return
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         with self._folder.log(rank).open("a", encoding="utf-8") as out:
             out.write(f"[{now}][decentralizepy][{level}] {message}\n")
@@ -127,11 +130,12 @@ class Meeting:
 class Reporter:
     """Writes the records of one worker's nodes, and digests of their rows where asked to."""
 
-    def __init__(self, folder: MachineFolder, me: WorkerId, first_uid: int, digests: bool) -> None:
-        self._folder, self._me, self._first = folder, me, first_uid
+    def __init__(self, settings: Settings, me: WorkerId) -> None:
+        folder = settings.folder
+        self._folder, self._me, self._first = folder, me, settings.uids.start
         self._writer = RecordWriter(folder.records(me.worker))
-        self._log = NodeLog(folder)
-        self._digests = digests
+        self._log = NodeLog(folder, settings.log_level)
+        self._digests = settings.digests
 
     def log(self, uid: int, message: str, level: str = "INFO") -> None:
         self._log.write(uid - self._first, level, message)

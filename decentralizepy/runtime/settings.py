@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from decentralizepy.config import Experiment
 from decentralizepy.graphs.graph import Graph
@@ -11,6 +12,9 @@ from decentralizepy.graphs.schedules import RandomRegularSchedule, Schedule, Sta
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import Driver
 from decentralizepy.runfolder import MachineFolder
+
+#: log levels, from the chattiest
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True)

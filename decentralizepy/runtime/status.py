@@ -25,6 +25,7 @@ class Status:
         self._written = 0.0
         self._start: float | None = None
         self._elapsed: list[float] = []
+        self.began: float | None = None
         self.error: str | None = None
 
     @property
@@ -33,7 +34,9 @@ class Status:
         return self._start is not None
 
     def start(self) -> None:
+        """Training begins now."""
         self._start = time.monotonic()
+        self.began = time.time()
 
     def finish(self, elapsed: float) -> None:
         """A worker's nodes are all done, so many seconds after their first step."""
@@ -62,9 +65,10 @@ class Status:
         """Replace the file; a full disk must not end the run for this."""
         self._written = time.monotonic()
         with contextlib.suppress(OSError):
-            write_json(self._settings.folder.status, self._value(state))
+            write_json(self._settings.folder.status, self.value(state))
 
-    def _value(self, state: str) -> dict[str, Any]:
+    def value(self, state: str) -> dict[str, Any]:
+        """What the file says."""
         rounds = list(self._control.rounds) if self._control else [0]
         return {
             "state": state,

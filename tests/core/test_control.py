@@ -284,16 +284,23 @@ def garbage():
     return [*messages, [b"", valid], [valid, valid], [b"x" * (1 << 17)]]
 
 
+@pytest.fixture
+def stranger(cluster):
+    """A socket that has nothing to do with the run, connected to machine 0's port."""
+    context = zmq.Context()
+    made = context.socket(zmq.DEALER)
+    made.connect(f"tcp://127.0.0.1:{cluster.port}")
+    yield made
+    context.destroy(linger=0)
+
+
 @pytest.mark.parametrize("when", ["before the hello", "after it"])
-def test_strangers_are_not_heard(cluster, when):
+def test_strangers_are_not_heard(cluster, stranger, when):
     planes = [cluster(0), cluster(1)]
     planes[0].say(hello(1))
     if when == "after it":
         planes[1].say(hello(2))
         assert hear(planes, "workers") == [[1, 2]] * 2
-    context = zmq.Context()
-    stranger = context.socket(zmq.DEALER)
-    stranger.connect(f"tcp://127.0.0.1:{cluster.port}")
     for frames in garbage():
         stranger.send_multipart(frames)
     with socket.create_connection(("127.0.0.1", cluster.port)) as raw:
@@ -302,7 +309,7 @@ def test_strangers_are_not_heard(cluster, when):
         while time.monotonic() < until:
             assert planes[0].hear() == []
             time.sleep(0.005)
-    context.destroy(linger=0)
+    stranger.close()
     if when == "before the hello":
         planes[1].say(hello(2))
         assert hear(planes, "workers") == [[1, 2]] * 2

@@ -1,0 +1,146 @@
+"""``python -m benchmarks``: prints each ratio with its bound and writes them as JSON.
+
+Repeats of the engine and of the loops are interleaved and the median is taken, so that a machine
+that drifts drifts for all; run it on an idle one. ``--only lenet`` runs the cases named so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks import engine, loops
+from benchmarks.loops import Load
+
+CIFAR = "decentralizepy.models.cifar10."
+DIGITS = "decentralizepy.models.digits."
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured number and what it must not exceed."""
+
+    name: str
+    value: float
+    bound: float
+    detail: str
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.bound
+
+    def line(self) -> str:
+        mark = "ok  " if self.met else "OVER"
+        return f"{mark} {self.name:<44} {self.value:8.3f}  bound {self.bound:5.2f}   {self.detail}"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A case of local steps: engine against the loops."""
+
+    name: str
+    load: Load
+    iterations: int
+    floor: float
+    workers: int = 2
+    best: float | None = 1.05
+
+
+STEPS = (
+    Steps("LeNet, 16 nodes, batch 8", Load(CIFAR + "LeNet", 16, 8), 30, 0.80),
+    Steps("LeNet, 16 nodes, batch 32", Load(CIFAR + "LeNet", 16, 32, samples=600), 9, 0.80),
+    Steps("LeNet, 64 nodes, batch 8", Load(CIFAR + "LeNet", 64, 8, samples=150), 8, 0.80),
+    Steps("CNN, 16 nodes, batch 8", Load(CIFAR + "CNN", 16, 8, samples=600), 100, 0.92),
+    Steps("CNN, 64 nodes, batch 8", Load(CIFAR + "CNN", 64, 8, samples=150), 25, 0.92),
+    Steps("MLP, 16 nodes, batch 8, one worker",
+          Load(DIGITS + "MLP", 16, 8, shape=(8, 8, 1), samples=80), 400, 0.50, 1, None),
+)  # fmt: skip
+
+
+def medians(repeats: int, measures: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Median of each measure over interleaved repeats."""
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(repeats):
+        for name, measure in measures.items():
+            found[name].append(measure())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def local_steps(folder: Path, case: Steps, repeats: int) -> Iterator[Result]:
+    """Engine / best loop and engine / plain floor of one case."""
+    load, count = case.load, case.iterations
+    found = medians(
+        repeats,
+        {
+            "plain 2x1": lambda: loops.seconds("plain", load, 2, 1, count),
+            "plain 1x2": lambda: loops.seconds("plain", load, 1, 2, count),
+            "best": lambda: loops.seconds("best", load, 2, 1, count),
+            "engine": lambda: engine.seconds(folder, load, case.workers, count),
+        },
+    )
+    detail = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in found.items())
+    floor = min(found["plain 2x1"], found["plain 1x2"])
+    if case.best is not None:
+        yield Result(f"{case.name}: engine / best", found["engine"] / found["best"], 1.05, detail)
+    yield Result(f"{case.name}: engine / floor", found["engine"] / floor, case.floor, detail)
+
+
+def evaluation(folder: Path, repeats: int) -> Iterator[Result]:
+    """Evaluation against bare forward passes, both on two cores."""
+    for model in ("LeNet", "CNN"):
+        load = Load(CIFAR + model, 16, 8, samples=1000)
+        found = medians(
+            repeats,
+            {
+                "bare": lambda load=load: loops.seconds("forward", load, 2, 1, 2),
+                "engine": lambda load=load: engine.evaluation_seconds(folder, load, 2),
+            },
+        )
+        detail = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in found.items())
+        name = f"evaluation, {model}, 16 nodes: engine / bare"
+        yield Result(name, found["engine"] / found["bare"], 1.10, detail)
+
+
+def start(folder: Path, repeats: int) -> Iterator[Result]:
+    """Seconds to the first step and memory, 16 LeNet nodes on two workers."""
+    load = Load(CIFAR + "LeNet", 16, 8)
+    pairs = [engine.start_and_memory(folder, load, 2) for _ in range(repeats)]
+    seconds, megabytes = (statistics.median(values) for values in zip(*pairs, strict=True))
+    yield Result("start, 16 LeNet nodes: seconds", seconds, 2.5, "until training begins")
+    yield Result("memory, 16 LeNet nodes: GB", megabytes / 1000, 0.6, "peak, all processes")
+
+
+def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
+    """All results whose case has ``only`` in its name."""
+    for case in STEPS:
+        if only in case.name.lower():
+            yield from local_steps(folder, case, repeats)
+    for name, measure in (("evaluation", evaluation), ("start memory", start)):
+        if only in name:
+            yield from measure(folder, repeats)
+
+
+def main() -> int:
+    """Print the results as they come; 1 if a bound is exceeded."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", default="", help="run the cases with this in their name")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of each measure")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out/results.json")
+    args = parser.parse_args()
+    found = []
+    with engine.workshop() as folder:
+        for result in results(folder, args.only.lower(), args.repeats):
+            found.append(result)
+            print(result.line(), flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps([asdict(r) | {"met": r.met} for r in found], indent=2) + "\n")
+    print(f"{sum(r.met for r in found)} of {len(found)} bounds met; {args.out}")
+    return int(any(not r.met for r in found))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

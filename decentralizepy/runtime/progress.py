@@ -1,0 +1,49 @@
+"""Lines that tell somebody at a terminal (or a log) how a machine's part of a run goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+_EVERY_S: Final = 5.0
+
+
+def line(status: dict[str, Any]) -> str:
+    """One line from the value of ``status.json``."""
+    parts = [f"iteration {status['round_min']}/{status['iterations']}"]
+    accuracy, loss = status["test_acc"], status["train_loss"]
+    if accuracy is not None:
+        parts.append(f"accuracy {accuracy['mean'] / 100:.3f} (at {accuracy['iteration']})")
+    elif loss is not None:
+        parts.append(f"train loss {loss['mean']:.4f} (at {loss['iteration']})")
+    left = time_left(status)
+    if left is not None:
+        parts.append(f"{left:.0f} s left")
+    return ", ".join(parts)
+
+
+def time_left(status: dict[str, Any]) -> float | None:
+    """Seconds left at the present pace; None before there is one."""
+    done, total = status["round_mean"], status["iterations"]
+    if done <= 0 or done >= total:
+        return None
+    return status["elapsed_s"] * (total - done) / done
+
+
+class Progress:
+    """Says a line every few seconds while the run goes."""
+
+    def __init__(self, say: Callable[[str], object] = print) -> None:
+        self._say = say
+        self._said = time.monotonic()
+
+    def now_and_then(self, status: Callable[[], dict[str, Any]]) -> None:
+        """Say where the run is if the last time is long enough ago."""
+        if time.monotonic() - self._said >= _EVERY_S:
+            self._said = time.monotonic()
+            self._say(line(status()))
+
+    def end(self, status: dict[str, Any], folder: object) -> None:
+        """Say how it ended and where the records are."""
+        self._say(f"{line(status)}, {status['state']} after {status['elapsed_s']:.1f} s: {folder}")

@@ -1,0 +1,59 @@
+"""Clocks and timers: order by time, then by setting; virtual time only goes forward."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decentralizepy.runtime import clock
+from decentralizepy.runtime.clock import RealClock, Timers, VirtualClock
+
+times = st.floats(0, 100)
+
+
+@given(st.lists(times), st.lists(times))
+def test_what_is_due_comes_in_the_order_of_time_and_setting(whens, nows):
+    timers = Timers()
+    for number, when in enumerate(whens):
+        timers.set(when, (when, number))
+    left = sorted(zip(whens, range(len(whens)), strict=True))
+    for now in [*sorted(nows), 101.0]:
+        assert timers.next == (left[0][0] if left else None)
+        due = [item for item in left if item[0] <= now]
+        assert timers.due(now) == due
+        left = left[len(due) :]
+    assert not left and timers.next is None and timers.due(1e9) == []
+
+
+def test_timers_never_compare_what_they_carry():
+    timers = Timers()
+    things = [object(), object()]
+    for thing in things:
+        timers.set(1.0, thing)
+    assert timers.due(0.999) == [] and timers.due(1.0) == things
+
+
+def test_timers_may_be_set_while_others_are_due():
+    timers = Timers()
+    timers.set(1.0, "first")
+    assert timers.due(1.0) == ["first"]
+    timers.set(0.5, "in the past")
+    assert timers.next == 0.5 and timers.due(1.0) == ["in the past"]
+
+
+@given(st.lists(times))
+def test_virtual_time_never_goes_back(untils):
+    virtual = VirtualClock()
+    assert virtual.now() == 0.0
+    for number, until in enumerate(untils):
+        assert virtual.advance(until) is True
+        assert virtual.now() == max(untils[: number + 1])
+        assert virtual.now() == virtual.now()  # it stands still while nodes work
+
+
+def test_real_time_passes_by_itself(monkeypatch):
+    ticking = iter([50.0, 50.0, 51.5, 51.5, 52.0])
+    monkeypatch.setattr(clock.time, "monotonic", lambda: next(ticking))
+    real = RealClock()
+    assert real.now() == 0.0 and real.now() == 1.5
+    assert real.advance(100.0) is False
+    assert real.now() == pytest.approx(1.5) and real.now() == 2.0

@@ -1,0 +1,247 @@
+"""The rules of the house: which room imports what, and who stays free of heavy libraries."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROOMS = ("decentralizepy", "orchestrator", "results")
+OTHERS = ("benchmarks", "scripts")
+
+#: what the orchestrator may use of the core: modules, or packages with all in them
+FOR_ORCHESTRATOR = (
+    "decentralizepy.communication.header",
+    "decentralizepy.config",
+    "decentralizepy.cpus",
+    "decentralizepy.errors",
+    "decentralizepy.graphs",
+    "decentralizepy.mappings",
+    "decentralizepy.models.sizes",
+    "decentralizepy.registry",
+    "decentralizepy.runfolder",
+)
+#: what of the core must load without torch
+TORCH_FREE = (
+    "decentralizepy.arguments",
+    "decentralizepy.cli",
+    "decentralizepy.communication.header",
+    "decentralizepy.communication.tcp",
+    "decentralizepy.config",
+    "decentralizepy.cpus",
+    "decentralizepy.datasets",
+    "decentralizepy.errors",
+    "decentralizepy.graphs",
+    "decentralizepy.mappings",
+    "decentralizepy.models.sizes",
+    "decentralizepy.registry",
+    "decentralizepy.runfolder",
+    "decentralizepy.runtime.clock",
+    "decentralizepy.runtime.control",
+    "decentralizepy.runtime.links",
+    "decentralizepy.runtime.machine",
+    "decentralizepy.runtime.placement",
+    "decentralizepy.runtime.provenance",
+    "decentralizepy.runtime.settings",
+    "decentralizepy.runtime.shared",
+    "decentralizepy.runtime.status",
+    "decentralizepy.runtime.workers",
+    "decentralizepy.streams",
+    "decentralizepy.training.training",
+)
+
+
+def dotted(path):
+    """The module's name of a source file."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources(*folders):
+    """Python files below some folders, by the name of their module."""
+    found = (path for folder in folders for path in sorted((REPOSITORY / folder).rglob("*.py")))
+    return {dotted(path): path for path in found if "__pycache__" not in path.parts}
+
+
+def imports(path, tree=None):
+    """Every module that a file names in an import, at any depth, with its line.
+
+    ``from a import b`` names ``a.b``, as b may be a module; imports for the type checker count too.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8")) if tree is None else tree
+    package = dotted(path).split(".")
+    package = package if path.name == "__init__.py" else package[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def within(name, *packages):
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def offences(modules, wrong):
+    """``module, line 3 imports x`` for each import that is wrong."""
+    return [
+        f"{module}, line {line} imports {name}"
+        for module, path in modules.items()
+        for name, line in imports(path)
+        if wrong(module, name)
+    ]
+
+
+# ---------------------------------------------------------------- who imports whom
+
+
+def test_the_core_imports_no_other_room():
+    assert sources("decentralizepy")
+    assert not offences(
+        sources("decentralizepy"), lambda _, name: within(name, "orchestrator", "results")
+    )
+
+
+def test_results_import_the_core_alone_and_torch_in_attacks_alone():
+    assert sources("results")
+    assert not offences(
+        sources("results"),
+        lambda module, name: (
+            within(name, "orchestrator", "benchmarks")
+            or (within(name, "torch") and not within(module, "results.attacks"))
+        ),
+    )
+
+
+def test_the_orchestrator_imports_the_torch_free_part_of_the_core():
+    assert not offences(
+        sources("orchestrator"),
+        lambda _, name: (
+            within(name, "results", "benchmarks", "torch")
+            or (within(name, "decentralizepy") and not within(name, *FOR_ORCHESTRATOR))
+        ),
+    )
+
+
+def test_enoslib_is_imported_inside_functions_of_two_back_ends():
+    allowed = ("orchestrator.backends.grid5000", "orchestrator.backends.ssh")
+    assert not offences(
+        sources(*ROOMS), lambda module, name: within(name, "enoslib") and module not in allowed
+    )
+
+
+def test_nobody_imports_the_orchestrator_but_its_command():
+    top = {path.stem: path for path in sorted(REPOSITORY.glob("*.py"))}
+    top.pop("g5k_execution", None)
+    everybody = top | sources("decentralizepy", "results", *OTHERS)
+    assert not offences(everybody, lambda _, name: within(name, "orchestrator"))
+
+
+def test_the_cores_front_door_imports_nothing():
+    found = list(imports(REPOSITORY / "decentralizepy" / "__init__.py"))
+    assert [name for name, _ in found if not within(name, "__future__")] == []
+
+
+def test_the_walker_sees_every_kind_of_import():
+    text = """
+        import a.b, c as d
+        from e import f
+        from . import g
+        from ..h import i
+        def inside():
+            from j.k import l
+        if TYPE_CHECKING:
+            import m
+    """
+    path = REPOSITORY / "decentralizepy" / "graphs" / "graph.py"
+    found = {name for name, _ in imports(path, ast.parse(textwrap.dedent(text)))}
+    assert found == {
+        "a.b", "c", "e.f", "decentralizepy.graphs.g", "decentralizepy.h.i", "j.k.l", "m"
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- who loads what
+
+#: Imports each module in a child of its own, as fresh as an interpreter that was just started but
+#: for light libraries that most of them want.
+FORKS = """
+import importlib, json, os, sys
+
+HEAVY = ("torch", "enoslib", "pandas", "matplotlib")
+loaded = {}
+modules = json.loads(sys.argv[1])
+for name in ("numpy", "networkx", "zmq", "pydantic", "jinja2", "rich.console", "email", "decimal"):
+    importlib.import_module(name)
+assert not any(name in sys.modules for name in HEAVY)
+for module in modules:
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            importlib.import_module(module)
+            said = [name for name in HEAVY if name in sys.modules]
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(write, json.dumps(said).encode())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        loaded[module] = json.loads(pipe.read() or b'"it died"')
+    os.waitpid(child, 0)
+print(json.dumps(loaded))
+"""
+
+
+def loaded_by(modules):
+    """Heavy libraries that each module loads; a text instead where it can't be imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, json.dumps(modules)],
+        capture_output=True, text=True, check=True, timeout=120, cwd=REPOSITORY,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("room", ["decentralizepy", "orchestrator"])
+def test_planning_loads_no_heavy_library(room):
+    allowed = TORCH_FREE if room == "decentralizepy" else ("orchestrator",)
+    modules = [name for name in sources(room) if within(name, *allowed)]
+    assert {name: heavy for name, heavy in loaded_by(modules).items() if heavy} == {}
+
+
+def test_results_load_neither_torch_nor_enoslib():
+    """All in one process, as each would load pandas: what none of them loads, all do not load."""
+    modules = [
+        name
+        for name in sources("results")
+        if not within(name, "results.attacks", "results.__main__") and "notebooks" not in name
+    ]
+    code = f"import sys, {', '.join(modules)}; print({{'torch', 'enoslib'}} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, timeout=120, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_list_of_torch_free_modules_is_right():
+    names = set(sources("decentralizepy"))
+    assert set(TORCH_FREE) <= names
+    for name in FOR_ORCHESTRATOR:
+        assert within(name, *TORCH_FREE)
+
+
+def test_a_module_that_loads_torch_would_be_found():
+    names = ["decentralizepy.errors", "decentralizepy.communication.message", "no.module"]
+    assert loaded_by(names) == {
+        "decentralizepy.errors": [],
+        "decentralizepy.communication.message": ["torch"],
+        "no.module": "ModuleNotFoundError: No module named 'no'",
+    }
