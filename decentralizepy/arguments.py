@@ -294,6 +294,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for name, least in least_of.items():
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} {getattr(args, name)}: at least {least}")
+    if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams
+        raise ConfigError(f"--averaging_rounds {args.averaging_rounds}: at most {(1 << 16) - 1}")
     if not 0 <= args.machine_id < args.machines:
         raise ConfigError(f"-mid {args.machine_id}: machines are 0 to {args.machines - 1} (-ms)")
     if args.log_level not in LEVELS:

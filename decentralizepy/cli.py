@@ -127,11 +127,10 @@ def _check(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     experiment = read_experiment(args.ini)
-    dataset = experiment.dataset.build()
-    try:
-        dataset.prepare(args.cache_dir or arguments.default_cache(), progress=print)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    from decentralizepy.runtime.data import prepared_dataset
+
+    cache = args.cache_dir or arguments.default_cache()
+    dataset = prepared_dataset(experiment, cache, progress=print)
     print(f"{experiment.dataset.target.name}: {len(dataset.train().y)} training samples, "
           f"{len(dataset.test().y)} test samples")  # fmt: skip
     return EXIT_OK

@@ -156,10 +156,13 @@ class _Reader:
     def _seed(self) -> int:
         text = self.sections["DATASET"].get("random_seed", "") or str(DEFAULT_SEED)
         try:
-            return int(text)
+            seed = int(text)
+            if not 0 <= seed < 1 << 63:
+                raise ValueError
+            return seed
         except ValueError:
-            message = f"{self._where('DATASET')} random_seed = {text}: a whole number is expected"
-            raise ConfigError(message) from None
+            where = f"{self._where('DATASET')} random_seed = {text:.40}"
+            raise ConfigError(f"{where}: a whole number, at least 0, is expected") from None
 
     def _target(self, section: str, package: str, name: str) -> Target:
         try:

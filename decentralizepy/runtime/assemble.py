@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +12,7 @@ from decentralizepy.config import Component, Experiment
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
 from decentralizepy.runtime.arena import Arena
+from decentralizepy.runtime.data import partition, prepared_dataset
 from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.report import Evaluator, Reporter
 from decentralizepy.runtime.settings import Settings
@@ -83,15 +83,14 @@ class Assembly:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        dataset = settings.experiment.dataset.build()
-        dataset.prepare(settings.cache_dir)
+        dataset = prepared_dataset(settings.experiment, settings.cache_dir)
         norm = dataset.normalization
         train, self.test = (
             Samples(part.x, part.y, norm.scale, norm.shift, settings.device)
             for part in (dataset.train(), dataset.test())
         )
         self.trainer = build_trainer(settings.experiment, train, settings)
-        self.partition: list[np.ndarray] = dataset.partition(settings.mapping.n)
+        self.partition = partition(dataset, settings.mapping.n, settings.experiment)
 
     @property
     def row_length(self) -> int:

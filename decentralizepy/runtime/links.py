@@ -16,7 +16,9 @@ import zmq
 from decentralizepy.runtime.placement import WorkerId
 
 FLUSH_BYTES: Final = 1 << 20
-FLUSH_SECONDS: Final = 0.005
+FLUSH_SECONDS: Final = 0.015
+#: frames below this are copied: cheaper than to keep track of them
+COPY_BYTES: Final = 1 << 16
 
 Frame = bytes | memoryview
 
@@ -51,6 +53,7 @@ class Links:
         self._inbox.bind(self._endpoint(me, me.machine))
         if len(addresses) > 1:
             self._inbox.bind(self._endpoint(me, -1))
+        self._copy = len(addresses) == 1  # on one machine frames are small: rows go by reference
         self._out: dict[WorkerId, _Outbox] = {}
         self.poller = zmq.Poller()
         self.poller.register(self._inbox, zmq.POLLIN)
@@ -95,16 +98,15 @@ class Links:
     @staticmethod
     def _flush(box: _Outbox) -> None:
         frames, box.frames, box.nbytes = box.frames, [], 0
-        box.socket.send_multipart(frames, copy=False)
+        box.socket.send_multipart(frames, copy=max(map(len, frames)) < COPY_BYTES)
 
     def receive(self) -> Iterator[list[memoryview]]:
         """All messages that have arrived: the frames of several, in the order of each sender."""
-        while True:
-            try:
-                parts = self._inbox.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            yield [part.buffer for part in parts[1:]]
+        while int(self._inbox.get(zmq.EVENTS)) & zmq.POLLIN:  # cheaper than an exception
+            if self._copy:
+                yield [memoryview(part) for part in self._inbox.recv_multipart()[1:]]
+            else:
+                yield [part.buffer for part in self._inbox.recv_multipart(copy=False)[1:]]
 
     def close(self) -> None:
         """Close all sockets."""

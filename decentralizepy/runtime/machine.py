@@ -15,6 +15,7 @@ from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import write_legacy_results
 from decentralizepy.runtime import provenance, shared
 from decentralizepy.runtime.control import ControlPlane, Coordinator, connect
+from decentralizepy.runtime.data import partition, prepared_dataset
 from decentralizepy.runtime.progress import Progress
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.status import Status
@@ -43,6 +44,7 @@ class Supervisor:
         self._memory = os.memfd_create("decentralizepy-rows")
         self._built: list[int] = []
         self._counts: list[int] = []
+        self._together = False
         self._ready = 0
         self._done = 0
         self._over = False
@@ -77,8 +79,9 @@ class Supervisor:
 
     def _prepare_data(self) -> None:
         """Prepare the data set once, while the server of the workers still loads torch."""
-        dataset = self.settings.experiment.dataset.build()
-        dataset.prepare(self.settings.cache_dir, progress=print)
+        settings = self.settings
+        dataset = prepared_dataset(settings.experiment, settings.cache_dir, progress=print)
+        partition(dataset, settings.mapping.n, settings.experiment)
 
     def _tell_failure(self, control: ControlPlane, why: str, config: bool = False) -> None:
         if not self._over:
@@ -138,6 +141,7 @@ class Supervisor:
     def _announced(self, workers: WorkerProcesses, control: ControlPlane) -> None:
         for news in control.hear():
             if "workers" in news:
+                self._together = True
                 self._counts = list(news["workers"])
                 self._place(workers)
             elif "go" in news:
@@ -163,9 +167,10 @@ class Supervisor:
 
     def _check_start(self, control: ControlPlane) -> None:
         waited = time.monotonic() - self._started
-        if waited < START_TIMEOUT or not isinstance(control, Coordinator) or not control.missing():
+        if waited < START_TIMEOUT or self._together:
             return
-        missing = ", ".join(str(machine) for machine in control.missing())
+        absent = control.missing() if isinstance(control, Coordinator) else [0]
+        missing = ", ".join(str(machine) for machine in absent)
         raise RunError(
             f"machine {missing} did not say hello within {START_TIMEOUT:.0f} s: is it started "
             "with its own -mid, and do all machines have the same ip.json?"

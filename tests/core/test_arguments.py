@@ -194,7 +194,7 @@ def test_one_agent_alone(folder):
         (["-as", "0"], "--averaging_rounds 0: at least 1"),
         (["--threads", "0"], "--threads 0: at least 1"),
         (["--workers", "0"], "--workers 0: at least 1"),
-        (["-ll", "debug"], "-ll debug (did you mean 'DEBUG'?): one of INFO, DEBUG, WARNING"),
+        (["-ll", "debug"], "-ll debug (did you mean 'DEBUG'?): one of DEBUG, INFO, WARNING"),
         (["--device", "tpu"], "--device tpu: cpu or cuda"),
         (["--eval_file", "testingFederatd.py"], "unknown driver 'testingFederatd.py'"),
         (["-ld", "small.ini"], "small.ini is no folder to write in: choose another one (-ld)"),

@@ -1,4 +1,4 @@
-"""The command: help with examples, one message and exit code 2 for what is wrong, nothing written."""
+"""The command: help with examples; one message and exit code 2 for what is wrong."""
 
 import subprocess
 import sys
@@ -147,33 +147,45 @@ def test_check_refuses(call, mistakes, words, said):
     assert done.code == 2 and said in done.err and "Traceback" not in done.err
 
 
-def test_prepare_fills_the_cache_once(call, folder):
-    done = call("prepare", "small.ini", "--cache-dir", "cache")
-    assert done.code == 0 and "Digits: 1442 training samples, 355 test samples" in done.out
-    assert any(Path("cache").iterdir())
+MY_DATA = """
+from types import SimpleNamespace
+
+class Net: ...
+
+class Mine:
+    def __init__(self, *, random_seed: int = 0, train_dir: str = ""):
+        self.train_dir = train_dir
+
+    def prepare(self, folder, progress):
+        if not self.train_dir:
+            raise ValueError("train_dir is empty: say where the files are")
+        progress(f"preparing {self.train_dir} in {folder}")
+
+    def train(self):
+        return SimpleNamespace(y=[1, 2, 3])
+
+    test = train
+"""
 
 
-def test_prepare_names_what_is_missing(call, folder):
-    Path("small.ini").write_text(
-        examples.ini(
-            DATASET__dataset_package="my_unready_data",
-            DATASET__dataset_class="Mine",
-            DATASET__model_class="Net",
-            DATASET__shards=None,
-            DATASET__partition_niid=None,
-        )
-    )
-    Path("my_unready_data.py").write_text(
-        "class Net: ...\n"
-        "class Mine:\n"
-        "    def __init__(self, *, random_seed: int = 0): ...\n"
-        "    def prepare(self, folder, progress):\n"
-        "        raise ValueError('train_dir is empty: put the files there')\n"
-    )
+def test_prepare_makes_the_data_set_ready_or_says_why_not(call, folder):
+    Path("my_plain_data.py").write_text(MY_DATA)
+    keys = {
+        "DATASET__dataset_package": "my_plain_data",
+        "DATASET__dataset_class": "Mine",
+        "DATASET__model_class": "Net",
+        "DATASET__shards": None,
+        "DATASET__partition_niid": None,
+    }
+    Path("small.ini").write_text(examples.ini(**keys, DATASET__train_dir="files"))
     done = call("prepare", "small.ini", "--cache-dir", "cache")
-    assert (
-        done.code == 2 and done.err == "decentralizepy: train_dir is empty: put the files there\n"
-    )
+    assert done.code == 0 and "preparing files in cache" in done.out
+    assert "Mine: 3 training samples, 3 test samples" in done.out
+    Path("small.ini").write_text(examples.ini(**keys))
+    done = call("prepare", "small.ini", "--cache-dir", "cache")
+    assert done.code == 2
+    said = "small.ini: [DATASET] train_dir is empty: say where the files are"
+    assert done.err == f"decentralizepy: {said}\n"
 
 
 def test_the_module_is_a_command_too():

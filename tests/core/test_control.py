@@ -172,7 +172,7 @@ def hear(planes, key, seconds=10.0):
                     heard[number] = news[key]
         time.sleep(0.002)
     assert len(heard) == len(planes), f"{key} was heard by {sorted(heard)} only"
-    return list(heard[number] for number in range(len(planes)))
+    return [heard[number] for number in range(len(planes))]
 
 
 def test_a_run_of_three_machines_starts_and_ends(cluster):
@@ -333,5 +333,5 @@ def test_a_port_in_use_is_named(cluster):
     cluster(0)
     with pytest.raises(ConfigError, match=rf"127.0.0.1:{cluster.port}: Address already in use"):
         cluster(0)
-    with pytest.raises(ConfigError, match="check ip.json, or set another 'offset'"):
+    with pytest.raises(ConfigError, match=r"check ip.json, or set another 'offset'"):
         Coordinator(2, "tcp://192.0.2.7:9000")

@@ -32,7 +32,7 @@ def filled(*parcels):
 
 
 def expected(waiting, wanted):
-    """Parcels that a `Receive` takes, by its description; ``waiting`` is in the order of sending."""
+    """Parcels that a `Receive` takes of those that wait, which are in the order of sending."""
     fitting = [p for p in waiting if wanted.round is ANY or p.message.round == wanted.round]
     fitting.sort(key=lambda p: (p.message.sender, p.message.round))  # stable: then as sent
     if wanted.sources is ANY:

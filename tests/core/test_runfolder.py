@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import stat
 import subprocess
 import sys
@@ -41,6 +40,10 @@ def write(path, records):
     for row in records:
         writer.append(row)
     writer.close()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 # ---------------------------------------------------------------- records
@@ -120,7 +123,7 @@ def test_no_bytes_make_the_reader_raise(tmp_path_factory, data):
 
 
 def test_a_full_disk_leaves_earlier_rows_and_later_ones(tmp_path):
-    """The limit on a file's size stands in for a full disk: a part of a line is written, then none."""
+    """A limit on the size of files stands in for a full disk: half a line is written, then none."""
     code = """
         import resource, signal, sys
         from pathlib import Path
@@ -193,8 +196,11 @@ def test_results_need_no_rank(tmp_path):
     folder = MachineFolder(tmp_path)
     rows = [record(3, rank=None), record(4, rank="x"), record(5)]
     folder.records(0).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    names = [path.name for path in write_legacy_results(folder)]
-    assert names == ["3_results.json", "4_results.json", "5_results.json"]
+    assert [path.name for path in write_legacy_results(folder)] == [
+        "3_results.json",
+        "4_results.json",
+        "5_results.json",
+    ]
 
 
 def test_a_folder_without_records_has_no_results(tmp_path):
@@ -210,7 +216,7 @@ def test_files_are_replaced_whole(tmp_path):
     write_json(path, {"a": [1, None, "ä"]})
     assert json.loads(path.read_text()) == {"a": [1, None, "ä"]}
     write_atomic(path, "second")
-    assert path.read_text() == "second" and os.listdir(path.parent) == ["status.json"]
+    assert path.read_text() == "second" and names(path.parent) == ["status.json"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
@@ -225,14 +231,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     monkeypatch.setattr(runfolder.os, failing, fail)
     with pytest.raises(OSError, match="No space left"):
         write_atomic(path, "new")
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["run.json"]
+    assert path.read_text() == "old" and names(tmp_path) == ["run.json"]
 
 
 def test_what_is_no_json_leaves_the_old_file(tmp_path):
     write_json(tmp_path / "x", 1)
     with pytest.raises(TypeError):
         write_json(tmp_path / "x", object())
-    assert os.listdir(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "1\n"
+    assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "1\n"
 
 
 # ---------------------------------------------------------------- names
@@ -240,8 +246,8 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
 
 def test_names_of_a_machines_files():
     folder = RunFolder(Path("run")).machine(3)
-    names = [folder.args, folder.run, folder.status, folder.records(2), folder.digests(2)]
-    assert [path.as_posix() for path in [*names, folder.results(7), folder.log(7)]] == [
+    found = [folder.args, folder.run, folder.status, folder.records(2), folder.digests(2)]
+    assert [path.as_posix() for path in [*found, folder.results(7), folder.log(7)]] == [
         "run/machine3/args.json",
         "run/machine3/run.json",
         "run/machine3/status.json",
@@ -256,8 +262,9 @@ def test_names_of_a_machines_files():
 def test_names_of_a_runs_files():
     run = RunFolder(Path("run"))
     found = [run.config, run.ini, run.addresses, run.plan, run.ledger]
-    names = ["g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl"]
-    assert [path.name for path in found] == names
+    assert [path.name for path in found] == [
+        "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl"
+    ]  # fmt: skip
 
 
 def test_folders_are_found_in_the_order_of_their_numbers(tmp_path):
