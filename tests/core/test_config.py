@@ -250,7 +250,7 @@ def test_a_misspelt_key_in_place_of_a_needed_one():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"DATASET__random_seed": "x"}, "[DATASET] random_seed = x: a whole number, at least 0, is"),
+        ({"DATASET__random_seed": "x"}, "[DATASET] random_seed = x: a whole number, at"),
         ({"DATASET__model_class": "MPL"}, "digits has no class MPL (did you mean 'MLP'?)"),
         ({"OPTIMIZER_PARAMS__optimizer_class": "Adm"}, "(did you mean 'Adam'?)"),
         ({"OPTIMIZER_PARAMS__lr": "fast"}, "[OPTIMIZER_PARAMS] lr = fast: float is expected"),
