@@ -6,7 +6,6 @@ small message. Nothing is dropped: queues have no high-water mark, and sockets a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,7 +15,6 @@ import zmq
 from decentralizepy.runtime.placement import WorkerId
 
 FLUSH_BYTES: Final = 1 << 20
-FLUSH_SECONDS: Final = 0.015
 #: frames below this are copied: cheaper than to keep track of them
 COPY_BYTES: Final = 1 << 16
 
@@ -38,7 +36,6 @@ class _Outbox:
     socket: zmq.Socket[bytes]
     frames: list[Frame] = field(default_factory=list)
     nbytes: int = 0
-    since: float = 0.0
 
 
 class Links:
@@ -79,8 +76,6 @@ class Links:
         Frames are sent later, so views of memory that is written again must be copied before.
         """
         box = self._outbox(peer)
-        if not box.frames:
-            box.since = time.monotonic()
         box.frames += frames
         wire = sum(framed(len(frame)) for frame in frames)
         box.nbytes += wire
@@ -88,11 +83,10 @@ class Links:
             self._flush(box)
         return wire
 
-    def flush(self, older_than: float = 0.0) -> None:
-        """Let go what is queued, or only what has waited that many seconds."""
-        now = time.monotonic() if older_than else 0.0
+    def flush(self) -> None:
+        """Let go what is queued."""
         for box in self._out.values():
-            if box.frames and (not older_than or now - box.since >= older_than):
+            if box.frames:
                 self._flush(box)
 
     @staticmethod

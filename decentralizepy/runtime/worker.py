@@ -21,7 +21,7 @@ from decentralizepy.node.effects import Now, Receive, Report, Send, Sleep, Train
 from decentralizepy.node.node import Node, Program
 from decentralizepy.runtime.arena import Arena
 from decentralizepy.runtime.clock import Clock, RealClock, Timers
-from decentralizepy.runtime.links import FLUSH_SECONDS, Links
+from decentralizepy.runtime.links import Links
 from decentralizepy.runtime.mailbox import Mailbox, Parcel
 from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.post import Post, Traffic
@@ -325,14 +325,15 @@ class Worker:
     # ------------------------------------------------------------------- work
 
     def _do_work(self) -> None:
+        if self.links is not None:
+            self.links.flush()  # others may be waiting for it: they work while we do
+            if self.post.take_in() and self._ready:
+                return
         seat, effect = self._work.popleft()
         if isinstance(effect, Report):
             self._evaluate(seat, effect)
         else:
             self._train(seat, effect)
-        if self.links is not None:
-            self.links.flush(FLUSH_SECONDS)
-            self.post.take_in()
 
     def _train(self, seat: Seat, effect: Train) -> None:
         group = [seat]

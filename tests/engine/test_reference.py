@@ -13,7 +13,8 @@ from in_process import build
 from launching import Experiment
 from torch import nn
 
-from decentralizepy.graphs.generators import erdos_renyi, regular
+from decentralizepy.graphs.files import write_graph
+from decentralizepy.graphs.generators import erdos_renyi, exponential, regular, ring
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.streams import torch_seed
 
@@ -122,6 +123,31 @@ def test_dynamic_graphs_are_those_of_the_reference_system(tmp_path: Path, cache:
     worker.run()
     rows = torch.stack([worker.seats[uid].node.x for uid in range(8)])
     torch.testing.assert_close(rows, expected, rtol=2e-4, atol=2e-5)
+
+
+def test_plain_averaging_over_one_way_edges(tmp_path: Path, cache: Path) -> None:
+    """On a directed graph a node averages those that it hears, and mixing alone is the product."""
+    graph = exponential(6)
+    assert not graph.is_symmetric()
+    experiment = Experiment(
+        tmp_path, ring(6), cache, sharing="PlainAverageSharing",
+        sharing_package="decentralizepy.sharing.PlainAverageSharing",
+    )  # fmt: skip
+    ini = tmp_path / "config.ini"
+    ini.write_text(ini.read_text().replace("lr = 0.05", "lr = 0.0"))
+    write_graph(graph, tmp_path / "graph.adj")
+    more = ("-gf", str(tmp_path / "graph.adj"), "-gt", "adjacency", "-ta", "0", "-tea", "0")
+    worker = build(experiment, 4, *more)
+    generator = torch.Generator().manual_seed(0)
+    for seat in worker.seats.values():
+        seat.node.x.copy_(torch.randn(len(seat.node.x), generator=generator))
+    start = torch.stack([seat.node.x for seat in worker.seats.values()]).double()
+    worker.run()
+    end = torch.stack([seat.node.x for seat in worker.seats.values()]).double()
+    hears = torch.from_numpy(graph.adjacency()).double() + torch.eye(6).double()
+    power = torch.linalg.matrix_power(hears / hears.sum(1, keepdim=True), 4)
+    torch.testing.assert_close(end, power @ start, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(end, power.T @ start, atol=1e-2)
 
 
 def test_gossip_keeps_the_mean_and_reaches_consensus(tmp_path: Path, cache: Path) -> None:
