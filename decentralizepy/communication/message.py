@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ from decentralizepy.communication.header import (
     Header,
     MessageError,
     TensorInfo,
-    decode,
 )
 
 _DTYPES: Final[dict[str, torch.dtype]] = {
@@ -109,13 +108,3 @@ def _tensor(info: TensorInfo, frames: Iterator[memoryview]) -> Tensor:
         into[start : start + size] = next(frames)
         start += size
     return buffer.view(_DTYPES[info.dtype]).view(info.shape)
-
-
-def read_header(data: bytes | memoryview, limit: int) -> Header:
-    """Check a header whose payload may take at most ``limit`` bytes; raises `MessageError`."""
-    return decode(data, limit)
-
-
-def payload_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes that tensors take on the wire."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -41,7 +41,7 @@ class Supervisor:
         self.nodes = Mapping.spread(nodes, settings.workers).counts
         self.status = Status(settings)
         self._progress = Progress()
-        self._memory = os.memfd_create("decentralizepy-rows")
+        self._memory = shared.create()
         self._built: list[int] = []
         self._counts: list[int] = []
         self._together = False
@@ -156,7 +156,7 @@ class Supervisor:
 
     def _size_memory(self) -> None:
         plan = shared.ArenaPlan(self.nodes, self._built[0])
-        os.ftruncate(self._memory, plan.nbytes)
+        shared.resize(self._memory, plan)
         self.status.watch(self._memory, plan)
 
     def _place(self, workers: WorkerProcesses) -> None:

@@ -23,12 +23,11 @@ from typing import Final
 
 from torch import Tensor
 
-from decentralizepy.communication.header import Header, MessageError
+from decentralizepy.communication.header import MessageError, decode
 from decentralizepy.communication.message import (
     Message,
     from_frames,
     n_frames,
-    read_header,
     to_frames,
 )
 from decentralizepy.runtime.arena import Arena
@@ -182,7 +181,7 @@ class Post:
             return 1
         if kind not in (b"M", b"S", b"A") or at + 1 >= len(frames):
             raise MessageError(f"a message of unknown kind {kind!r}")
-        header = read_header(frames[at + 1], self._limit)
+        header = decode(frames[at + 1], self._limit)
         count = n_frames(header)
         message = from_frames(header, frames[at + 2 : at + 2 + count])
         if kind == b"M":
@@ -225,6 +224,3 @@ def _only_row(message: Message) -> bool:
 def sum_message(total: Tensor, t: int, count: int, sender: int) -> Message:
     """A partial sum of ``count`` rows for the evaluation of iteration ``t``."""
     return Message({"sum": total}, {"nodes": count}, sender, (t, 0))
-
-
-__all__ = ["Header", "Post", "Reference", "Traffic", "sum_message"]

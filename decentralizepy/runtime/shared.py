@@ -56,11 +56,14 @@ class ArenaPlan:
         return self.control_bytes + 4 * self.stride * sum(self.rows)
 
 
-def create(plan: ArenaPlan) -> int:
-    """A new anonymous shared file of the plan's size, zeroed; returns its descriptor."""
-    fd = os.memfd_create("decentralizepy-rows")
-    os.ftruncate(fd, plan.nbytes)
-    return fd
+def create() -> int:
+    """A new anonymous shared file, empty until `resize`; returns its descriptor."""
+    return os.memfd_create("decentralizepy-rows")
+
+
+def resize(memory: int, plan: ArenaPlan) -> None:
+    """Give the file the plan's size, zeroed."""
+    os.ftruncate(memory, plan.nbytes)
 
 
 class Control:

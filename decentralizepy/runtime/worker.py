@@ -10,7 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Final
 
 import torch
@@ -161,9 +161,7 @@ class Worker:
         if self.links is not None:
             self.links.poller.poll(milliseconds)
         else:
-            import time
-
-            time.sleep(milliseconds / 1000)
+            sleep(milliseconds / 1000)
         self._orders()
 
     def _who_waits(self) -> str:
