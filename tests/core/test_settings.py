@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.runtime.settings import Intervals
-from decentralizepy.runtime.shared import ArenaPlan, Control, create
+from decentralizepy.runtime.shared import ArenaPlan, Control, create, resize
 
 plans = st.builds(
     ArenaPlan,
@@ -47,11 +47,18 @@ def test_rows_start_on_cache_lines_behind_the_counters(plan):
     assert plan.nbytes == plan.control_bytes + 4 * plan.stride * sum(plan.rows)
 
 
+def sized(plan):
+    """The shared file of a plan, as a supervisor makes it."""
+    fd = create()
+    resize(fd, plan)
+    return fd
+
+
 @pytest.fixture
 def counters():
     """Two views of one memory, as two processes have them."""
     plan = ArenaPlan((2, 3), 10)
-    fd = create(plan)
+    fd = sized(plan)
     assert os.fstat(fd).st_size == plan.nbytes and not os.pread(fd, plan.nbytes, 0).strip(b"\0")
     yield plan, *(Control(mmap.mmap(fd, plan.control_bytes), plan) for _ in range(2))
     os.close(fd)
@@ -76,7 +83,7 @@ def test_every_counter_has_a_place_of_its_own(counters):
 
 
 def test_memory_has_no_name_and_costs_nothing_until_touched():
-    fd = create(ArenaPlan((16,), 1_000_000))
+    fd = sized(ArenaPlan((16,), 1_000_000))
     try:
         status = os.fstat(fd)
         assert status.st_size > 200_000_000 and status.st_blocks == 0 and status.st_nlink == 0

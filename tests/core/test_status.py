@@ -15,7 +15,7 @@ from decentralizepy.runfolder import MachineFolder
 from decentralizepy.runtime import provenance
 from decentralizepy.runtime import status as status_module
 from decentralizepy.runtime.settings import Intervals
-from decentralizepy.runtime.shared import ArenaPlan, Control, create
+from decentralizepy.runtime.shared import ArenaPlan, Control, create, resize
 from decentralizepy.runtime.status import Status
 
 
@@ -58,7 +58,8 @@ def test_before_the_start(status, clock):
 
 def test_progress_is_read_from_the_shared_counters(status):
     plan = ArenaPlan((2, 2), 8)
-    memory = create(plan)
+    memory = create()
+    resize(memory, plan)
     status.watch(memory, plan)
     control = status._control
     assert isinstance(control, Control)
