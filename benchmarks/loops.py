@@ -51,9 +51,10 @@ def _data(load: Load) -> tuple[Any, Any]:
 
 
 def _mixer(load: Load, own: int) -> Any:
+    """Rows of ``W`` [own, nodes] for the process's own nodes: each takes from all nodes."""
     import torch
 
-    weights = torch.rand(own, own)
+    weights = torch.rand(own, load.nodes)
     return weights / weights.sum(1, keepdim=True)
 
 
@@ -67,6 +68,7 @@ def plain(load: Load, own: int) -> Callable[[], None]:
     models = [load.make_model() for _ in range(own)]
     optimizers = [torch.optim.SGD(m.parameters(), lr=load.lr) for m in models]
     loss, weights = nn.CrossEntropyLoss(), _mixer(load, own)
+    rows = torch.rand(load.nodes, sum(p.numel() for p in models[0].parameters()))
     rng = np.random.default_rng(1)
 
     def iteration() -> None:
@@ -77,7 +79,8 @@ def plain(load: Load, own: int) -> Callable[[], None]:
                 loss(model(x[chosen]), y[chosen]).backward()
                 optimizer.step()
         with torch.no_grad():
-            rows = torch.stack([nn.utils.parameters_to_vector(m.parameters()) for m in models])
+            for row, model in zip(rows, models, strict=False):  # the rest are others' rows
+                row.copy_(nn.utils.parameters_to_vector(model.parameters()))
             for model, row in zip(models, weights @ rows, strict=True):
                 nn.utils.vector_to_parameters(row, model.parameters())
 
@@ -95,7 +98,8 @@ def best(load: Load, own: int) -> Callable[[], None]:
     x, y = _data(load)
     samples = Samples(x.numpy(), y.numpy(), 2 / 255, -1.0)
     template = Template(load.make_model())
-    rows = template.initial.repeat(own, 1)
+    everybody = template.initial.repeat(load.nodes, 1)
+    rows = everybody[:own]
     other = torch.empty_like(rows)
     loss, weights = nn.CrossEntropyLoss(), _mixer(load, own)
     parameters = template.work[: template.layout.n_parameters]
@@ -113,7 +117,7 @@ def best(load: Load, own: int) -> Callable[[], None]:
                 parameters.data.add_(template.grad, alpha=-load.lr)
             template.store(row)
         with torch.no_grad():
-            torch.mm(weights, rows, out=other)
+            torch.mm(weights, everybody, out=other)
             rows.copy_(other)
 
     return iteration

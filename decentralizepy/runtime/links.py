@@ -6,6 +6,8 @@ small message. Nothing is dropped: queues have no high-water mark, and sockets a
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -52,8 +54,11 @@ class Links:
             self._inbox.bind(self._endpoint(me, -1))
         self._copy = len(addresses) == 1  # on one machine frames are small: rows go by reference
         self._out: dict[WorkerId, _Outbox] = {}
+        self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._bell.bind(self._bell_of(me.worker))
         self.poller = zmq.Poller()
         self.poller.register(self._inbox, zmq.POLLIN)
+        self.poller.register(self._bell, zmq.POLLIN)
 
     def _endpoint(self, worker: WorkerId, seen_from: int) -> str:
         if worker.machine == seen_from:
@@ -61,13 +66,28 @@ class Links:
         port = port_of(self._offset, worker.worker)
         return f"tcp://{self._addresses[worker.machine]}:{port}"
 
+    def _bell_of(self, worker: int) -> str:
+        return f"{self._folder}/{worker}.bell"
+
+    def ring(self, worker: int) -> None:
+        """Wake a worker of this machine that sleeps in `sleep`."""
+        with contextlib.suppress(OSError):  # full: it will wake; gone: the supervisor knows
+            self._bell.sendto(b"", self._bell_of(worker))
+
+    def sleep(self, milliseconds: int) -> None:
+        """Wait for a message or the bell."""
+        self.poller.poll(milliseconds)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._bell.recv(1)
+
     def _outbox(self, peer: WorkerId) -> _Outbox:
         if peer not in self._out:
-            socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-            socket.set_hwm(0)
-            socket.linger = 0
-            socket.connect(self._endpoint(peer, self.me.machine))
-            self._out[peer] = _Outbox(socket)
+            dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+            dealer.set_hwm(0)
+            dealer.linger = 0
+            dealer.connect(self._endpoint(peer, self.me.machine))
+            self._out[peer] = _Outbox(dealer)
         return self._out[peer]
 
     def send(self, peer: WorkerId, frames: Sequence[Frame]) -> int:
@@ -104,4 +124,5 @@ class Links:
 
     def close(self) -> None:
         """Close all sockets."""
+        self._bell.close()
         self._context.destroy(linger=0)

@@ -1,23 +1,23 @@
 """Carries messages from a worker's nodes to nodes anywhere, and counts their bytes.
 
-On its own worker a message is passed by reference; to another worker of the machine a row is
-passed by its number, and read where it lies; all else is copied into frames. On the wire there are
-four kinds of message, told apart by the first byte of their first frame:
+On its own worker a message is passed by reference. Another worker of the machine gets a notice with
+the row's number through a ring (`rings`), and reads the row where it lies; all else is copied into
+frames. Sockets carry three kinds of message, told apart by the first byte of their first frame:
 
-==== =============================================================== =========================
-kind first frame                                                     frames after it
-==== =============================================================== =========================
-R    sender, iteration, averaging round, row; receivers (8 B each)   none
-M    receivers (8 B each)                                            header, payload
-S    nothing                                                         header, payload: a sum
-A    nothing                                                         header, payload: a mean
-==== =============================================================== =========================
+==== ============================== =========================
+kind first frame                    frames after it
+==== ============================== =========================
+M    receivers (8 B each)           header, payload
+S    nothing                        header, payload: a sum
+A    nothing                        header, payload: a mean
+==== ============================== =========================
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,9 +34,12 @@ from decentralizepy.runtime.arena import Arena
 from decentralizepy.runtime.links import Links
 from decentralizepy.runtime.mailbox import Parcel
 from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.runtime.rings import Rings, fence
 from decentralizepy.runtime.rows import RowPool
 
 _WORD: Final = 8
+_KEPT_ROUTES: Final = 1024
+#: words of a notice before its receivers: sender, iteration, averaging round, row
 _ROW_WORDS: Final = 4
 
 
@@ -79,6 +82,11 @@ class Post:
         self.me, self.placement = me, placement
         self.arena, self.pool, self.links = arena, pool, links
         self._deliver = deliver
+        self.rings = Rings(arena.memory, arena.plan, me.worker)
+        # messages by socket to and from each worker of the machine: what notices have to follow
+        self._frames_to: Counter[int] = Counter()
+        self._frames_from: Counter[int] = Counter()
+        self._routes: dict[tuple[int, ...], dict[WorkerId, list[int]]] = {}
         self._sizes: dict[object, tuple[int, int]] = {}
         # a sum of rows in float64 is the largest thing that is sent, a method's extras aside
         self._limit = 16 * arena.plan.length + (1 << 20)
@@ -99,16 +107,22 @@ class Post:
                 self._send_here(receivers, message, row if by_reference else None)
             elif worker.machine == self.me.machine and by_reference and _only_row(message):
                 readers += 1
-                self._send_row(worker, receivers, message, row)
+                self._send_row(worker.worker, receivers, message, row)
             else:
                 traffic.wire += self._send_frames(worker, receivers, message)
         if readers:
             self.pool.publish(row, readers)
 
-    def _by_worker(self, uids: Iterable[int]) -> dict[WorkerId, list[int]]:
-        found: dict[WorkerId, list[int]] = {}
-        for uid in uids:
-            found.setdefault(self.placement.owner(uid), []).append(uid)
+    def _by_worker(self, uids: Sequence[int]) -> dict[WorkerId, list[int]]:
+        """Receivers by worker; a node mostly speaks to the same ones, so that is remembered."""
+        key = tuple(uids)
+        found = self._routes.get(key)
+        if found is None:
+            if len(self._routes) >= _KEPT_ROUTES:
+                self._routes.clear()
+            found = self._routes[key] = {}
+            for uid in key:
+                found.setdefault(self.placement.owner(uid), []).append(uid)
         return found
 
     def _size(self, message: Message) -> tuple[int, int]:
@@ -124,6 +138,8 @@ class Post:
 
     def _carries(self, message: Message, row: int) -> bool:
         own = self.pool.tensor(row)
+        if message.tensors.get("params") is own:
+            return True
         start, stop = own.data_ptr(), own.data_ptr() + 4 * self.arena.plan.stride
         return any(start <= tensor.data_ptr() < stop for tensor in message.tensors.values())
 
@@ -138,19 +154,26 @@ class Post:
         control, worker = self.arena.control, self.me.worker
         return lambda: control.release(worker, row)
 
-    def _send_row(
-        self, worker: WorkerId, receivers: Sequence[int], message: Message, row: int
-    ) -> None:
-        assert self.links is not None
-        words = (message.sender, *message.round, row, *receivers)
-        self.links.send(worker, [b"R" + struct.pack(f"<{len(words)}q", *words)])
+    def _send_row(self, worker: int, receivers: Sequence[int], message: Message, row: int) -> None:
+        before = self._frames_to[worker]
+        self.rings.send(worker, (before, message.sender, *message.round, row, *receivers))
+        self._wake(worker)
+
+    def _wake(self, worker: int) -> None:
+        fence()  # either it sees the notice before it sleeps, or we see that it sleeps
+        if self.links is not None and self.arena.control.idle(worker):
+            self.arena.control.set_idle(worker, False)  # one ring is enough
+            self.links.ring(worker)
 
     def _send_frames(self, worker: WorkerId, receivers: Sequence[int], message: Message) -> int:
         assert self.links is not None
         header, payload = to_frames(message)
         first = b"M" + struct.pack(f"<{len(receivers)}q", *receivers)
         wire = self.links.send(worker, [first, header, *(bytes(part) for part in payload)])
-        return wire if worker.machine != self.me.machine else 0
+        if worker.machine != self.me.machine:
+            return wire
+        self._frames_to[worker.worker] += 1
+        return 0
 
     def send_collective(self, worker: WorkerId, kind: str, message: Message) -> None:
         """Send a sum (``S``) or mean (``A``) to another worker."""
@@ -164,7 +187,8 @@ class Post:
         """Deliver all that has arrived; True if there was anything."""
         if self.links is None:
             return False
-        arrived = False
+        self.rings.catch_up()
+        arrived = self._take_notices()
         for frames in self.links.receive():
             arrived = True
             position = 0
@@ -172,13 +196,19 @@ class Post:
                 position += self._one(frames, position)
         return arrived
 
+    def _take_notices(self) -> bool:
+        """Deliver rows that are announced in rings."""
+        arrived = False
+        for worker in self.rings.workers:
+            while (words := self.rings.take(worker, self._frames_from[worker])) is not None:
+                arrived = True
+                self._take_row(words)
+        return arrived
+
     def _one(self, frames: list[memoryview], at: int) -> int:
         """Deliver the message that starts at frame ``at``; returns its number of frames."""
         first = frames[at]
         kind = bytes(first[:1])
-        if kind == b"R":
-            self._take_row(_words(first))
-            return 1
         if kind not in (b"M", b"S", b"A") or at + 1 >= len(frames):
             raise MessageError(f"a message of unknown kind {kind!r}")
         header = decode(frames[at + 1], self._limit)
@@ -200,8 +230,17 @@ class Post:
         self._send_here(self._mine(words[_ROW_WORDS:]), message, row)
 
     def _take_message(self, words: tuple[int, ...], message: Message) -> None:
+        if not 0 <= message.sender < self.placement.mapping.n:
+            raise MessageError(f"a message of node {message.sender}, which there is not")
+        source = self.placement.owner(message.sender)
+        here = source.machine == self.me.machine
+        if here:
+            self._take_notices()  # those of before
         for uid in self._mine(words):
             self._deliver(uid, Parcel(message))
+        if here:
+            self._frames_from[source.worker] += 1
+            self._take_notices()  # those that had to follow
 
     def _mine(self, uids: tuple[int, ...]) -> tuple[int, ...]:
         mine = self.placement.uids(self.me)

@@ -13,10 +13,14 @@ from itertools import accumulate
 
 #: rows start on cache lines
 _ALIGN = 16
+_HUGE_PAGE = 1 << 21
 #: rows a worker may use per node: two suffice for a static graph, readers that lag take more
 _ROWS_PER_NODE = 4
 _SPARE_ROWS = 8
 _WORKER_WORDS = 4
+_BUSY, _ROUND, _IDLE = 0, 1, 2
+#: words of the ring between two workers, at least; it holds hundreds of notices
+_RING_WORDS = 4096
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,19 @@ class ArenaPlan:
         return -(-8 * self.control_words // mmap.PAGESIZE) * mmap.PAGESIZE
 
     @property
+    def ring_words(self) -> int:
+        """Words of one ring; a notice to all nodes of a worker takes a small part of it."""
+        return max(_RING_WORDS, 1 << (8 * max(self.nodes)).bit_length())
+
+    @property
+    def rows_start(self) -> int:
+        """Where the rows begin, behind counters and rings, in bytes: on a huge page."""
+        before = self.control_bytes + 8 * self.ring_words * self.workers**2
+        return -(-before // _HUGE_PAGE) * _HUGE_PAGE
+
+    @property
     def nbytes(self) -> int:
-        return self.control_bytes + 4 * self.stride * sum(self.rows)
+        return self.rows_start + 4 * self.stride * sum(self.rows)
 
 
 def create() -> int:
@@ -67,7 +82,7 @@ def resize(memory: int, plan: ArenaPlan) -> None:
 
 
 class Control:
-    """The counters of an arena; each cell is written by one process alone, read by any.
+    """The counters of an arena; a cell is written by one process (``idle`` is a hint), read by any.
 
     ``rounds[i]`` is how many iterations the machine's i-th node has done; a worker notes the node
     it is busy with, so that its end can be explained; ``released`` counts consumed rows.
@@ -77,19 +92,27 @@ class Control:
         words = memoryview(memory)[: 8 * plan.control_words].cast("q")
         nodes, workers = sum(plan.nodes), plan.workers
         self.rounds = words[:nodes]
-        self._busy = words[nodes : nodes + _WORKER_WORDS * workers]
+        self._states = words[nodes : nodes + _WORKER_WORDS * workers]
         self._released = words[nodes + _WORKER_WORDS * workers :]
         self._workers = workers
 
     def busy(self, worker: int, uid: int, t: int) -> None:
         """Note that a worker starts to work for a node in iteration ``t`` (0-based)."""
-        self._busy[_WORKER_WORDS * worker] = uid + 1
-        self._busy[_WORKER_WORDS * worker + 1] = t
+        self._states[_WORKER_WORDS * worker + _BUSY] = uid + 1
+        self._states[_WORKER_WORDS * worker + _ROUND] = t
 
     def busy_with(self, worker: int) -> tuple[int, int] | None:
         """The node and iteration a worker was busy with; None before its first."""
-        uid = self._busy[_WORKER_WORDS * worker]
-        return (uid - 1, self._busy[_WORKER_WORDS * worker + 1]) if uid else None
+        uid = self._states[_WORKER_WORDS * worker + _BUSY]
+        return (uid - 1, self._states[_WORKER_WORDS * worker + _ROUND]) if uid else None
+
+    def set_idle(self, worker: int, idle: bool) -> None:
+        """A worker goes to sleep until its bell is rung; or it is awake again."""
+        self._states[_WORKER_WORDS * worker + _IDLE] = idle
+
+    def idle(self, worker: int) -> bool:
+        """Whether a worker sleeps."""
+        return bool(self._states[_WORKER_WORDS * worker + _IDLE])
 
     def release(self, worker: int, row: int) -> None:
         """Worker ``worker`` has consumed one reference to a row."""

@@ -33,6 +33,7 @@ from decentralizepy.runtime.report import (
     Seconds,
     costs,
 )
+from decentralizepy.runtime.rings import fence
 from decentralizepy.runtime.rows import RowPool
 from decentralizepy.training.stacked import StackedTrainer
 from decentralizepy.training.trainer import Learner, Trainer
@@ -158,10 +159,15 @@ class Worker:
         return max(0, min(_IDLE_MS, int(1000 * (next_timer - self.clock.now())) + 1))
 
     def _wait(self, milliseconds: int) -> None:
-        if self.links is not None:
-            self.links.poller.poll(milliseconds)
-        else:
+        if self.links is None:
             sleep(milliseconds / 1000)
+        else:
+            control, me = self.arena.control, self.me.worker
+            control.set_idle(me, True)
+            fence()  # either we see a notice now, or its sender sees that we sleep
+            if self.post.rings.quiet:
+                self.links.sleep(_STARVED_MS if self.post.rings.behind else milliseconds)
+            control.set_idle(me, False)
         self._orders()
 
     def _who_waits(self) -> str:

@@ -44,7 +44,9 @@ def test_rows_of_workers_do_not_meet(plan):
 def test_rows_start_on_cache_lines_behind_the_counters(plan):
     assert plan.stride >= max(plan.length, 1) and 4 * plan.stride % 64 == 0
     assert plan.control_bytes % mmap.PAGESIZE == 0 and plan.control_bytes >= 8 * plan.control_words
-    assert plan.nbytes == plan.control_bytes + 4 * plan.stride * sum(plan.rows)
+    rings = 8 * plan.ring_words * plan.workers**2
+    assert plan.rows_start >= plan.control_bytes + rings and plan.rows_start % 64 == 0
+    assert plan.nbytes == plan.rows_start + 4 * plan.stride * sum(plan.rows)
 
 
 def sized(plan):

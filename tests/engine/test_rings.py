@@ -1,0 +1,169 @@
+"""Notices between the workers of a machine through shared memory."""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decentralizepy.communication.message import Message
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.runtime import shared
+from decentralizepy.runtime.arena import Arena
+from decentralizepy.runtime.links import Links
+from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.runtime.post import Post, Traffic
+from decentralizepy.runtime.rings import Ring, Rings
+from decentralizepy.runtime.rows import RowPool
+from decentralizepy.runtime.shared import ArenaPlan, Control
+
+_WORDS = 64
+
+
+def any_time(before: int) -> bool:
+    return True
+
+
+def pair() -> tuple[Ring, Ring]:
+    """Both ends of one small ring."""
+    memory = mmap.mmap(-1, 8 * _WORDS)
+    return Ring(memory, 0, _WORDS), Ring(memory, 0, _WORDS)
+
+
+@given(st.lists(st.one_of(st.none(), st.lists(st.integers(0, 1 << 60), min_size=1, max_size=20))))
+def test_a_ring_is_a_queue_that_says_when_it_is_full(steps):
+    writer, reader = pair()
+    queue: list[tuple[int, ...]] = []
+    for step in steps:
+        if step is None:
+            assert reader.take(any_time) == (queue.pop(0) if queue else None)
+        elif writer.put(step):
+            queue.append(tuple(step))
+        else:
+            assert sum(len(entry) + 1 for entry in queue) + len(step) + 1 > (_WORDS - 16) // 2
+        assert reader.empty == (not queue) or len(queue) == 0
+    for entry in queue:
+        assert reader.take(any_time) == entry
+    assert reader.take(any_time) is None and reader.empty
+
+
+def test_an_entry_waits_until_it_fits():
+    writer, reader = pair()
+    writer.put((3, 7))
+    assert reader.take(lambda before: before <= 2) is None and not reader.empty
+    assert reader.take(lambda before: before <= 3) == (3, 7)
+
+
+@pytest.fixture
+def memory():
+    plan = ArenaPlan((2, 2), 8)
+    fd = shared.create()
+    shared.resize(fd, plan)
+    yield fd, plan
+    os.close(fd)
+
+
+def rings(memory, me: int) -> Rings:
+    fd, plan = memory
+    return Rings(mmap.mmap(fd, plan.nbytes), plan, me)
+
+
+def test_what_finds_no_room_goes_later_and_in_order(memory):
+    mine, theirs = rings(memory, 0), rings(memory, 1)
+    sent = [(0, i, *range(500)) for i in range(20)]  # more than a ring holds
+    for entry in sent:
+        mine.send(1, entry)
+    assert mine.behind and not theirs.quiet and mine.quiet
+    got = []
+    while len(got) < len(sent):
+        entry = theirs.take(0, 0)
+        if entry is None:
+            mine.catch_up()
+        else:
+            got.append((0, *entry))
+    assert got == sent and theirs.quiet and not mine.behind
+
+
+def test_a_held_notice_does_not_keep_its_reader_awake(memory):
+    mine, theirs = rings(memory, 0), rings(memory, 1)
+    mine.send(1, (1, 5))  # after one message by socket
+    assert not theirs.quiet
+    assert theirs.take(0, 0) is None and theirs.quiet
+    assert theirs.take(0, 1) == (5,) and theirs.quiet
+
+
+def _write(fd: int, plan: ArenaPlan, count: int) -> None:
+    mine = Rings(mmap.mmap(fd, plan.nbytes), plan, 0)
+    for i in range(count):
+        mine.send(1, (0, i, i * i))
+    while mine.behind:
+        mine.catch_up()
+
+
+def test_nothing_is_lost_or_mixed_up_between_processes(memory):
+    fd, plan = memory
+    count = 20_000
+    writer = multiprocessing.get_context("fork").Process(target=_write, args=(fd, plan, count))
+    theirs = rings(memory, 1)
+    writer.start()
+    i = 0
+    while i < count:
+        entry = theirs.take(0, 0)
+        if entry is not None:
+            assert entry == (i, i * i)
+            i += 1
+    writer.join(10)
+    assert writer.exitcode == 0
+
+
+def test_the_sleep_flag_is_one_per_worker(memory):
+    fd, plan = memory
+    control = Control(mmap.mmap(fd, plan.nbytes), plan)
+    control.set_idle(1, True)
+    assert control.idle(1) and not control.idle(0)
+    control.busy(1, 3, 9)
+    assert control.busy_with(1) == (3, 9) and control.idle(1)
+
+
+def worker_post(memory, me: int, folder, delivered: list) -> Post:
+    """The post of one of two workers with two nodes each."""
+    fd, plan = memory
+    arena = Arena(fd, plan)
+    who = WorkerId(0, me)
+    links = Links(who, str(folder), ("127.0.0.1",), 0)
+    placement = Placement(Mapping((4,)), (2,))
+    pool = RowPool(arena, me)
+    return Post(who, placement, arena, pool, lambda uid, parcel: delivered.append(parcel), links)
+
+
+def test_rows_and_frames_of_a_sender_stay_in_order(memory, tmp_path):
+    delivered: list = []
+    posts = [worker_post(memory, me, tmp_path, delivered) for me in range(2)]
+    mine, theirs = posts
+    row = mine.pool.acquire()
+    assert row is not None
+    for i in range(12):
+        bare = Message({"params": mine.pool.tensor(row)}, {}, 1, (0, i))
+        said = (
+            bare if i % 3 else Message({"params": torch.full((8,), 1.0 * i)}, {"i": i}, 1, (0, i))
+        )
+        mine.send([3], said, row, Traffic())
+    mine.links.flush()
+    for _ in range(500):
+        theirs.take_in()
+        if len(delivered) == 12:
+            break
+        theirs.links.sleep(10)
+    assert [parcel.message.round for parcel in delivered] == [(0, i) for i in range(12)]
+    assert mine.pool.read(row)  # eight notices carry it
+    for parcel in delivered:
+        if parcel.release:
+            parcel.release()
+    assert not mine.pool.read(row)
+    for post in posts:
+        post.links.close()
