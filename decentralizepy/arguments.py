@@ -18,7 +18,7 @@ from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import DRIVERS, Driver, driver
-from decentralizepy.runtime.settings import LEVELS, Intervals, Settings
+from decentralizepy.runtime.settings import LEVELS, ON_LOSS, Intervals, Resilience, Settings
 
 #: the method whose weights need edges both ways
 METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
@@ -138,6 +138,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="where prepared data sets are kept (default: ~/.cache/decentralizepy)",
+    )
+    add(
+        "--checkpoint_after",
+        type=int,
+        default=0,
+        metavar="T",
+        help="save all nodes every T iterations; 0: never (default: %(default)s)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the log folder, from its newest complete checkpoint",
+    )
+    add(
+        "--on_loss",
+        choices=ON_LOSS,
+        default="fail",
+        help="when a worker or machine is lost: end the run, go on without its nodes, or go back "
+        "to the newest checkpoint and wait for it (default: %(default)s)",
+    )
+    add(
+        "--wait_limit",
+        type=float,
+        default=Resilience.wait_limit,
+        metavar="S",
+        help="with --on_loss wait: seconds a lost machine has to come back (default: %(default)g)",
+    )
+    add(
+        "--progress_limit",
+        type=float,
+        default=Resilience.progress_limit,
+        metavar="S",
+        help="a worker that stands still for S seconds counts as lost; longer than the longest "
+        "local training (default: %(default)g)",
     )
     add(
         "--digests",
@@ -291,9 +325,12 @@ def _address(value: Any, key: str, path: Path) -> str:
 
 def _check_numbers(args: argparse.Namespace) -> None:
     least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
+    least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
     for name, least in least_of.items():
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} {getattr(args, name)}: at least {least}")
+    if args.on_loss == "wait" and not args.checkpoint_after:
+        raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
     if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams
         raise ConfigError(f"--averaging_rounds {args.averaging_rounds}: at most {(1 << 16) - 1}")
     if not 0 <= args.machine_id < args.machines:
@@ -328,7 +365,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         mapping=mapping,
         machine=args.machine_id,
         addresses=read_addresses(experiment, args.machines),
-        intervals=Intervals(args.iterations, args.test_after, args.train_evaluate_after),
+        intervals=Intervals(
+            args.iterations, args.test_after, args.train_evaluate_after, args.checkpoint_after
+        ),
         averaging_steps=args.averaging_rounds,
         reset_optimizer=bool(args.reset_optimizer),
         log_dir=args.log_dir,
@@ -339,11 +378,20 @@ def settings_of(args: argparse.Namespace) -> Settings:
         device=args.device,
         log_level=args.log_level,
         digests=args.digests,
+        resume=args.resume,
+        resilience=Resilience(
+            args.on_loss, args.wait_limit, args.progress_limit, experiment.peer_timeout
+        ),
     )
     _check_writable(settings.log_dir, "-ld")
     _check_writable(settings.weights_dir, "-wsd")
-    if settings.folder.holds_a_run():
-        raise ConfigError(f"{args.log_dir} holds a run already: choose another folder (-ld)")
+    if settings.resume and not settings.folder.holds_a_run():
+        raise ConfigError(f"{args.log_dir} holds no run to resume (-ld)")
+    if not settings.resume and settings.folder.holds_a_run():
+        raise ConfigError(
+            f"{args.log_dir} holds a run already: choose another folder (-ld), or go on with it "
+            "(--resume)"
+        )
     return settings
 
 

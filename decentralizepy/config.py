@@ -28,6 +28,7 @@ SECTIONS: Final = (
 #: Seed of models, graphs and streams when the INI gives none, as in the reference system.
 DEFAULT_SEED: Final = 97
 DEFAULT_OFFSET: Final = 9000
+DEFAULT_PEER_TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Experiment:
     @property
     def offset(self) -> int:
         return int(self.communication.options.get("offset", DEFAULT_OFFSET))
+
+    @property
+    def peer_timeout(self) -> float:
+        """Seconds of silence after which a machine counts as lost."""
+        return float(self.communication.options.get("peer_timeout", DEFAULT_PEER_TIMEOUT))
 
 
 def read_experiment(path: Path) -> Experiment:

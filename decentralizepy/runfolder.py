@@ -11,6 +11,7 @@ A run folder holds one folder per machine::
     <run>/machine<m>/<rank>.log        one log per node
     <run>/machine<m>/digests_<w>.jsonl SHA-256 of every row after every iteration (--digests)
     <run>/machine<m>/status.json       where the machine is now, replaced twice a second
+    <run>/machine<m>/checkpoints/<t>/  one file per node after t iterations; set.json once complete
     <run>/machine<m>/<t>_weight_<uid>.safetensors   final weights (in the weights folder)
 
 Records are JSON lines: appended with one write each, so a kill at any byte loses at most the
@@ -34,6 +35,7 @@ SCHEMA_VERSION: Final = 1
 RECORD_COLUMNS: Final[dict[str, str]] = {
     "iteration": "1-based training iteration after which the node was evaluated",
     "uid": "node, 0 to n - 1",
+    "attempt": "how often the run had been resumed when this was written (absent: 0)",
     "machine": "machine that hosts the node",
     "rank": "the node's place on its machine",
     "train_loss": "mean loss over the node's own training set",
@@ -88,6 +90,10 @@ class MachineFolder:
 
     def digests(self, worker: int) -> Path:
         return self.root / f"digests_{worker}.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
 
     def results(self, rank: int) -> Path:
         return self.root / f"{rank}_results.json"
@@ -243,14 +249,22 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def machine_records(folder: MachineFolder) -> Records:
-    """The records of all workers of a machine, by (uid, iteration); the last writer wins."""
+    """The records of all workers of a machine, by (uid, iteration); of several the newest."""
     rows: dict[tuple[int, int], dict[str, Any]] = {}
     broken = 0
     for path in folder.all_records():
         records = read_records(path)
         broken += records.broken
-        rows.update(((row["uid"], row["iteration"]), row) for row in records.rows)
+        for row in records.rows:
+            key = row["uid"], row["iteration"]
+            if key not in rows or _attempt(row) >= _attempt(rows[key]):
+                rows[key] = row
     return Records([rows[key] for key in sorted(rows)], broken)
+
+
+def _attempt(row: Mapping[str, Any]) -> int:
+    attempt = row.get("attempt", 0)
+    return attempt if type(attempt) is int else 0
 
 
 def legacy_results(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decentralizepy.node.effects import Receive, Report, Send, Train
+from decentralizepy.node.effects import Checkpoint, Receive, Report, Send, Train
 from decentralizepy.node.node import Node, Program
 
 
@@ -13,10 +13,11 @@ class DPSGD(Node):
         for t in self.rounds():
             yield Train(t)
             for k in range(self.averaging_steps):
-                graph = self.schedule.at(t, k)
+                graph = self.graph_at(t, k)
                 ctx = self.context(graph, t, k)
                 yield Send(self.sharing.outgoing(self.x, ctx), (t, k))
                 heard = yield Receive(ctx.sources, (t, k))
                 ctx.out = self.spare
                 self.x = self.sharing.merge(self.x, heard, ctx)
             yield Report(t)
+            yield Checkpoint(t)

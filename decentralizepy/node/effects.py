@@ -43,7 +43,8 @@ class Receive:
 
     With ``sources`` the program goes on when each of them has said something in ``round``; with
     `ANY`, when ``count`` messages are there. After ``deadline`` seconds of the run's clock it goes
-    on with what came, an absent source as `Missing`. Without a deadline it waits.
+    on with what came, an absent source as `Missing`. Without a deadline it waits; `Missing` then
+    stands for a node that was lost only.
     """
 
     sources: Sequence[int] | Everything
@@ -75,6 +76,13 @@ class Report:
     t: int
 
 
-Effect = Train | Send | Receive | Sleep | Now | Report
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Save the node if a checkpoint is due after iteration ``t``: nothing of it is in flight."""
+
+    t: int
+
+
+Effect = Train | Send | Receive | Sleep | Now | Report | Checkpoint
 #: what the runtime gives back at a yield
 Answer = Any

@@ -12,6 +12,7 @@ from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.graphs.schedules import Schedule
 from decentralizepy.node.effects import Answer, Effect
+from decentralizepy.node.membership import Membership
 from decentralizepy.sharing.context import Context
 from decentralizepy.sharing.sharing import Sharing
 
@@ -41,6 +42,8 @@ class Node(ABC):
         self.averaging_steps, self.seed = averaging_steps, seed
         self.n_parameters = n_parameters
         self.round = 0
+        #: who takes part when; the runtime sets it, the same for all nodes
+        self.membership = Membership(schedule.n)
         self.x: Tensor
         self.spare: Tensor | None = None
         self._mixed: tuple[Graph, MixingRow] | None = None
@@ -55,6 +58,10 @@ class Node(ABC):
             yield self.round
             self.round += 1
 
+    def graph_at(self, t: int, k: int) -> Graph:
+        """The graph among those that take part in iteration ``t``, averaging round ``k``."""
+        return self.schedule.at(t, k, self.membership.at(t))
+
     def context(self, graph: Graph, t: int, k: int) -> Context:
         """What the sharing method may know of this round."""
         if self._mixed is None or self._mixed[0] is not graph:  # a static graph: once
@@ -63,10 +70,13 @@ class Node(ABC):
         return Context(self.uid, t, k, graph, mixing, self.n_parameters, self.seed)
 
     def state(self) -> dict[str, Any]:
-        """All that survives a round, beside the row, optimizer and integer buffers."""
-        return {"round": self.round, "sharing": self.sharing.state()}
+        """All that survives an iteration, beside the row, optimizer and integer buffers.
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self.round = state["round"]
-        self.sharing.load(state["sharing"])
+        Tensors, JSON values, and dictionaries of these; taken at a `Checkpoint`.
+        """
+        return {"sharing": self.sharing.state()}
+
+    def load(self, state: dict[str, Any], t: int) -> None:
+        """Go on with iteration ``t`` from what `state` gave after the one before."""
+        self.round = t
+        self.sharing.load(state.get("sharing", {}))

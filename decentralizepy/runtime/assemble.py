@@ -11,12 +11,14 @@ from torch import nn
 from decentralizepy.config import Component, Experiment
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
+from decentralizepy.runtime import nodefile
 from decentralizepy.runtime.arena import Arena
+from decentralizepy.runtime.checkpoints import CheckpointSets, node_file
 from decentralizepy.runtime.data import partition, prepared_dataset
 from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.report import Evaluator, Reporter
 from decentralizepy.runtime.settings import Settings
-from decentralizepy.runtime.worker import Worker
+from decentralizepy.runtime.worker import Seat, Worker
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Loss
 from decentralizepy.training.optimizers import make_optimizer
@@ -83,6 +85,7 @@ class Assembly:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._sets = CheckpointSets(settings.folder)
         dataset = prepared_dataset(settings.experiment, settings.cache_dir)
         norm = dataset.normalization
         train, self.test = (
@@ -103,9 +106,26 @@ class Assembly:
         test = self.test if len(self.test) else None
         evaluator = Evaluator(self.trainer, test, settings.intervals)
         reporter = Reporter(settings, me)
-        worker = Worker(me, placement, arena, self.trainer, evaluator, reporter, **wiring)
+        worker = Worker(
+            me, placement, arena, self.trainer, evaluator, reporter, save=self._save, **wiring
+        )
         self._seat_nodes(worker)
         return worker
+
+    def _save(self, worker: Worker, seat: Seat, t: int) -> None:
+        path = node_file(self._sets.folder(t + 1), seat.uid)
+        nodefile.save(path, seat, self.trainer.optimizer, t, worker.clock.now())
+
+    def restore(self, worker: Worker, iteration: int) -> float:
+        """Set all nodes as they were after ``iteration`` iterations; the run's seconds then."""
+        if not iteration:
+            return 0.0
+        folder = self._sets.folder(iteration)
+        found = [
+            nodefile.load(node_file(folder, uid), seat, self.trainer.optimizer)
+            for uid, seat in worker.seats.items()
+        ]
+        return max(found, default=0.0)
 
     def _check_mixing(self, node: Node) -> None:
         """The method can weigh the graph's edges; it says why not before anything is trained."""
@@ -121,6 +141,8 @@ class Assembly:
         factory = settings.driver.node.load()
         template = self.trainer.template
         for uid in worker.placement.uids(worker.me):
+            if uid in worker.membership.left:
+                continue
             node: Node = factory(
                 uid,
                 iterations=settings.intervals.iterations,

@@ -20,10 +20,10 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """Time passes by itself; waiting is the caller's business."""
+    """Time passes by itself; waiting is the caller's business. A resumed run has a past."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def __init__(self, past: float = 0.0) -> None:
+        self._start = time.monotonic() - past
 
     def now(self) -> float:
         return time.monotonic() - self._start

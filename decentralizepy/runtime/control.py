@@ -1,36 +1,24 @@
-"""How the machines of a run agree to start and to end: their supervisors talk, workers don't care.
+"""How the supervisors of a run talk: machine 0 coordinates, the others are members.
 
-Machine 0 coordinates on the TCP port ``offset`` of its address (workers use the odd ports above).
-Messages are small JSON objects:
-
-========================= ============================================ =======================
-from a machine            meaning                                      answer to all, when
-========================= ============================================ =======================
-hello, workers, digests   I am here, with so many workers              workers: all are here
-ready                     my workers are built and listening           go: all are ready
-done                      all my nodes have finished                   end: all are done
-failed                    a worker or the machine failed, and why      abort, at once
-========================= ============================================ =======================
-
-A machine that goes away before the end fails the run for all others.
+The coordinator listens on the TCP port ``offset`` of machine 0's address (workers use the odd
+ports above). Messages are small JSON objects; what they mean is decided in `agreement`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.runtime.agreement import Agreement, News
+from decentralizepy.runtime.settings import Resilience, Settings
 
-_MAX_MESSAGE = 1 << 16
-_HEARTBEAT_MS, _HEARTBEAT_TIMEOUT_MS = 500, 5000
-
-News = dict[str, Any]
+_MAX_MESSAGE = 1 << 20
+_HEARTBEAT_MS = 500
 
 
 class ControlPlane(Protocol):
@@ -40,88 +28,24 @@ class ControlPlane(Protocol):
         """Tell the coordinator."""
 
     def hear(self) -> list[News]:
-        """What came since the last call: workers, go, end, abort. Never waits."""
+        """What was announced since the last call (`agreement`). Never waits."""
 
     def close(self) -> None:
         """Close the sockets."""
 
 
-@dataclass
-class Agreement:
-    """The coordinator's decisions, without any I/O: facts in, announcements out."""
-
-    machines: int
-    workers: dict[int, int] = field(default_factory=dict)
-    digests: dict[int, Mapping[str, str]] = field(default_factory=dict)
-    counts: dict[str, set[int]] = field(default_factory=dict)
-    over: bool = False
-
-    def take(self, machine: int, news: News) -> list[News]:
-        """What to announce to all after ``news`` of a machine."""
-        if self.over:
-            return []
-        if "failed" in news:
-            return self._abort(str(news["failed"]), bool(news.get("config")))
-        if "hello" in news:
-            return self._hello(machine, news)
-        for said, announced in (("ready", "go"), ("done", "end")):
-            if said in news and self._all(said, machine):
-                self.over = announced == "end"
-                return [{announced: True}]
-        return []
-
-    def lost(self, machine: int) -> list[News]:
-        """A machine's connection broke."""
-        if self.over or machine in self.counts.get("done", ()):
-            return []
-        return self._abort(f"machine {machine} is gone: its connection broke")
-
-    def missing(self) -> list[int]:
-        """Machines that have not said hello."""
-        return [machine for machine in range(self.machines) if machine not in self.workers]
-
-    def _abort(self, why: str, config: bool = False) -> list[News]:
-        self.over = True
-        return [{"abort": why, "config": config}]
-
-    def _all(self, said: str, machine: int) -> bool:
-        """Whether this machine was the last one to say so."""
-        there = self.counts.setdefault(said, set())
-        if machine in there:
-            return False
-        there.add(machine)
-        return len(there) == self.machines
-
-    def _hello(self, machine: int, news: News) -> list[News]:
-        if machine in self.workers:
-            return self._abort(f"two machines say that they are machine {machine} (-mid)", True)
-        ours: Mapping[str, str] = news["digests"]
-        for first in sorted(self.digests)[:1]:
-            theirs = self.digests[first]
-            differ = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
-            if differ:
-                return self._abort(
-                    f"machine {machine} does not run the same experiment as machine {first}: "
-                    f"different {', '.join(differ)}; copy the files anew to all machines",
-                    True,
-                )
-        self.workers[machine], self.digests[machine] = news["workers"], ours
-        if self.missing():
-            return []
-        return [{"workers": [self.workers[machine] for machine in range(self.machines)]}]
-
-
 class Alone:
     """The control plane of a run on one machine."""
 
-    def __init__(self) -> None:
-        self._agreement = Agreement(1)
+    def __init__(self, mapping: Mapping, resilience: Resilience) -> None:
+        self._agreement = Agreement(mapping, resilience)
         self._news: list[News] = []
 
     def say(self, news: News) -> None:
         self._news += self._agreement.take(0, news)
 
     def hear(self) -> list[News]:
+        self._news += self._agreement.tick()
         news, self._news = self._news, []
         return news
 
@@ -132,13 +56,13 @@ class Alone:
 class _Socket:
     """A socket with heart-beats and a monitor for broken connections."""
 
-    def __init__(self, kind: int) -> None:
+    def __init__(self, kind: int, peer_timeout: float) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(kind)
         self.socket.set_hwm(0)
         self.socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE)
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, max(int(1000 * peer_timeout), _HEARTBEAT_MS))
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
     def broken(self) -> list[int]:
@@ -157,9 +81,9 @@ class _Socket:
 class Coordinator:
     """The control plane of machine 0."""
 
-    def __init__(self, machines: int, endpoint: str) -> None:
-        self._agreement = Agreement(machines)
-        self._wire = _Socket(zmq.ROUTER)
+    def __init__(self, mapping: Mapping, resilience: Resilience, endpoint: str) -> None:
+        self._agreement = Agreement(mapping, resilience)
+        self._wire = _Socket(zmq.ROUTER, resilience.peer_timeout)
         try:
             self._wire.socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -180,11 +104,17 @@ class Coordinator:
             identity, *frames = self._wire.socket.recv_multipart(copy=False)
             if len(frames) == 1:
                 self._take(identity.bytes, frames[0])
-        for descriptor in self._wire.broken():
-            if descriptor in self._descriptors:
-                self._announce(self._agreement.lost(self._descriptors[descriptor]))
+        self._see_broken()
+        self._announce(self._agreement.tick())
         news, self._news = self._news, []
         return news
+
+    def _see_broken(self) -> None:
+        for descriptor in self._wire.broken():
+            machine = self._descriptors.pop(descriptor, None)
+            if machine is not None:
+                self._peers.pop(machine, None)
+                self._announce(self._agreement.lost(machine))
 
     def missing(self) -> list[int]:
         return self._agreement.missing()
@@ -192,13 +122,16 @@ class Coordinator:
     def _take(self, identity: bytes, frame: zmq.Frame) -> None:
         news = _parse(frame.bytes)
         machine = news.get("machine")
-        if type(machine) is not int or not 0 < machine < self._agreement.machines:
+        if type(machine) is not int or not 0 < machine < self._agreement.mapping.machines:
             return  # not one of ours: the handshake of a stranger is none
-        if "hello" in news and not _is_hello(news):
+        if not _is_formed(news):
             return
-        if "hello" in news and machine not in self._peers:
-            self._peers[machine] = identity
-            self._descriptors[int(frame.get(zmq.SRCFD))] = machine
+        if "hello" in news:
+            if self._peers.get(machine, identity) != identity:
+                self._see_broken()  # it may have come back before we saw it go
+            if machine not in self._peers:
+                self._peers[machine] = identity
+                self._descriptors[int(frame.get(zmq.SRCFD))] = machine
         early = "failed" in news and machine not in self._peers  # before it could say hello
         if early or "hello" in news or self._peers.get(machine) == identity:
             self._announce(self._agreement.take(machine, news))
@@ -216,9 +149,9 @@ class Coordinator:
 class Member:
     """The control plane of every other machine."""
 
-    def __init__(self, machine: int, endpoint: str) -> None:
+    def __init__(self, machine: int, peer_timeout: float, endpoint: str) -> None:
         self._machine = machine
-        self._wire = _Socket(zmq.DEALER)
+        self._wire = _Socket(zmq.DEALER, peer_timeout)
         self._wire.socket.connect(endpoint)
         self._over = False
 
@@ -240,9 +173,34 @@ class Member:
         self._wire.close()
 
 
-def _is_hello(news: News) -> bool:
-    workers = news.get("workers")
-    return type(workers) is int and workers > 0 and isinstance(news.get("digests"), dict)
+#: what a message has to hold, by its first word, to be listened to
+_FORMS: dict[str, dict[str, type]] = {
+    "hello": {"workers": int, "digests": dict, "sets": dict},
+    "ready": {"ready": int},
+    "saved": {"saved": int},
+    "done": {"done": int},
+    "lost": {"lost": list, "workers": list, "why": str},
+    "paused": {"paused": int, "round": int},
+    "failed": {"failed": str},
+}
+
+
+def _is_formed(news: News) -> bool:
+    """Whether a message is one of those above, with what it needs."""
+    forms = [form for word, form in _FORMS.items() if word in news]
+    if len(forms) != 1 or any(type(news.get(k)) is not kind for k, kind in forms[0].items()):
+        return False
+    return "hello" not in news or (news["workers"] > 0 and all(map(_is_set, news["sets"].items())))
+
+
+def _is_set(item: tuple[Any, Any]) -> bool:
+    """Whether this is a checkpoint set: its iteration, and who had left by then."""
+    number, left = item
+    uids = (
+        [epoch.get("left") for epoch in left if type(epoch) is dict] if type(left) is list else []
+    )
+    named = all(type(one) is list and all(type(uid) is int for uid in one) for one in uids)
+    return number.isdecimal() and type(left) is list and len(uids) == len(left) and named
 
 
 def _parse(data: bytes) -> News:
@@ -253,9 +211,12 @@ def _parse(data: bytes) -> News:
     return value if isinstance(value, dict) else {}
 
 
-def connect(machine: int, addresses: tuple[str, ...], offset: int) -> ControlPlane:
+def connect(settings: Settings) -> ControlPlane:
     """The control plane of a machine."""
-    if len(addresses) == 1:
-        return Alone()
-    endpoint = f"tcp://{addresses[0]}:{offset}"
-    return Coordinator(len(addresses), endpoint) if machine == 0 else Member(machine, endpoint)
+    mapping, resilience = settings.mapping, settings.resilience
+    if mapping.machines == 1:
+        return Alone(mapping, resilience)
+    endpoint = f"tcp://{settings.addresses[0]}:{settings.experiment.offset}"
+    if settings.machine == 0:
+        return Coordinator(mapping, resilience, endpoint)
+    return Member(settings.machine, resilience.peer_timeout, endpoint)

@@ -103,6 +103,12 @@ class Links:
             self._flush(box)
         return wire
 
+    def forget(self, peer: WorkerId) -> None:
+        """Drop what is queued for a worker that is dead."""
+        box = self._out.pop(peer, None)
+        if box is not None:
+            box.socket.close(linger=0)
+
     def flush(self) -> None:
         """Let go what is queued."""
         for box in self._out.values():

@@ -33,15 +33,15 @@ class Mailbox:
         by_sender = self._rounds.setdefault(message.round, {})
         by_sender.setdefault(message.sender, []).append(parcel)
 
-    def complete(self, wanted: Receive) -> bool:
-        """Whether a `Receive` can be answered in full."""
+    def complete(self, wanted: Receive, gone: frozenset[int] = frozenset()) -> bool:
+        """Whether a `Receive` can be answered: in full, but for nodes that are ``gone``."""
         if wanted.sources is ANY:
             return len(self._matching(wanted)) >= (wanted.count or 1)
         if wanted.round is not ANY:
             there = self._rounds.get(wanted.round, {})
-            return all(uid in there for uid in wanted.sources)
+            return all(uid in there or uid in gone for uid in wanted.sources)
         senders = {parcel.message.sender for parcel in self._matching(wanted)}
-        return senders.issuperset(wanted.sources)
+        return (senders | gone).issuperset(wanted.sources)
 
     def take(
         self, wanted: Receive, reason: str = ""
@@ -83,6 +83,12 @@ class Mailbox:
             del self._rounds[key][sender]
         if not self._rounds[key]:
             del self._rounds[key]
+
+    def empty(self) -> list[Parcel]:
+        """Take out everything."""
+        found = [one for there in self._rounds.values() for ones in there.values() for one in ones]
+        self._rounds.clear()
+        return found
 
     def __len__(self) -> int:
         return sum(len(parcels) for there in self._rounds.values() for parcels in there.values())

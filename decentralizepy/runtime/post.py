@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,6 +86,7 @@ class Post:
         # messages by socket to and from each worker of the machine: what notices have to follow
         self._frames_to: Counter[int] = Counter()
         self._frames_from: Counter[int] = Counter()
+        self._gone: set[int] = set()
         self._routes: dict[tuple[int, ...], dict[WorkerId, list[int]]] = {}
         self._sizes: dict[object, tuple[int, int]] = {}
         # a sum of rows in float64 is the largest thing that is sent, a method's extras aside
@@ -96,22 +97,33 @@ class Post:
 
     def send(self, uids: Sequence[int], message: Message, row: int, traffic: Traffic) -> None:
         """Give ``message`` to the nodes ``uids``; ``row`` is the sender's own row's number."""
+        if self._gone:
+            uids = [uid for uid in uids if uid not in self._gone]
         header_bytes, payload = self._size(message)
         traffic.data += payload * len(uids)
         traffic.meta += header_bytes * len(uids)
         by_reference = self._carries(message, row)
-        readers = 0
+        readers: list[int] = []
         for worker, receivers in self._by_worker(uids).items():
             if worker == self.me:
-                readers += by_reference
+                readers += [worker.worker] * by_reference
                 self._send_here(receivers, message, row if by_reference else None)
             elif worker.machine == self.me.machine and by_reference and _only_row(message):
-                readers += 1
+                readers.append(worker.worker)
                 self._send_row(worker.worker, receivers, message, row)
             else:
                 traffic.wire += self._send_frames(worker, receivers, message)
         if readers:
             self.pool.publish(row, readers)
+
+    def leave(self, uids: Iterable[int], dead: Iterable[WorkerId]) -> None:
+        """Nodes have left: nothing more is sent to them, and dead workers hold no rows."""
+        self._gone |= set(uids)
+        for worker in dead:
+            if worker.machine == self.me.machine:
+                self.pool.forgive(worker.worker)
+            if self.links is not None:
+                self.links.forget(worker)
 
     def _by_worker(self, uids: Sequence[int]) -> dict[WorkerId, list[int]]:
         """Receivers by worker; a node mostly speaks to the same ones, so that is remembered."""

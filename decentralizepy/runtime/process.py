@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.node.membership import resumed
 from decentralizepy.runfolder import weights_name
 from decentralizepy.runtime.arena import Arena, ArenaPlan
 from decentralizepy.runtime.assemble import Assembly
@@ -50,10 +51,14 @@ class Line:
         except (EOFError, ConnectionResetError) as error:
             raise Stopped from error
 
-    def orders(self) -> None:
-        """Raise `Stopped` if the supervisor said so; costs a system call."""
-        if self.connection.poll() and "stop" in self.hear():
+    def orders(self) -> list[dict[str, Any]]:
+        """What the supervisor has said; raises `Stopped` if that is the end. A system call."""
+        found = []
+        while self.connection.poll():
+            found.append(self.hear())
+        if any("stop" in one for one in found):
             raise Stopped
+        return found
 
 
 def tune_malloc() -> None:
@@ -112,14 +117,17 @@ def _work(
     links = None if alone else Links(me, sockets, settings.addresses, offset)
     assembly = Assembly(settings)
     supervisor.say({"built": assembly.row_length})
-    placement = Placement(settings.mapping, tuple(supervisor.hear()["workers"]))
+    start = supervisor.hear()
+    placement = Placement(settings.mapping, tuple(start["workers"]))
     arena = Arena(memory, ArenaPlan(nodes, assembly.row_length))
     worker = assembly.worker(
-        me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders
-    )
+        me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders,
+        membership=resumed(settings.mapping.n, start["left"], start["from"]),
+    )  # fmt: skip
+    past = assembly.restore(worker, start["from"])
     supervisor.say({"ready": me.worker})
     supervisor.hear()
-    worker.clock = RealClock()
+    worker.clock = RealClock(past)
     try:
         worker.run()
         supervisor.say({"finished": worker.clock.now()})

@@ -25,10 +25,10 @@ def line(status: dict[str, Any]) -> str:
 
 def time_left(status: dict[str, Any]) -> float | None:
     """Seconds left at the present pace; None before there is one."""
-    done, total = status["round_mean"], status["iterations"]
-    if done <= 0 or done >= total:
+    done, total, start = status["round_mean"], status["iterations"], status["round_start"]
+    if done <= start or done >= total:
         return None
-    return status["elapsed_s"] * (total - done) / done
+    return status["elapsed_s"] * (total - done) / (done - start)
 
 
 class Progress:

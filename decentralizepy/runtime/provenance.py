@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
@@ -14,32 +15,76 @@ from pathlib import Path
 from typing import Any
 
 import decentralizepy
+from decentralizepy.errors import ConfigError
 from decentralizepy.runfolder import SCHEMA_VERSION, write_atomic, write_json
 from decentralizepy.runtime.settings import Settings
+from decentralizepy.runtime.status import Status
 
+#: what is kept of a run that is resumed
+_OF_AN_ATTEMPT = (
+    "started", "ended", "training_started", "outcome", "error", "notes", "workers", "revision",
+    "host", "last_attempt",
+)  # fmt: skip
 _PACKAGES = ("torch", "numpy", "pyzmq", "networkx", "safetensors", "scikit-learn")
 
 
-def begin(settings: Settings, flags: dict[str, Any]) -> None:
-    """Make the log folder with ``args.json``, copies of INI and graph, and ``run.json``."""
+def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
+    """Make the log folder with ``args.json``, copies of INI and graph, and ``run.json``.
+
+    Returns the settings, which know how often the run was resumed. Raises `ConfigError` for a
+    resumed run that is not the same experiment.
+    """
     folder, experiment = settings.folder, settings.experiment
+    attempts: list[dict[str, Any]] = []
+    if settings.resume:
+        old = _former(settings)
+        attempts = [*old.get("attempts", []), {key: old.get(key) for key in _OF_AN_ATTEMPT}]
+        settings = dataclasses.replace(settings, attempt=max(map(_last_attempt, attempts)) + 1)
     folder.root.mkdir(parents=True, exist_ok=True)
     write_json(folder.args, flags)
     write_atomic(folder.root / experiment.path.name, experiment.text)
     graph = Path(flags["graph_file"])
     if graph.is_file():
         write_atomic(folder.root / graph.name, graph.read_text(encoding="utf-8"))
-    write_json(folder.run, describe(settings, flags))
+    write_json(folder.run, describe(settings, flags) | {"attempts": attempts})
+    return settings
 
 
-def end(
-    settings: Settings, outcome: str, error: str | None, training_started: float | None
-) -> None:
-    """Add the outcome, and when training began (Unix time), to ``run.json``."""
+def _last_attempt(old: dict[str, Any]) -> int:
+    return int(old.get("last_attempt") or 0)
+
+
+def _former(settings: Settings) -> dict[str, Any]:
+    """What ``run.json`` says of the run that is to be resumed, which must be the same one."""
+    path = settings.folder.run
+    try:
+        old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = {
+            f"INI file ({settings.experiment.path})": old["ini"] == settings.experiment.text,
+            "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
+            "nodes per machine (-ps)": old["agents_per_machine"] == list(settings.mapping.counts),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} does not tell of a run ({type(error).__name__}): nothing to resume there (-ld)"
+        ) from None
+    differ = [name for name, equal in same.items() if not equal]
+    if differ:
+        raise ConfigError(
+            f"{settings.log_dir} holds another experiment: different {', '.join(differ)}; "
+            "resume with the same files, or start a new run without --resume in a new folder"
+        )
+    return old
+
+
+def end(settings: Settings, outcome: str, status: Status) -> None:
+    """Add the outcome, who left, and when training began (Unix time), to ``run.json``."""
     path = settings.folder.run
     value = json.loads(path.read_text(encoding="utf-8"))
-    value |= {"training_started": training_started, "ended": _now()}
-    write_json(path, value | {"outcome": outcome, "error": error})
+    value |= {"training_started": status.began, "ended": _now()}
+    value |= {"outcome": outcome, "error": status.error, "notes": status.notes}
+    value |= {"membership": status.membership.value(), "last_attempt": status.attempt}
+    write_json(path, value)
 
 
 def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +101,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "addresses": list(settings.addresses),
         "agents_per_machine": list(settings.mapping.counts),
         "workers": settings.workers,
+        "last_attempt": settings.attempt,
         "threads_per_worker": settings.threads,
         "device": settings.device,
         "seed": experiment.seed,
@@ -74,7 +120,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
 def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
     """What must be equal on all machines, by the name a user knows it by."""
     own = {"machine_id", "log_dir", "weights_store_dir", "config_file", "graph_file", "workers"}
-    own |= {"cache_dir", "log_level"}
+    own |= {"cache_dir", "log_level", "resume"}
     common = {key: value for key, value in flags.items() if key not in own}
     return {
         f"INI file ({settings.experiment.path.name})": _sha(settings.experiment.text),

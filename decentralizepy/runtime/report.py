@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decentralizepy.communication.header import MessageError
 from decentralizepy.communication.message import Message
+from decentralizepy.errors import RunError
 from decentralizepy.runfolder import MachineFolder, RecordWriter
 from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.post import Traffic, sum_message
@@ -77,7 +79,8 @@ class Meeting:
     """The mean of all nodes' parameters at an evaluation, over any number of workers.
 
     Each worker adds up its own nodes and sends the sum to the root worker, which adds these in the
-    order of the workers and sends the mean to all.
+    order of the workers and sends the mean to all. When workers are lost, the first one left is the
+    root, and everybody says again what it may not have heard.
     """
 
     def __init__(
@@ -88,42 +91,76 @@ class Meeting:
         send: Callable[[WorkerId, str, Message], None],
         arrived: Callable[[int, Tensor], None],
     ) -> None:
-        self.me, self.placement, self._n = me, placement, n_parameters
+        self.me, self._n = me, n_parameters
         self._send, self._arrived = send, arrived
-        self._workers = [w for w in placement.all() if len(placement.uids(w))]
-        self._sums: dict[int, dict[int, Tensor]] = {}
+        self._all = [w for w in placement.all() if len(placement.uids(w))]
+        self._workers = list(self._all)
+        self._sums: dict[int, dict[int, tuple[Tensor, int]]] = {}
+        self._said: dict[int, tuple[Tensor, int]] = {}
 
     def join(self, t: int, rows: Mapping[int, Tensor]) -> None:
         """All nodes of this worker have reached the evaluation of iteration ``t``."""
         total = torch.zeros(self._n, dtype=torch.float64)
         for uid in sorted(rows):
             total += rows[uid][: self._n]
-        number = self._workers.index(self.me)
+        self._said[t] = total, len(rows)
+        for old in sorted(self._said)[:-2]:  # a meeting holds everybody: none is further behind
+            del self._said[old]
+        self._say(t)
+
+    def leave(self, dead: Iterable[WorkerId]) -> None:
+        """Workers are lost; what was said to a root that is no more is said again."""
+        gone = set(dead)
+        root = self._workers[0]
+        self._workers = [worker for worker in self._workers if worker not in gone]
+        for sums in self._sums.values():
+            for worker in gone:
+                sums.pop(self._all.index(worker), None)
+        if root in gone:
+            for t in sorted(self._said):
+                self._say(t)
+        elif self.me == root:
+            for t in sorted(self._sums):
+                self._finish(t)
+
+    def _say(self, t: int) -> None:
+        total, count = self._said[t]
+        number = self._all.index(self.me)
         if self.me == self._workers[0]:
-            self._add(t, number, total)
+            self._add(t, number, total, count)
         else:
-            self._send(self._workers[0], "S", sum_message(total, t, len(rows), number))
+            self._send(self._workers[0], "S", sum_message(total, t, count, number))
 
     def take(self, kind: str, message: Message) -> None:
         """A sum for the root, or the mean from it, has come."""
         t, values = message.round[0], message["sum"]
         if kind == "S":
-            self._add(t, message.sender, values)
+            self._add(t, message.sender, values, int(message.meta["nodes"]))
         else:
             self._arrived(t, values)
 
-    def _add(self, t: int, number: int, total: Tensor) -> None:
-        sums = self._sums.setdefault(t, {})
-        sums[number] = total
+    def _add(self, t: int, number: int, total: Tensor, count: int) -> None:
+        if not number < len(self._all):
+            raise MessageError(f"a sum of worker {number}, which there is not")
+        if self._all[number] in self._workers:
+            self._sums.setdefault(t, {})[number] = total, count
+            self._finish(t)
+
+    def _finish(self, t: int) -> None:
+        """Tell the mean once all have said their sums."""
+        sums = self._sums[t]
         if len(sums) < len(self._workers):
             return
         mean = torch.zeros(self._n, dtype=torch.float64)
-        for part in (sums[i] for i in sorted(sums)):
+        nodes = 0
+        for number in sorted(sums):
+            part, count = sums[number]
             mean += part
-        mean /= self.placement.mapping.n
+            nodes += count
+        mean /= nodes
         del self._sums[t]
         for worker in self._workers[1:]:
-            self._send(worker, "A", sum_message(mean, t, self.placement.mapping.n, 0))
+            self._send(worker, "A", sum_message(mean, t, nodes, 0))
         self._arrived(t, mean)
 
 
@@ -136,6 +173,7 @@ class Reporter:
         self._writer = RecordWriter(folder.records(me.worker))
         self._log = NodeLog(folder, settings.log_level)
         self._digests = settings.digests
+        self._attempt = {"attempt": settings.attempt} if settings.attempt else {}
 
     def log(self, uid: int, message: str, level: str = "INFO") -> None:
         self._log.write(uid - self._first, level, message)
@@ -143,8 +181,14 @@ class Reporter:
     def record(self, uid: int, iteration: int, values: Mapping[str, Any]) -> dict[str, Any]:
         """Append a node's record; returns it."""
         place = {"machine": self._me.machine, "rank": uid - self._first}
-        row = {"iteration": iteration, "uid": uid, **place, **values}
-        self._writer.append(row)
+        row = {"iteration": iteration, "uid": uid, **self._attempt, **place, **values}
+        try:
+            self._writer.append(row)
+        except OSError as error:
+            path = self._folder.records(self._me.worker)
+            raise RunError(
+                f"cannot write {path}: {error.strerror}; earlier records are whole"
+            ) from error
         said = ", ".join(f"{k} {values[k]:.4f}" for k in _LOGGED if k in values)
         self.log(uid, f"iteration {iteration}: {said}")
         return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class RowPool:
         self._free = list(reversed(own))
         self._first = own.start
         self._sent = [0] * len(own)
+        self._sent_to = [[0] * len(own) for _ in range(arena.plan.workers)]
         self._retired: deque[int] = deque()
 
     def acquire(self) -> int | None:
@@ -35,9 +37,18 @@ class RowPool:
             self._retired.append(row)
         return self._free.pop() if self._free else None
 
-    def publish(self, row: int, references: int) -> None:
-        """Note that messages with ``references`` references to the row are on their way."""
-        self._sent[row - self._first] += references
+    def publish(self, row: int, readers: Iterable[int]) -> None:
+        """Note that a message with a reference to the row is on its way to each worker."""
+        for worker in readers:
+            self._sent[row - self._first] += 1
+            self._sent_to[worker][row - self._first] += 1
+
+    def forgive(self, worker: int) -> None:
+        """A worker is dead: what it still held is free."""
+        for i, sent in enumerate(self._sent_to[worker]):
+            held = sent - self._arena.control.released_by(worker, self._first + i)
+            self._sent[i] -= held
+            self._sent_to[worker][i] -= held
 
     def read(self, row: int) -> bool:
         """Whether somebody may still read the row."""

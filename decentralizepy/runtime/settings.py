@@ -24,6 +24,7 @@ class Intervals:
     iterations: int
     test_after: int
     train_evaluate_after: int
+    checkpoint_after: int = 0
 
     def test(self, iteration: int) -> bool:
         return self._due(iteration, self.test_after)
@@ -34,10 +35,34 @@ class Intervals:
     def due(self, iteration: int) -> bool:
         return self.test(iteration) or self.train(iteration)
 
+    def save(self, iteration: int) -> bool:
+        """Whether a checkpoint is taken: every so many iterations, and never after the last."""
+        every = self.checkpoint_after
+        return every > 0 and iteration % every == 0 and iteration < self.iterations
+
     def _due(self, iteration: int, every: int) -> bool:
         if every <= 0:
             return False
         return iteration in (1, self.iterations) or iteration % every == 0
+
+
+#: what happens when nodes are lost
+ON_LOSS: Final = ("fail", "drop", "wait")
+
+
+@dataclass(frozen=True)
+class Resilience:
+    """What to do about losses.
+
+    ``on_loss``: ``fail`` ends the run, ``drop`` goes on without the nodes that were lost, ``wait``
+    goes back to the newest checkpoint with all, and waits ``wait_limit`` seconds for a machine that
+    was lost. A worker whose main loop stands still for ``progress_limit`` seconds counts as lost.
+    """
+
+    on_loss: str = "fail"
+    wait_limit: float = 600.0
+    progress_limit: float = 1800.0
+    peer_timeout: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,9 @@ class Settings:
     device: str
     log_level: str = "INFO"
     digests: bool = False
+    resume: bool = False
+    attempt: int = 0
+    resilience: Resilience = Resilience()
 
     @property
     def folder(self) -> MachineFolder:

@@ -17,8 +17,8 @@ _HUGE_PAGE = 1 << 21
 #: rows a worker may use per node: two suffice for a static graph, readers that lag take more
 _ROWS_PER_NODE = 4
 _SPARE_ROWS = 8
-_WORKER_WORDS = 4
-_BUSY, _ROUND, _IDLE = 0, 1, 2
+_WORKER_WORDS = 8
+_BUSY, _ROUND, _IDLE, _BEAT, _ORDERS = range(5)
 #: words of the ring between two workers, at least; it holds hundreds of notices
 _RING_WORDS = 4096
 
@@ -114,9 +114,29 @@ class Control:
         """Whether a worker sleeps."""
         return bool(self._states[_WORKER_WORDS * worker + _IDLE])
 
+    def beat(self, worker: int) -> None:
+        """A worker shows that its main loop goes round."""
+        self._states[_WORKER_WORDS * worker + _BEAT] += 1
+
+    def beats(self, worker: int) -> int:
+        """How often a worker's loop went round."""
+        return self._states[_WORKER_WORDS * worker + _BEAT]
+
+    def call(self, worker: int) -> None:
+        """The supervisor has orders for a worker, which looks before its next piece of work."""
+        self._states[_WORKER_WORDS * worker + _ORDERS] += 1
+
+    def calls(self, worker: int) -> int:
+        """How often the supervisor called a worker."""
+        return self._states[_WORKER_WORDS * worker + _ORDERS]
+
     def release(self, worker: int, row: int) -> None:
         """Worker ``worker`` has consumed one reference to a row."""
         self._released[row * self._workers + worker] += 1
+
+    def released_by(self, worker: int, row: int) -> int:
+        """References to a row that one worker has consumed."""
+        return self._released[row * self._workers + worker]
 
     def released(self, row: int) -> int:
         """References to a row that were consumed so far, by all workers."""

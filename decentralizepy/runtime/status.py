@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from decentralizepy.node.membership import Membership
 from decentralizepy.runfolder import write_json
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.shared import ArenaPlan, Control
@@ -21,10 +22,16 @@ class Status:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._control: Control | None = None
+        self.membership = Membership(settings.mapping.n)
+        self.notes: list[str] = []
+        self.round_start = 0
+        self.attempt = settings.attempt
+        self._rounds = [0]
         self._records: dict[int, list[Mapping[str, Any]]] = {}
         self._written = 0.0
         self._start: float | None = None
         self._elapsed: list[float] = []
+        self._total: float | None = None
         self.began: float | None = None
         self.error: str | None = None
 
@@ -35,7 +42,7 @@ class Status:
 
     def start(self) -> None:
         """Training begins now."""
-        self._start = time.monotonic()
+        self._start, self._total = time.monotonic(), None
         self.began = time.time()
 
     def finish(self, elapsed: float) -> None:
@@ -49,6 +56,29 @@ class Status:
     def busy_with(self, worker: int) -> tuple[int, int] | None:
         """The node and (0-based) iteration that a worker last worked on."""
         return self._control.busy_with(worker) if self._control else None
+
+    def forget(self) -> None:
+        """The workers and their counters are no more."""
+        if self._control is not None:
+            self._rounds = list(self._control.rounds)
+        self._control = None
+        self._total = self._seconds()
+        self._elapsed.clear()
+        self._start = None
+
+    def call(self, worker: int) -> None:
+        """Make a worker look for orders, however busy it is."""
+        if self._control is not None:
+            self._control.call(worker)
+
+    def beats(self, worker: int) -> int:
+        """How often a worker's main loop went round."""
+        return self._control.beats(worker) if self._control else 0
+
+    def note(self, text: str) -> None:
+        """Something happened that a reader of the results must know."""
+        self.notes.append(text)
+        print(text)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """A node was evaluated."""
@@ -69,13 +99,14 @@ class Status:
 
     def value(self, state: str) -> dict[str, Any]:
         """What the file says."""
-        rounds = list(self._control.rounds) if self._control else [0]
+        rounds = self._rounds_of_members()
         return {
             "state": state,
             "machine": self._settings.machine,
             "workers": self._settings.workers,
             "nodes": len(self._settings.uids),
             "iterations": self._settings.intervals.iterations,
+            "round_start": self.round_start,
             "round_min": min(rounds, default=0),
             "round_mean": sum(rounds) / max(len(rounds), 1),
             "round_max": max(rounds, default=0),
@@ -83,11 +114,20 @@ class Status:
             "test_acc": self._latest("test_acc"),
             "train_loss": self._latest("train_loss"),
             "error": self.error,
+            "notes": self.notes,
         }
+
+    def _rounds_of_members(self) -> list[int]:
+        if self._control is not None:
+            self._rounds = list(self._control.rounds)
+        left, first = self.membership.left, self._settings.uids.start
+        return [done for i, done in enumerate(self._rounds) if first + i not in left] or [0]
 
     def _seconds(self) -> float:
         if len(self._elapsed) == self._settings.workers:
-            return max(self._elapsed)
+            self._total = max(self._elapsed)
+        if self._total is not None:
+            return self._total
         return time.monotonic() - self._start if self._start is not None else 0.0
 
     def _latest(self, column: str) -> dict[str, Any] | None:

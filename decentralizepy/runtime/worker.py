@@ -1,14 +1,14 @@
 """One OS process that drives any number of nodes: runs whichever can go on, then trains the rest.
 
-The loop has one rule: programs first, heavy work (training, evaluation) when none can go on,
-waiting when there is no work. Nodes are trained in the order in which they asked.
+The loop has one rule: programs first, heavy work (training, evaluation, saving) when none can go
+on, waiting when there is no work. Nodes are trained in the order in which they asked.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, sleep
 from typing import Any, Final
@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from decentralizepy.errors import RunError
-from decentralizepy.node.effects import Now, Receive, Report, Send, Sleep, Train
+from decentralizepy.node.effects import (
+    Checkpoint,
+    Now,
+    Receive,
+    Report,
+    Send,
+    Sleep,
+    Train,
+)
+from decentralizepy.node.membership import Epoch, Membership
 from decentralizepy.node.node import Node, Program
 from decentralizepy.runtime.arena import Arena
 from decentralizepy.runtime.clock import Clock, RealClock, Timers
@@ -57,6 +66,7 @@ class Seat:
     spare: int | None = None
     waiting: Receive | None = None
     waiting_since: float = 0.0
+    ended: bool = False
     consumed: list[Parcel] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     seconds: Seconds = field(default_factory=Seconds)
@@ -85,7 +95,9 @@ class Worker:
         links: Links | None = None,
         clock: Clock | None = None,
         tell: Callable[[dict[str, Any]], None] = lambda news: None,
-        orders: Callable[[], None] = lambda: None,
+        orders: Callable[[], Iterable[dict[str, Any]]] = tuple,
+        membership: Membership | None = None,
+        save: Callable[[Worker, Seat, int], None] = lambda worker, seat, t: None,
     ) -> None:
         self.me, self.placement, self.arena = me, placement, arena
         self.trainer, self.evaluator, self.reporter = trainer, evaluator, reporter
@@ -93,7 +105,12 @@ class Worker:
         self.timers = Timers()
         self.pool = RowPool(arena, me.worker)
         self.post = Post(me, placement, arena, self.pool, self._deliver, links)
-        self.links, self._tell, self._orders = links, tell, orders
+        self.links, self._tell, self._orders, self._save = links, tell, orders, save
+        self.membership = membership or Membership(placement.mapping.n)
+        self._gone = self.membership.left
+        self._called = arena.control.calls(me.worker)
+        self._paused = False
+        self._sent = -1
         self.meeting = Meeting(
             me, placement, trainer.template.layout.n_parameters,
             self.post.send_collective, self._mean_arrived,
@@ -102,7 +119,7 @@ class Worker:
         self.seats: dict[int, Seat] = {}
         self._first_uid = placement.mapping.uids(me.machine).start
         self._ready: deque[tuple[Seat, Any]] = deque()
-        self._work: deque[tuple[Seat, Train | Report]] = deque()
+        self._work: deque[tuple[Seat, Train | Report | Checkpoint]] = deque()
         self._starved: deque[Seat] = deque()
         self._pending: dict[int, Pending] = {}
         self._active = 0
@@ -115,13 +132,21 @@ class Worker:
         assert row is not None, "an arena always has more rows than nodes"
         node.x = self.pool.tensor(row)
         node.x.copy_(initial)
+        node.membership = self.membership
         self.seats[node.uid] = Seat(node, learner, row, node.program())
 
     def run(self) -> None:
         """Run all nodes to their ends."""
         self._active = len(self.seats)
         self._ready.extend((seat, None) for seat in self.seats.values())
+        control, me = self.arena.control, self.me.worker
         while self._active:
+            control.beat(me)
+            if control.calls(me) != self._called:
+                self._obey()
+            if self._paused:
+                self._rest()
+                continue
             while self._ready:
                 self._go_on(*self._ready.popleft())
             if self._work:
@@ -134,8 +159,14 @@ class Worker:
     def serve(self) -> None:
         """Keep the sockets going after the end, until told to stop (``orders`` raises)."""
         while True:
-            self._wait(_IDLE_MS)
-            self.post.take_in()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Do nothing but let messages through and listen to the supervisor."""
+        if self.links is not None:
+            self.links.flush()
+        self._wait(_IDLE_MS)
+        self.post.take_in()
 
     def _idle(self) -> None:
         """Nothing can go on: let messages go, wait for others, or for time to pass."""
@@ -168,7 +199,8 @@ class Worker:
             if self.post.rings.quiet:
                 self.links.sleep(_STARVED_MS if self.post.rings.behind else milliseconds)
             control.set_idle(me, False)
-        self._orders()
+        self.arena.control.beat(self.me.worker)
+        self._obey()
 
     def _who_waits(self) -> str:
         waits = [
@@ -188,6 +220,7 @@ class Worker:
                 effect = seat.program.send(answer)
             except StopIteration:
                 self._consumed(seat)
+                seat.ended = True
                 self._active -= 1
                 return
             except RunError:
@@ -220,6 +253,8 @@ class Worker:
             return self._receive(seat, effect)
         if isinstance(effect, Report):
             return self._report(seat, effect)
+        if isinstance(effect, Checkpoint):
+            return self._checkpoint(seat, effect)
         if isinstance(effect, Now):
             return self.clock.now()
         if isinstance(effect, Sleep):
@@ -228,6 +263,7 @@ class Worker:
         raise RunError(f"node {seat.uid} yielded {effect!r:.80}, which is no effect")
 
     def _send(self, seat: Seat, effect: Send) -> None:
+        self._sent = max(self._sent, effect.round[0])
         try:
             for uids, message in effect.outgoing:
                 stamped = message.stamped(seat.uid, effect.round)
@@ -283,14 +319,18 @@ class Worker:
     # --------------------------------------------------------------- messages
 
     def _deliver(self, uid: int, parcel: Parcel) -> None:
-        seat = self.seats[uid]
+        seat = self.seats.get(uid)
+        if seat is None:  # it has left
+            if parcel.release is not None:
+                parcel.release()
+            return
         seat.mailbox.put(parcel)
-        if seat.waiting is not None and seat.mailbox.complete(seat.waiting):
+        if seat.waiting is not None and seat.mailbox.complete(seat.waiting, self._gone):
             self._answer(seat)
 
     def _receive(self, seat: Seat, wanted: Receive) -> Any:
         seat.waiting, seat.waiting_since = wanted, perf_counter()
-        if seat.mailbox.complete(wanted):
+        if seat.mailbox.complete(wanted, self._gone):
             self._answer(seat)
         elif wanted.deadline is not None:
             self.timers.set(self.clock.now() + wanted.deadline, (seat, wanted))
@@ -320,11 +360,62 @@ class Worker:
 
     def _timers_due(self) -> bool:
         for seat, wanted in self.timers.due(self.clock.now()):
+            if seat.uid not in self.seats:
+                continue
             if wanted is None:
                 self._ready.append((seat, None))
             elif seat.waiting is wanted:
                 self._answer(seat, "deadline")
         return bool(self._ready)
+
+    # ------------------------------------------------------------- who is lost
+
+    def _obey(self) -> None:
+        """Follow what the supervisor says: pause, and go on without those that were lost."""
+        self._called = self.arena.control.calls(self.me.worker)
+        for order in self._orders():
+            if "pause" in order:
+                self._paused = True
+                self._tell({"paused": order["pause"], "round": self._sent})
+            elif "epoch" in order:
+                self._leave(order["epoch"])
+                self._paused = False
+
+    def _leave(self, value: dict[str, Any]) -> None:
+        """A membership epoch: nodes leave; nobody has sent anything of its first iteration yet."""
+        self.membership.add(Epoch(value["before"], tuple(value["left"]), value["why"]))
+        self._gone = self.membership.left
+        workers = {WorkerId(*pair) for pair in value["workers"]}
+        mine = [seat for uid, seat in self.seats.items() if uid in self._gone]
+        for seat in mine:
+            self._abandon(seat)
+        self.post.leave(self._gone, workers)
+        empty = (w for w in self.placement.all() if self._gone.issuperset(self.placement.uids(w)))
+        for t in list(self._pending) if mine else ():
+            self._join(t)
+        self.meeting.leave(workers.union(empty))
+        for seat in self.seats.values():
+            if seat.waiting is not None and seat.mailbox.complete(seat.waiting, self._gone):
+                self._answer(seat, "lost")
+
+    def _abandon(self, seat: Seat) -> None:
+        """A node of this worker is no more; what it held is given back."""
+        del self.seats[seat.uid]
+        self._active -= not seat.ended
+        seat.program.close()
+        seat.waiting = None
+        self._consumed(seat)
+        self.pool.retire(seat.row)
+        if seat.spare is not None:
+            self.pool.retire(seat.spare)
+        for parcel in seat.mailbox.empty():
+            if parcel.release is not None:
+                parcel.release()
+        self._ready = deque(item for item in self._ready if item[0] is not seat)
+        self._work = deque(item for item in self._work if item[0] is not seat)
+        for pending in self._pending.values():
+            pending.rows.pop(seat.uid, None)
+            pending.records.pop(seat.uid, None)
 
     # ------------------------------------------------------------------- work
 
@@ -336,6 +427,10 @@ class Worker:
         seat, effect = self._work.popleft()
         if isinstance(effect, Report):
             self._evaluate(seat, effect)
+        elif isinstance(effect, Checkpoint):
+            self._save(self, seat, effect.t)
+            self._tell({"saved": effect.t + 1, "uid": seat.uid})
+            self._ready.append((seat, None))
         else:
             self._train(seat, effect)
 
@@ -367,6 +462,12 @@ class Worker:
         self._work.append((seat, effect))
         return _PARKED
 
+    def _checkpoint(self, seat: Seat, effect: Checkpoint) -> Any:
+        if not self.evaluator.intervals.save(effect.t + 1):
+            return None
+        self._work.append((seat, effect))
+        return _PARKED
+
     def _evaluate(self, seat: Seat, effect: Report) -> None:
         self.arena.control.busy(self.me.worker, seat.uid, effect.t)
         started = perf_counter()
@@ -375,11 +476,17 @@ class Worker:
         pending = self._pending.setdefault(effect.t, Pending())
         pending.records[seat.uid] = values
         pending.rows[seat.uid] = seat.node.x
+        self._join(effect.t)
+
+    def _join(self, t: int) -> None:
+        pending = self._pending[t]
         if len(pending.rows) == len(self.seats):
-            self.meeting.join(effect.t, pending.rows)
+            self.meeting.join(t, pending.rows)
 
     def _mean_arrived(self, t: int, mean: Tensor) -> None:
-        pending = self._pending.pop(t)
+        pending = self._pending.pop(t, None)
+        if pending is None:  # said again after a loss
+            return
         elapsed = self.clock.now()
         for uid, row in pending.rows.items():
             seat = self.seats[uid]

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -79,6 +80,9 @@ class WorkerProcesses:
         """What workers say, as (number, news); a dead one as ``{"died": exit code}``."""
         by_line = {handle.line: handle for handle in self.handles if not handle.line.closed}
         sentinels = {handle.process.sentinel: handle for handle in self.handles}
+        if not sentinels:  # all workers are lost; the machine waits for the others' end
+            time.sleep(timeout)
+            return
         found = wait([*by_line, *sentinels], timeout)
         for item in found:  # words before deaths: a dying worker may have said why
             if item in by_line:
@@ -96,6 +100,19 @@ class WorkerProcesses:
                 yield handle.number, json.loads(handle.line.recv_bytes())
         except (EOFError, OSError):
             handle.line.close()
+
+    def bury(self, number: int) -> None:
+        """A worker is dead and nobody waits for it."""
+        for handle in [one for one in self.handles if one.number == number]:
+            self.handles.remove(handle)
+            handle.line.close()
+
+    def kill_one(self, number: int) -> None:
+        """End one worker at once."""
+        for handle in self.handles:
+            if handle.number == number:
+                handle.process.kill()
+                handle.process.join(5)
 
     def close(self, patience: float = 5.0) -> None:
         """Stop all workers, kindly first, and remove their sockets."""

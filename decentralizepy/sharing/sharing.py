@@ -47,11 +47,17 @@ def weighted_sum(
 ) -> Tensor:
     """Own row first, then the others in ascending uid, one multiply-add each.
 
+    The weight of a message that is missing goes to the own row, so that weights still sum to 1.
+
     The order and the kernel are fixed, whatever worker holds which row, so that every placement
     gives the same bits (a matrix product would not).
     """
     out = torch.empty_like(x) if out is None else out
-    torch.mul(x, mixing.self_weight, out=out)
+    own = mixing.self_weight
+    for message in heard:
+        if isinstance(message, Missing):
+            own += mixing.weights[message.sender]
+    torch.mul(x, own, out=out)
     for message in heard:
         if isinstance(message, Message):
             out.add_(message["params"], alpha=mixing.weights[message.sender])

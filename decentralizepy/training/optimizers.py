@@ -34,6 +34,12 @@ class NodeOptimizer(Protocol):
     def step(self, state: Any) -> None:
         """One step on the work row from the gradients in ``template.grad``."""
 
+    def export(self, state: Any) -> dict[str, Any]:
+        """The state as tensors and JSON values, by name; flat tensors in the order of rows."""
+
+    def restore(self, exported: dict[str, Any]) -> Any:
+        """The state that `export` gave."""
+
 
 class FlatSGD:
     """SGD with momentum, Nesterov and weight decay on flat tensors (Sutskever et al., 2013)."""
@@ -81,6 +87,7 @@ class FlatSGDOptimizer:
 
     def __init__(self, template: Template, rule: FlatSGD) -> None:
         self.rule = rule
+        self._template = template
         self._x = template.work[: template.layout.n_parameters]
         self._grad = template.grad
 
@@ -90,12 +97,18 @@ class FlatSGDOptimizer:
     def step(self, state: dict[str, Tensor]) -> None:
         self.rule.update(self._x, self._grad, state)
 
+    def export(self, state: dict[str, Tensor]) -> dict[str, Any]:
+        return {name: _to_row(self._template, value) for name, value in state.items()}
+
+    def restore(self, exported: dict[str, Any]) -> dict[str, Tensor]:
+        return {name: _to_work(self._template, value) for name, value in exported.items()}
+
 
 class TorchOptimizer:
     """A torch optimizer by dotted name: one light object per node, all on the same work row."""
 
     def __init__(self, template: Template, component: Component) -> None:
-        self._component = component
+        self._component, self._template = component, template
         self._parameters = list(_parameters(template, component))
 
     def new_state(self) -> torch.optim.Optimizer:
@@ -108,6 +121,35 @@ class TorchOptimizer:
 
     def step(self, state: torch.optim.Optimizer) -> None:
         state.step()
+
+    def export(self, state: torch.optim.Optimizer) -> dict[str, Any]:
+        found = state.state_dict()["state"]
+        return {
+            f"{i}.{name}": _to_row(self._template, value)
+            for i, values in found.items()
+            for name, value in values.items()
+        }
+
+    def restore(self, exported: dict[str, Any]) -> torch.optim.Optimizer:
+        optimizer = self.new_state()
+        value = optimizer.state_dict()
+        for key, one in exported.items():
+            i, _, name = key.partition(".")
+            value["state"].setdefault(int(i), {})[name] = _to_work(self._template, one)
+        optimizer.load_state_dict(value)
+        return optimizer
+
+
+def _is_flat(template: Template, value: Any) -> bool:
+    return isinstance(value, Tensor) and value.shape == template.grad.shape
+
+
+def _to_row(template: Template, value: Any) -> Any:
+    return template.to_row_order(value) if _is_flat(template, value) else value
+
+
+def _to_work(template: Template, value: Any) -> Any:
+    return template.to_work_order(value) if _is_flat(template, value) else value
 
 
 def _parameters(template: Template, component: Component) -> Iterator[nn.Parameter]:

@@ -78,6 +78,20 @@ class Template:
             found = self._row_views[row] = self.layout.views(row)
         return found
 
+    def to_row_order(self, flat: Tensor) -> Tensor:
+        """A copy of a tensor like `grad` [n_parameters], in the order of rows."""
+        out = torch.empty_like(flat)
+        for f in self.layout.parameters:
+            out[f.start : f.stop].view(f.shape).copy_(_work_view(flat, f.start, f.shape))
+        return out
+
+    def to_work_order(self, row: Tensor) -> Tensor:
+        """The opposite of `to_row_order`."""
+        out = torch.empty_like(row)
+        for f in self.layout.parameters:
+            _work_view(out, f.start, f.shape).copy_(row[f.start : f.stop].view(f.shape))
+        return out
+
     def mode(self, training: bool) -> None:
         """Switch between training and evaluation; walks the modules only when it changes."""
         if training != self._training:

@@ -27,6 +27,14 @@ class Learner:
     optimizer: Any = None
     counters: list[int] = field(default_factory=list)
 
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the optimizer, as JSON values."""
+        return {"counters": self.counters}
+
+    def take_back(self, kept: dict[str, Any]) -> None:
+        """Set what `kept` gave."""
+        self.counters = list(kept["counters"])
+
 
 class Trainer:
     """Local steps of nodes on one template; results do not depend on the order of the nodes."""

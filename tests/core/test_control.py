@@ -4,6 +4,7 @@ import itertools
 import json
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -11,13 +12,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.errors import ConfigError
-from decentralizepy.runtime.control import Agreement, Alone, Coordinator, Member, connect
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.runtime.agreement import MOST_VAIN, Agreement
+from decentralizepy.runtime.control import Alone, Coordinator, Member, connect
+from decentralizepy.runtime.settings import Resilience
 
 DIGESTS = {"INI file (a.ini)": "1", "graph (a.edges)": "2"}
 
 
 def hello(workers=1, **digests):
-    return {"hello": True, "workers": workers, "digests": {**DIGESTS, **digests}}
+    return {"hello": True, "workers": workers, "digests": {**DIGESTS, **digests}, "sets": {}}
+
+
+def agreement_of(machines, **resilience):
+    """The agreement of machines with two nodes each."""
+    return Agreement(Mapping((2,) * machines), Resilience(**resilience))
+
+
+def plane_of(machine, addresses, port):
+    """The control plane of a machine with one node per machine."""
+    settings = SimpleNamespace(
+        machine=machine, addresses=addresses, mapping=Mapping((1,) * len(addresses)),
+        resilience=Resilience(), experiment=SimpleNamespace(offset=port),
+    )  # fmt: skip
+    return connect(settings)
+
+
+def start(*workers):
+    """What is announced once all machines with so many workers have said hello."""
+    return [{"workers": list(workers), "from": 0, "left": [], "attempt": 0}]
 
 
 def orders(most=5):
@@ -25,7 +48,7 @@ def orders(most=5):
 
 
 def started(machines):
-    agreement = Agreement(machines)
+    agreement = agreement_of(machines)
     for machine in range(machines):
         agreement.take(machine, hello())
     return agreement
@@ -36,16 +59,16 @@ def started(machines):
 
 @given(orders())
 def test_all_hellos_in_any_order_give_the_workers_by_machine(order):
-    agreement = Agreement(len(order))
+    agreement = agreement_of(len(order))
     said = [agreement.take(machine, hello(10 + machine)) for machine in order]
     assert said[:-1] == [[]] * (len(order) - 1)
-    assert said[-1] == [{"workers": [10 + machine for machine in range(len(order))]}]
+    assert said[-1] == start(*(10 + machine for machine in range(len(order))))
     assert agreement.missing() == []
 
 
 @given(orders(), st.data())
 def test_missing_machines_are_known_at_any_time(order, data):
-    agreement = Agreement(len(order))
+    agreement = agreement_of(len(order))
     here = order[: data.draw(st.integers(0, len(order)))]
     for machine in here:
         agreement.take(machine, hello())
@@ -56,7 +79,7 @@ def test_missing_machines_are_known_at_any_time(order, data):
 def test_another_experiment_is_found_in_any_order(order, data):
     odd = data.draw(st.sampled_from(order))
     key, value = data.draw(st.sampled_from([*((key, "9") for key in DIGESTS), ("new key", "1")]))
-    agreement = Agreement(len(order))
+    agreement = agreement_of(len(order))
     said = []
     for machine in order:
         said += agreement.take(machine, hello(**({key: value} if machine == odd else {})))
@@ -66,8 +89,8 @@ def test_another_experiment_is_found_in_any_order(order, data):
 
 
 def test_all_that_differs_is_listed():
-    agreement = started(1)
-    agreement.machines = 2
+    agreement = agreement_of(2)
+    agreement.take(0, hello())
     (abort,) = agreement.take(1, {"hello": 1, "workers": 1, "digests": {"INI file (b.ini)": "1"}})
     for key in ("INI file (a.ini)", "graph (a.edges)", "INI file (b.ini)"):
         assert key in abort["abort"]
@@ -79,24 +102,24 @@ def test_go_and_end_come_once_when_the_last_machine_says_so(order, data):
     n = len(order)
     agreement = started(n)
     words = [(machine, "ready") for machine in order] * 2
-    said = [agreement.take(machine, {word: True}) for machine, word in words]
+    said = [agreement.take(machine, {word: 0}) for machine, word in words]
     assert said == [[]] * (n - 1) + [[{"go": True}]] + [[]] * n
     dones = [*order[:-1], *order[:-1], order[-1], *order]
-    said = [agreement.take(machine, {"done": True}) for machine in dones]
+    said = [agreement.take(machine, {"done": 0}) for machine in dones]
     assert list(itertools.chain(*said)) == [{"end": True}] and said[2 * n - 2] == [{"end": True}]
     assert agreement.over
 
 
 def test_a_machine_may_be_done_before_another_is_ready():
     agreement = started(2)
-    assert agreement.take(0, {"ready": True}) == []
-    assert agreement.take(1, {"ready": True}) == [{"go": True}]
-    assert agreement.take(1, {"done": True}) == []
-    assert agreement.take(0, {"done": True}) == [{"end": True}]
+    assert agreement.take(0, {"ready": 0}) == []
+    assert agreement.take(1, {"ready": 0}) == [{"go": True}]
+    assert agreement.take(1, {"done": 0}) == []
+    assert agreement.take(0, {"done": 0}) == [{"end": True}]
 
 
 def test_two_machines_of_one_number():
-    agreement = Agreement(3)
+    agreement = agreement_of(3)
     agreement.take(1, hello())
     (abort,) = agreement.take(1, hello())
     assert abort["abort"] == "two machines say that they are machine 1 (-mid)" and abort["config"]
@@ -112,7 +135,7 @@ def test_an_abort_is_the_last_word(events):
         else:
             said += agreement.take(machine, hello() if what == "hello" else {"failed": "why"})
     assert len(said) == bool(events) and all("abort" in news for news in said)
-    assert agreement.take(0, {"done": True}) == [] or not events
+    assert agreement.take(0, {"done": 0}) == [] or not events
 
 
 def test_failures_are_passed_on_with_their_kind():
@@ -121,21 +144,164 @@ def test_failures_are_passed_on_with_their_kind():
     assert abort["config"] is True
 
 
-def test_who_goes_after_it_was_done_is_not_lost():
-    agreement = started(2)
-    agreement.take(1, {"done": True})
-    assert agreement.lost(1) == []
-    (abort,) = agreement.lost(0)
-    assert "machine 0 is gone" in abort["abort"] and abort["config"] is False
+def test_who_goes_before_the_end_is_lost_even_if_it_was_done():
+    """Others may still wait for what it had to send."""
+    for machine in range(2):
+        agreement = started(2)
+        agreement.take(1, {"done": 0})
+        (abort,) = agreement.lost(machine)
+        assert f"machine {machine} is gone" in abort["abort"] and abort["config"] is False
+
+
+# ---------------------------------------------------------------- losses
+
+
+def going(machines, **resilience):
+    agreement = agreement_of(machines, **resilience)
+    for machine in range(machines):
+        agreement.take(machine, hello())
+    said = [agreement.take(machine, {"ready": 0}) for machine in range(machines)]
+    assert said[-1] == [{"go": True}]
+    return agreement
+
+
+def epoch(before, left, workers, why):
+    return [{"epoch": {"before": before, "left": left, "why": why, "workers": workers}}]
+
+
+def loss(uids, worker, why="it died"):
+    return {"lost": uids, "workers": [worker], "why": why}
+
+
+def test_drop_waits_until_all_rest_and_leaves_after_what_was_sent():
+    agreement = going(3, on_loss="drop")
+    assert agreement.take(1, loss([2], [1, 0])) == [{"pause": 1}]
+    assert agreement.take(0, {"paused": 1, "round": 7}) == []
+    assert agreement.take(2, {"paused": 1, "round": 9}) == []
+    said = agreement.take(1, {"paused": 1, "round": 8})
+    assert said == epoch(10, [2], [(1, 0)], "it died (node 2)")
+    assert agreement.membership.at(9) is None
+    assert agreement.membership.at(10) == {0, 1, 3, 4, 5}
+
+
+def test_drop_of_a_whole_machine_goes_on_with_the_others():
+    agreement = going(3, on_loss="drop")
+    assert agreement.lost(1) == [{"pause": 1}]
+    agreement.take(0, {"paused": 1, "round": 3})
+    (said,) = agreement.take(2, {"paused": 1, "round": 2})
+    assert said["epoch"]["left"] == [2, 3] and said["epoch"]["before"] == 4
+    assert agreement.take(1, {"done": 0}) == []  # it no longer counts
+    assert agreement.take(0, {"saved": 5}) == []
+    assert agreement.take(2, {"saved": 5}) == [{"complete": 5}]
+    assert agreement.take(0, {"done": 0}) == []
+    assert agreement.take(2, {"done": 0}) == [{"end": True}]
+
+
+def test_a_second_loss_while_all_rest_asks_again():
+    agreement = going(3, on_loss="drop")
+    agreement.take(0, loss([0], [0, 1], "first"))
+    agreement.take(0, {"paused": 1, "round": 3})
+    assert agreement.lost(2) == [{"pause": 2}]
+    assert agreement.take(1, {"paused": 1, "round": 9}) == []  # an answer to the first question
+    assert agreement.take(1, {"paused": 2, "round": 4}) == []
+    (said,) = agreement.take(0, {"paused": 2, "round": 3})
+    assert said["epoch"]["left"] == [0, 4, 5] and said["epoch"]["before"] == 5
+    assert "first" in said["epoch"]["why"] and "machine 2 is gone" in said["epoch"]["why"]
+
+
+def test_the_end_waits_for_an_epoch_under_way():
+    agreement = going(2, on_loss="drop")
+    agreement.take(0, loss([1], [0, 1]))
+    assert agreement.take(0, {"done": 0}) == [] == agreement.take(1, {"done": 0})
+    agreement.take(0, {"paused": 1, "round": 3})
+    said = agreement.take(1, {"paused": 1, "round": 3})
+    assert [list(news) for news in said] == [["epoch"], ["end"]]
+
+
+def test_when_nobody_is_left_the_run_fails():
+    agreement = going(2, on_loss="drop")
+    agreement.take(0, loss([0, 1], [0, 0]))
+    (abort,) = agreement.take(1, loss([2, 3], [1, 0]))
+    assert "no node is left" in abort["abort"]
+
+
+@pytest.mark.parametrize("policy", ["fail", "drop", "wait"])
+def test_without_machine_0_there_is_no_run(policy):
+    (abort,) = going(2, on_loss=policy).lost(0)
+    assert "machine 0 is gone" in abort["abort"]
+
+
+@pytest.mark.parametrize("policy", ["fail", "drop", "wait"])
+def test_a_loss_before_the_start_fails(policy):
+    agreement = agreement_of(2, on_loss=policy)
+    agreement.take(0, hello())
+    (abort,) = agreement.lost(1)
+    assert "machine 1 is gone" in abort["abort"]
+
+
+def with_sets(*iterations, left=(), **more):
+    return hello() | {"sets": {str(t): list(left) for t in iterations}} | more
+
+
+def test_wait_goes_back_to_the_newest_set_that_all_have():
+    agreement = going(2, on_loss="wait")
+    (said,) = agreement.lost(1)
+    assert said["rollback"] == 1 and "machine 1 is gone" in said["why"]
+    assert agreement.take(0, with_sets(20, 30, attempt=1)) == []
+    assert agreement.take(0, {"done": 0}) == []  # of before
+    (said,) = agreement.take(1, with_sets(10, 20))  # a new process, which knows no attempt
+    assert (said["from"], said["attempt"]) == (20, 1)
+    agreement.take(0, {"ready": 1})
+    assert agreement.take(1, {"ready": 1}) == [{"go": True}]
+
+
+def test_hellos_of_before_a_rollback_do_not_count():
+    agreement = going(2, on_loss="wait")
+    agreement.take(1, loss([2], [1, 0]))
+    assert agreement.take(0, with_sets(attempt=1)) == []
+    agreement.take(1, loss([3], [1, 1]))
+    assert agreement.take(0, with_sets(attempt=1)) == [] and agreement.missing() == [0, 1]
+
+
+def test_who_does_not_come_back_in_time_fails_the_run():
+    seconds = [0.0]
+    agreement = going(2, on_loss="wait", wait_limit=30.0)
+    agreement.now = lambda: seconds[0]
+    agreement.lost(1)
+    agreement.take(0, with_sets(10, attempt=1))
+    seconds[0] = 29.0
+    assert agreement.tick() == []
+    seconds[0] = 31.0
+    (abort,) = agreement.tick()
+    assert abort["abort"] == "machine 1 did not come back within 30 s (wait_limit)"
+
+
+def test_losing_again_and_again_without_progress_ends():
+    agreement = going(1, on_loss="wait")
+    said = []
+    for number in range(1, MOST_VAIN + 2):
+        agreement.take(0, loss([0], [0, 0]))
+        said = agreement.take(0, with_sets(10, attempt=number))
+        agreement.take(0, {"ready": number})
+    assert "abort" in said[0] and "since iteration 10" in said[0]["abort"]
+
+
+def test_a_run_resumed_after_a_drop_needs_no_set_of_who_left():
+    left = [{"before": 7, "left": [2, 3], "why": "machine 1 is gone"}]
+    agreement = agreement_of(2)
+    agreement.take(0, with_sets(10, left=left))
+    (said,) = agreement.take(1, with_sets())
+    assert said["from"] == 10 and said["left"] == left
+    assert agreement.membership.at(10) == {0, 1}
 
 
 def test_alone():
-    plane = connect(0, ("127.0.0.1",), 9000)
+    plane = plane_of(0, ("127.0.0.1",), 9000)
     assert isinstance(plane, Alone) and plane.hear() == []
     plane.say(hello(4))
-    assert plane.hear() == [{"workers": [4]}] and plane.hear() == []
+    assert plane.hear() == start(4) and plane.hear() == []
     for word, answer in (("ready", "go"), ("done", "end")):
-        plane.say({word: True})
+        plane.say({word: 0})
         assert plane.hear() == [{answer: True}]
     plane.close()
 
@@ -152,7 +318,7 @@ def cluster():
         port = probe.getsockname()[1]
 
     def make(machine, machines=2):
-        made.append(connect(machine, tuple(f"127.0.0.{m + 1}" for m in range(machines)), port))
+        made.append(plane_of(machine, tuple(f"127.0.0.{m + 1}" for m in range(machines)), port))
         return made[-1]
 
     make.port = port
@@ -186,7 +352,7 @@ def test_a_run_of_three_machines_starts_and_ends(cluster):
     assert hear(planes, "workers") == [[1, 2, 3]] * 3 and planes[0].missing() == []
     for word, answer in (("ready", "go"), ("done", "end")):
         for plane in planes:
-            plane.say({word: True})
+            plane.say({word: 0})
         assert hear(planes, answer) == [True] * 3
     planes[1].close()
     time.sleep(0.05)
@@ -269,6 +435,13 @@ def garbage():
         {"machine": 1, "hello": True, "workers": 0, "digests": {}},
         {"machine": 1, "hello": True, "workers": True, "digests": {}},
         {"machine": 1, "hello": True, "workers": "1", "digests": {}},
+        {"machine": 1, "hello": True, "workers": 1, "digests": {}},
+        {"machine": 1, "hello": True, "workers": 1, "digests": {}, "sets": []},
+        {"machine": 1, "hello": True, "workers": 1, "digests": {}, "sets": {"x": 1}},
+        {"machine": 1, "hello": True, "workers": 1, "digests": {}, "sets": {"5": [1]}},
+        {"machine": 1, "lost": [0], "workers": [], "why": "I say so"},
+        {"machine": 1, "saved": 5},
+        {"machine": 1, "paused": 1, "round": 2},
         {"machine": 1, "ready": True},
         {"machine": 1, "done": True},
         {"machine": True, "hello": True, "workers": 1, "digests": {}},
@@ -281,7 +454,7 @@ def garbage():
     ]
     messages = [[text] for text in [*texts, *(json.dumps(value).encode() for value in values)]]
     valid = json.dumps({"machine": 1, **hello()}).encode()
-    return [*messages, [b"", valid], [valid, valid], [b"x" * (1 << 17)]]
+    return [*messages, [b"", valid], [valid, valid], [b"x" * (1 << 21)]]
 
 
 @pytest.fixture
@@ -315,14 +488,14 @@ def test_strangers_are_not_heard(cluster, stranger, when):
         assert hear(planes, "workers") == [[1, 2]] * 2
     for word, answer in (("ready", "go"), ("done", "end")):
         for plane in planes:
-            plane.say({word: True})
+            plane.say({word: 0})
         assert hear(planes, answer) == [True] * 2
 
 
 def test_a_machines_words_count_from_its_own_socket_only(running, cluster):
     impostor = cluster(1, 3)
     impostor.say({"failed": "I say so"})
-    impostor.say({"done": True})
+    impostor.say({"done": 0})
     until = time.monotonic() + 0.2
     while time.monotonic() < until:
         assert running[0].hear() == []
@@ -334,4 +507,4 @@ def test_a_port_in_use_is_named(cluster):
     with pytest.raises(ConfigError, match=rf"127.0.0.1:{cluster.port}: Address already in use"):
         cluster(0)
     with pytest.raises(ConfigError, match=r"check ip.json, or set another 'offset'"):
-        Coordinator(2, "tcp://192.0.2.7:9000")
+        Coordinator(Mapping((1, 1)), Resilience(), "tcp://192.0.2.7:9000")

@@ -11,6 +11,7 @@ import pytest
 
 import decentralizepy
 from decentralizepy import arguments
+from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.runtime import provenance
 from decentralizepy.runtime import status as status_module
@@ -28,6 +29,8 @@ def status(tmp_path):
             machine=1,
             workers=2,
             uids=range(4, 8),
+            mapping=Mapping((4, 4)),
+            attempt=0,
             intervals=Intervals(100, 10, 5),
         )
     )
@@ -50,8 +53,8 @@ def test_before_the_start(status, clock):
     assert not status.going
     assert written(status, "starting") == {
         "state": "starting", "machine": 1, "workers": 2, "nodes": 4, "iterations": 100,
-        "round_min": 0, "round_mean": 0.0, "round_max": 0, "elapsed_s": 0.0,
-        "test_acc": None, "train_loss": None, "error": None,
+        "round_start": 0, "round_min": 0, "round_mean": 0.0, "round_max": 0, "elapsed_s": 0.0,
+        "test_acc": None, "train_loss": None, "error": None, "notes": [],
     }  # fmt: skip
     assert status.busy_with(0) is None
 
@@ -157,10 +160,13 @@ def test_the_end_is_added(run):
     settings, flags = run()
     provenance.begin(settings, flags)
     before = json.loads(settings.folder.run.read_text())
-    provenance.end(settings, "failed", "machine 0, worker 1 was killed", 1.5e9)
+    status = Status(settings)
+    status.error, status.began = "machine 0, worker 1 was killed", 1.5e9
+    provenance.end(settings, "failed", status)
     found = json.loads(settings.folder.run.read_text())
     assert found.pop("error") == "machine 0, worker 1 was killed" and found.pop("ended")
-    assert found == before | {"outcome": "failed", "training_started": 1.5e9}
+    more = {"notes": [], "membership": [], "last_attempt": 0}
+    assert found == before | {"outcome": "failed", "training_started": 1.5e9} | more
 
 
 def changed(run, *words):

@@ -1,0 +1,68 @@
+"""Which nodes take part when: lost ones leave before a stated iteration; free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """From iteration ``before`` (0-based) on, the run goes on without the nodes ``left``."""
+
+    before: int
+    left: tuple[int, ...]
+    why: str = ""
+
+    def value(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"before": self.before, "left": list(self.left), "why": self.why}
+
+
+@dataclass
+class Membership:
+    """The nodes of a run by iteration; everybody until an epoch says otherwise."""
+
+    n: int
+    epochs: list[Epoch] = field(default_factory=list)
+    _at: list[tuple[int, frozenset[int]]] = field(default_factory=list)
+
+    def add(self, epoch: Epoch) -> None:
+        """More nodes leave; epochs come in the order of their iterations."""
+        self.epochs.append(epoch)
+        self._at.append((epoch.before, frozenset(range(self.n)) - self.left))
+
+    def at(self, t: int) -> frozenset[int] | None:
+        """The members in iteration ``t``; None as long as that is everybody."""
+        found = None
+        for before, members in self._at:
+            if before <= t:
+                found = members
+        return found
+
+    @property
+    def left(self) -> frozenset[int]:
+        """All nodes that have left."""
+        return frozenset(uid for epoch in self.epochs for uid in epoch.left)
+
+    def value(self) -> list[dict[str, Any]]:
+        """As JSON."""
+        return [epoch.value() for epoch in self.epochs]
+
+
+def resumed(n: int, value: Sequence[dict[str, Any]], iteration: int) -> Membership:
+    """The membership of a run that goes on after ``iteration``: who had left stays away."""
+    membership = Membership(n)
+    left = sorted({uid for epoch in value for uid in epoch["left"]})
+    if left:
+        why = "; ".join(dict.fromkeys(str(epoch.get("why", "")) for epoch in value))
+        membership.add(Epoch(iteration, tuple(left), why))
+    return membership
+
+
+def describe(uids: Sequence[int], most: int = 8) -> str:
+    """``node 3`` or ``nodes 3, 4, 5 and 20 more``."""
+    shown = ", ".join(str(uid) for uid in uids[:most])
+    more = f" and {len(uids) - most} more" if len(uids) > most else ""
+    return f"node{'s' * (len(uids) > 1)} {shown}{more}"

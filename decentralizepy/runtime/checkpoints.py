@@ -1,0 +1,79 @@
+"""Checkpoint sets of one machine: which are there, complete, and to be kept; free of torch.
+
+A set is a folder named by the iterations that were done, with one file per node. It counts once
+``set.json`` says that every node of the run, on all machines, has been saved. Two sets are kept:
+a machine may have died before it learnt that the newest one is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from decentralizepy.runfolder import MachineFolder, write_json
+
+KEPT: Final = 2
+_MARK: Final = "set.json"
+
+
+def node_file(folder: Path, uid: int) -> Path:
+    """The file of a node in a set's folder."""
+    return folder / f"{uid}.safetensors"
+
+
+class CheckpointSets:
+    """The checkpoint sets in a machine's folder."""
+
+    def __init__(self, folder: MachineFolder) -> None:
+        self.root = folder.checkpoints
+
+    def folder(self, iteration: int) -> Path:
+        """The set after ``iteration`` iterations."""
+        return self.root / str(iteration)
+
+    def complete(self, iteration: int, uids: Iterable[int], left: Any) -> None:
+        """Note that a set is complete, with the nodes of this machine, and remove old ones.
+
+        ``left`` says which nodes had left the run by then (`membership.Epochs.value`).
+        """
+        write_json(self.folder(iteration) / _MARK, {"uids": sorted(uids), "left": left})
+        for old in self.usable()[:-KEPT]:
+            shutil.rmtree(self.folder(old), ignore_errors=True)
+        for unfinished in self._numbers():
+            if unfinished < iteration and self.read(unfinished) is None:
+                shutil.rmtree(self.folder(unfinished), ignore_errors=True)
+
+    def read(self, iteration: int) -> dict[str, Any] | None:
+        """What ``set.json`` says if every node's file is whole; None otherwise."""
+        folder = self.folder(iteration)
+        try:
+            value = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+            whole = all(is_whole(node_file(folder, uid)) for uid in value["uids"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return value if whole else None
+
+    def usable(self) -> list[int]:
+        """Iterations with a complete and valid set, ascending."""
+        return [number for number in self._numbers() if self.read(number) is not None]
+
+    def _numbers(self) -> list[int]:
+        if not self.root.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.root.iterdir() if path.name.isdecimal())
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a safetensors file is there from its first byte to its last."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < size else {}
+        ends = [value["data_offsets"][1] for key, value in header.items() if key[:2] != "__"]
+        return bool(ends) and size == 8 + length + max(ends)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return False

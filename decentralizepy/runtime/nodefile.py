@@ -1,0 +1,119 @@
+"""The file of one node in a checkpoint: its row, and all that its next iteration depends on.
+
+A safetensors file, so that anybody can look into it and nothing in it is ever executed. Tensors
+have the path of their place in the node's state as names; what is no tensor is JSON in the header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from torch import Tensor
+
+from decentralizepy.errors import RunError
+from decentralizepy.training.optimizers import NodeOptimizer
+
+if TYPE_CHECKING:
+    from decentralizepy.runtime.worker import Seat
+
+_META: Final = "decentralizepy"
+_SEPARATOR: Final = "/"
+
+State = dict[str, Any]
+
+
+def flatten(state: State) -> tuple[dict[str, Tensor], State]:
+    """Tensors by path, and the rest as the same nesting of JSON values.
+
+    Names must be text without ``/``.
+    """
+    tensors: dict[str, Tensor] = {}
+    rest: State = {}
+    for name, value in state.items():
+        assert _SEPARATOR not in name, f"{name!r} holds a {_SEPARATOR}"
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        elif isinstance(value, dict):
+            inner, rest[name] = flatten(value)
+            tensors |= {f"{name}{_SEPARATOR}{path}": one for path, one in inner.items()}
+        else:
+            rest[name] = value
+    return tensors, rest
+
+
+def unflatten(tensors: dict[str, Tensor], rest: State) -> State:
+    """What `flatten` was given."""
+    state: State = json.loads(json.dumps(rest))
+    for path, tensor in tensors.items():
+        *folders, name = path.split(_SEPARATOR)
+        into = state
+        for folder in folders:
+            into = into.setdefault(folder, {})
+        into[name] = tensor
+    return state
+
+
+def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: float) -> None:
+    """Write the node as it is after iteration ``t`` (0-based): aside, synced, renamed."""
+    learner = seat.learner
+    state = {
+        "row": seat.node.x,
+        "node": seat.node.state(),
+        "optimizer": optimizer.export(learner.optimizer),
+        "learner": learner.kept(),
+        "traffic": asdict(seat.traffic),
+        "seconds": asdict(seat.seconds),
+        "elapsed": elapsed,
+        "iteration": t + 1,
+        "uid": seat.uid,
+    }
+    tensors, rest = flatten(state)
+    _write(path, tensors, rest)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> None:
+    from safetensors.torch import save as to_bytes
+
+    data = to_bytes({k: v.contiguous() for k, v in tensors.items()}, {_META: json.dumps(rest)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        aside.rename(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; earlier checkpoints are whole"
+        ) from error
+
+
+def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> float:
+    """Set a node as it was when it was saved; returns the run's seconds at that time."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            rest = json.loads((file.metadata() or {}).get(_META, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state = unflatten(tensors, rest)
+        _set(seat, state, optimizer)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path} is no checkpoint of this experiment: {error}") from error
+    return float(state["elapsed"])
+
+
+def _set(seat: Seat, state: State, optimizer: NodeOptimizer) -> None:
+    seat.node.x.copy_(state["row"])
+    seat.node.load(state["node"], state["iteration"])
+    seat.learner.take_back(state["learner"])
+    seat.learner.optimizer = optimizer.restore(state.get("optimizer", {}))
+    for part in ("traffic", "seconds"):
+        for name, value in state[part].items():
+            setattr(getattr(seat, part), name, value)

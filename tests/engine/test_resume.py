@@ -1,0 +1,252 @@
+"""A run that was killed goes on from its checkpoint as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from launching import Experiment, digests, end_all, leftovers, wait_for_round
+from safetensors.torch import load_file
+
+from decentralizepy.graphs.generators import regular
+from decentralizepy.runfolder import MachineFolder, machine_records
+from decentralizepy.runtime.checkpoints import CheckpointSets, is_whole
+from decentralizepy.runtime.nodefile import flatten, unflatten
+
+ITERATIONS = 72
+KEEP = ("--checkpoint_after", "4", "--digests", "-ta", "18", "-tea", "18")
+EVERYTHING = {
+    "model_package": "everything", "model": "Everything", "optimizer_options": "momentum = 0.9",
+}  # fmt: skip
+MEMORY = '''\
+"""A method that remembers: it averages with what it had two rounds ago."""
+from decentralizepy.sharing.sharing import Sharing
+
+
+class Remembers(Sharing):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = None
+
+    def merge(self, x, heard, ctx):
+        merged = super().merge(x, heard, ctx)
+        if self.last is not None:
+            merged = merged.mul_(0.5).add_(self.last, alpha=0.5)
+        self.last = merged.clone()
+        return merged
+
+    def state(self):
+        return {} if self.last is None else {"last": self.last}
+
+    def load(self, state):
+        self.last = state.get("last")
+'''
+
+
+@pytest.fixture
+def running() -> Iterator[list]:
+    started: list = []
+    yield started
+    end_all(started)
+
+
+def kill(processes: list) -> None:
+    """End everything at once, as a power cut would."""
+    for process in processes:
+        os.killpg(process.pid, signal.SIGKILL)
+    for process in processes:
+        process.communicate()
+    assert not leftovers(processes)
+
+
+def resume(made: Experiment, root: Path, counts, workers: int, *more: str) -> Path:
+    """Run again in the folder of the run before."""
+    made.runs = int(root.name.removeprefix("run")) - 1
+    return made.run(counts, workers, ITERATIONS, *KEEP, "--resume", *more)
+
+
+REMEMBERS = {"sharing_package": "remembers", "sharing": "Remembers"}
+ADAM = {"optimizer": "Adam", "optimizer_options": "", "node": "graph_degree = 4"}
+
+
+@pytest.mark.parametrize(
+    ("options", "killed_at", "workers"),
+    [(REMEMBERS, 9, 3), (ADAM, 20, 1)],
+    ids=["momentum and memory, 3 workers", "Adam, dynamic, 1 worker"],
+)
+def test_resumed_is_bitwise_the_undisturbed_run(
+    options: dict[str, str], killed_at: int, workers: int, tmp_path: Path, cache: Path,
+    running: list,
+) -> None:  # fmt: skip
+    more = ("--eval_file", "testingPeerSamplerDynamic.py") if "node" in options else ()
+    made = _made(tmp_path, cache, options)
+    whole = digests(made.run((8,), 2, ITERATIONS, *KEEP, *more))
+    root, processes = made.start((8,), 2, ITERATIONS, *KEEP, *more)
+    running += processes
+    wait_for_round(root / "machine0", killed_at)
+    kill(processes)
+    before = machine_records(MachineFolder(root / "machine0")).rows
+    resume(made, root, (8,), workers, *more)
+    assert digests(root) == whole
+    _check_story(root, before)
+
+
+def _made(folder: Path, cache: Path, options: dict[str, str]) -> Experiment:
+    made = Experiment(folder, regular(8, 4, 1), cache, **{**EVERYTHING, **options})
+    (folder / "remembers.py").write_text(MEMORY)
+    return made
+
+
+def _check_story(root: Path, before: list[dict]) -> None:
+    """Records are complete, those of after the resume say so, and run.json tells of both."""
+    folder = MachineFolder(root / "machine0")
+    rows = machine_records(folder).rows
+    assert {(r["uid"], r["iteration"]) for r in rows} == {
+        (uid, t) for uid in range(8) for t in (1, 18, 36, 54, 72)
+    }
+    assert {r.get("attempt", 0) for r in rows if r["iteration"] == 72} == {1}
+    assert {r.get("attempt", 0) for r in rows if r["iteration"] == 1} == {0}
+    for row in before:  # bytes and seconds go on counting
+        later = [r for r in rows if r["uid"] == row["uid"] and r["iteration"] > row["iteration"]]
+        assert all(r["total_bytes"] > row["total_bytes"] for r in later)
+        assert all(r["elapsed_s"] > 0 for r in later)
+    run = json.loads(folder.run.read_text())
+    assert run["outcome"] == "done" and run["last_attempt"] == 1
+    assert [one["outcome"] for one in run["attempts"]] == ["running"]  # it could not say more
+    assert any("going on after iteration" in note for note in run["notes"])
+    assert CheckpointSets(folder).usable()[-1] == 68
+
+
+def test_without_the_checkpoints_of_a_node_the_set_before_is_taken(
+    tmp_path: Path, cache: Path, running: list
+) -> None:
+    made = _made(tmp_path, cache, {})
+    whole = digests(made.run((4, 4), 1, ITERATIONS, *KEEP))
+    root, processes = made.start((4, 4), 1, ITERATIONS, *KEEP)
+    running += processes
+    for machine in ("machine0", "machine1"):
+        wait_for_round(root / machine, 13)
+    kill(processes)
+    sets = CheckpointSets(MachineFolder(root / "machine1"))
+    newest = sets.usable()[-1]
+    path = sets.folder(newest) / "5.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert sets.usable()[-1] == newest - 4
+    resume(made, root, (4, 4), 2)
+    assert digests(root) == whole
+    notes = json.loads((root / "machine0" / "run.json").read_text())["notes"]
+    assert f"going on after iteration {newest - 4}" in notes
+
+
+def test_a_run_resumed_before_its_first_checkpoint_starts_again(
+    tmp_path: Path, cache: Path, running: list
+) -> None:
+    made = _made(tmp_path, cache, {})
+    root, processes = made.start((8,), 1, ITERATIONS, *KEEP)
+    running += processes
+    wait_for_round(root / "machine0", 1)
+    kill(processes)
+    shutil.rmtree(root / "machine0" / "checkpoints", ignore_errors=True)
+    resume(made, root, (8,), 1)
+    notes = json.loads((root / "machine0" / "run.json").read_text())["notes"]
+    assert notes == ["no checkpoint is complete on all machines: from the start"]
+
+
+def test_what_can_not_be_resumed_is_said(tmp_path: Path, cache: Path) -> None:
+    made = _made(tmp_path, cache, {})
+
+    def complain(*more: str) -> str:
+        _, (process,) = made.start((8,), 1, 4, *more)
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 2 and "Traceback" not in errors
+        return errors
+
+    assert "holds no run to resume" in complain("--resume")
+    root = made.run((8,), 1, 4)
+    made.runs -= 1
+    assert "holds a run already" in complain()
+    text = (tmp_path / "config.ini").read_text()
+    (tmp_path / "config.ini").write_text(text.replace("lr = 0.05", "lr = 0.06"))
+    made.runs -= 1
+    assert "different INI file" in complain("--resume")
+    (root / "machine0" / "run.json").write_text("{")
+    made.runs -= 1
+    assert "nothing to resume" in complain("--resume")
+    made.runs -= 1
+    assert "set --checkpoint_after" in complain("--on_loss", "wait")
+
+
+def test_a_checkpoint_is_plain_tensors_in_the_models_order(tmp_path: Path, cache: Path) -> None:
+    made = _made(tmp_path, cache, {})
+    root = made.run((8,), 1, ITERATIONS, *KEEP)
+    sets = CheckpointSets(MachineFolder(root / "machine0"))
+    assert sets.usable() == [64, 68]  # two are kept; after the last iteration there are weights
+    assert sorted(path.name for path in sets.root.iterdir()) == ["64", "68"]
+    tensors = load_file(sets.folder(68) / "3.safetensors")
+    assert tensors["row"].shape[0] == tensors["optimizer/momentum_buffer"].shape[0] + 8
+    assert torch.isfinite(tensors["row"]).all()
+
+
+# ------------------------------------------------------------------ parts
+
+json_values = st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats(0, 1))
+names = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1)
+states = st.recursive(
+    st.dictionaries(
+        names,
+        st.one_of(json_values, st.lists(json_values), st.builds(torch.rand, st.integers(1, 4))),
+    ),
+    lambda inner: st.dictionaries(names, inner),
+)
+
+
+class Same:
+    """Compares nested states with tensors in them."""
+
+    kinds: ClassVar = (dict, torch.Tensor)
+
+    @classmethod
+    def of(cls, a: object, b: object) -> bool:
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+            return torch.equal(a, b)
+        if isinstance(a, dict) and isinstance(b, dict):
+            return a.keys() == b.keys() and all(cls.of(a[key], b[key]) for key in a)
+        return a == b
+
+
+@given(states)
+def test_states_survive_flattening(state: dict) -> None:
+    assert Same.of(unflatten(*flatten(state)), state)
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_no_file_makes_the_check_raise(data: bytes, cut: int) -> None:
+    from tempfile import NamedTemporaryFile
+
+    with NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        is_whole(Path(file.name))
+
+
+def test_only_whole_files_count(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "1.safetensors"
+    save_file({"row": torch.rand(50)}, path, {"decentralizepy": "{}"})
+    data = path.read_bytes()
+    assert is_whole(path)
+    for size in range(0, len(data), 7):
+        path.write_bytes(data[:size])
+        assert not is_whole(path)
+    path.write_bytes(data + b"x")
+    assert not is_whole(path) and not is_whole(tmp_path / "2.safetensors")
