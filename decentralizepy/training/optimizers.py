@@ -34,6 +34,9 @@ class NodeOptimizer(Protocol):
     def step(self, state: Any) -> None:
         """One step on the work row from the gradients in ``template.grad``."""
 
+    def scale(self, state: Any, factor: float) -> None:
+        """Take the next steps with this state at ``factor`` times the lr of the INI."""
+
 
 class FlatSGD:
     """SGD with momentum, Nesterov and weight decay on flat tensors (Sutskever et al., 2013)."""
@@ -50,7 +53,8 @@ class FlatSGD:
             raise ConfigError("[OPTIMIZER_PARAMS] lr, momentum and weight_decay must not be < 0")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ConfigError("[OPTIMIZER_PARAMS] nesterov needs momentum > 0 and dampening = 0")
-        self.lr, self.momentum, self.dampening = lr, momentum, dampening
+        self.lr = self.base_lr = lr
+        self.momentum, self.dampening = momentum, dampening
         self.weight_decay, self.nesterov = weight_decay, nesterov
 
     def new_state(self) -> dict[str, Tensor]:
@@ -90,6 +94,9 @@ class FlatSGDOptimizer:
     def step(self, state: dict[str, Tensor]) -> None:
         self.rule.update(self._x, self._grad, state)
 
+    def scale(self, state: dict[str, Tensor], factor: float) -> None:
+        self.rule.lr = self.rule.base_lr * factor
+
 
 class TorchOptimizer:
     """A torch optimizer by dotted name: one light object per node, all on the same work row."""
@@ -108,6 +115,12 @@ class TorchOptimizer:
 
     def step(self, state: torch.optim.Optimizer) -> None:
         state.step()
+
+    def scale(self, state: torch.optim.Optimizer, factor: float) -> None:
+        for group in state.param_groups:  # torch's own schedules keep the first lr there, too
+            if "lr" not in group:
+                raise ConfigError(f"[LR_SCHEDULE] {self._component.target.dotted} has no lr")
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def _parameters(template: Template, component: Component) -> Iterator[nn.Parameter]:
