@@ -265,7 +265,9 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
 
 
 def check_driver(args: argparse.Namespace, experiment: Experiment, graph: Graph) -> Driver:
-    """The driver, with what it needs of the INI; raises `ConfigError`."""
+    """The driver, with what it and the nodes need of the INI; raises `ConfigError`."""
+    for values in experiment.per_node:
+        values.check(graph.n)
     found = driver(args.eval_file)
     if found.schedule == "dynamic":
         degree = experiment.node.graph_degree

@@ -1,20 +1,21 @@
 """The INI file of an experiment, typed: what to train.
 
 Six sections, as in the reference system: DATASET, OPTIMIZER_PARAMS, TRAIN_PARAMS, COMMUNICATION,
-SHARING and NODE. Keys are not case-sensitive, ``; comments`` after a value are stripped, lists are
-literals (``[0.5, 0.5]``), and a section or key that nobody reads is an error naming the nearest
-known one.
+SHARING and NODE; and LR_SCHEDULE, which may be absent. Keys are not case-sensitive,
+``; comments`` after a value are stripped, lists are literals (``[0.5, 0.5]``), and a section or key
+that nobody reads is an error naming the nearest known one.
 """
 
 from __future__ import annotations
 
 import configparser
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.pernode import PerNode, read_per_node
 from decentralizepy.registry import Option, Target, check_options, coerce, target
 
 SECTIONS: Final = (
@@ -24,11 +25,16 @@ SECTIONS: Final = (
     "COMMUNICATION",
     "SHARING",
     "NODE",
+    "LR_SCHEDULE",
 )
 #: Seed of models, graphs and streams when the INI gives none, as in the reference system.
 DEFAULT_SEED: Final = 97
 DEFAULT_OFFSET: Final = 9000
 DEFAULT_PEER_TIMEOUT: Final = 60.0
+#: options of [TRAIN_PARAMS] that may differ from node to node, and the least value of each
+PER_NODE: Final = {"rounds": 0, "batch_size": 1}
+#: what a function of a learning-rate schedule is called with
+_SCHEDULED: Final = frozenset({"t", "iterations"})
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,17 @@ class Experiment:
     communication: Component
     sharing: Component
     node: NodeOptions
+    schedule: Component | None = None
+
+    @property
+    def per_node(self) -> tuple[PerNode, ...]:
+        """The options that differ from node to node."""
+        return tuple(v for v in self.training.options.values() if isinstance(v, PerNode))
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The further files that the INI names, by their names there."""
+        return {v.name: v.file for v in self.per_node if v.name and v.file}
 
     @property
     def addresses_filepath(self) -> str:
@@ -142,11 +159,12 @@ class _Reader:
             dataset=dataset,
             model=model,
             optimizer=self._component("OPTIMIZER_PARAMS", "optimizer"),
-            training=self._component("TRAIN_PARAMS", "training"),
+            training=self._training(),
             loss=loss,
             communication=self._component("COMMUNICATION", "comm"),
             sharing=self._component("SHARING", "sharing"),
             node=self._node(),
+            schedule=self._schedule(),
         )
 
     def _where(self, section: str) -> str:
@@ -176,12 +194,28 @@ class _Reader:
         except ConfigError as error:
             raise ConfigError(f"{self._where(section)} {error}") from None
 
-    def _component(self, section: str, prefix: str, package: str = "") -> Component:
+    def _component(
+        self, section: str, prefix: str, package: str = "", passed: frozenset[str] = frozenset()
+    ) -> Component:
         package = package or self._take(section, f"{prefix}_package")
         found = self._target(section, package, self._take(section, f"{prefix}_class"))
         values = self.sections[section]
         self.sections[section] = {}
-        return Component(found, check_options(found, values, self._where(section)))
+        return Component(found, check_options(found, values, self._where(section), passed))
+
+    def _training(self) -> Component:
+        found = self._component("TRAIN_PARAMS", "training")
+        options, folder = dict(found.options), self.path.resolve().parent
+        for key, least in PER_NODE.items():
+            if isinstance(options.get(key), int | str):
+                where = f"{self._where('TRAIN_PARAMS')} {key}"
+                options[key] = read_per_node(options[key], least, folder, where)
+        return replace(found, options=options)
+
+    def _schedule(self) -> Component | None:
+        if not self.sections["LR_SCHEDULE"]:
+            return None
+        return self._component("LR_SCHEDULE", "schedule", passed=_SCHEDULED)
 
     def _model(self, dataset_package: str) -> Component:
         name = self._take("DATASET", "model_class")

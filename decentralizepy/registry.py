@@ -30,6 +30,7 @@ LEGACY: Final[dict[str, str]] = {
     "decentralizepy.sharing.Sharing": "decentralizepy.sharing.sharing",
     "decentralizepy.sharing.PlainAverageSharing": "decentralizepy.sharing.plain_average",
     "decentralizepy.training.Training": "decentralizepy.training.training",
+    "decentralizepy.training.TrainingClipping": "decentralizepy.training.training_clipping",
 }
 
 #: parameters that the runtime passes itself, by section
@@ -347,7 +348,7 @@ def coerce(text: str, option: Option, where: str) -> Any:
             return _float(number, f"{where} = {text:.40}") if "int" not in kinds else number
     if "bool" in kinds and text.lower() in _BOOLEANS:
         return _BOOLEANS[text.lower()]
-    if "str" in kinds:
+    if kinds & {"str", "PerNode"}:  # the latter's files are found where the INI's path is known
         return text
     lists = next((kind for kind in kinds if kind.startswith("list[")), None)
     if lists is not None:

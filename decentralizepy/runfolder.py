@@ -31,7 +31,7 @@ from typing import Any, Final
 
 SCHEMA_VERSION: Final = 1
 
-#: Columns of a record, in order. Byte and second counts are cumulative since the start.
+#: Columns of a record, in order. Counts of bytes, steps, samples and seconds are cumulative.
 RECORD_COLUMNS: Final[dict[str, str]] = {
     "iteration": "1-based training iteration after which the node was evaluated",
     "uid": "node, 0 to n - 1",
@@ -46,6 +46,9 @@ RECORD_COLUMNS: Final[dict[str, str]] = {
     "total_meta": "of these, message headers",
     "wire_bytes": "bytes that really crossed to other machines, ZeroMQ framing included",
     "consensus_distance": "l2 distance of the node's parameters from the mean over all nodes",
+    "local_steps": "local steps taken by the node",
+    "samples": "samples that the node has trained on, repetitions counted",
+    "nan": "first iteration after whose local steps the node's parameters were not finite",
     "elapsed_s": "wall-clock seconds since the run's first training step",
     "train_s": "seconds in local training",
     "share_s": "seconds building messages and merging",

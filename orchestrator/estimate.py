@@ -27,16 +27,16 @@ class Load:
     averaging_steps: int
     test_after: int
     train_evaluate_after: int
-    rounds: int
-    batch_size: int
+    rounds: float  # means over the agents, weighted so that their product is the mean work
+    batch_size: float
     full_epochs: bool
     dataset: str
     row_bytes: int
     bytes_per_round: int
 
     @property
-    def samples_per_iteration(self) -> int:
-        """Training samples that one agent sees in one iteration."""
+    def samples_per_iteration(self) -> float:
+        """Training samples that one agent sees in one iteration, in the mean."""
         if not self.full_epochs:
             return self.rounds * self.batch_size
         train, _ = SAMPLES.get(self.dataset, (0, 0))

@@ -92,6 +92,9 @@ def make_plan(path: Path, setting: Setting) -> tuple[Inputs, Plan]:
     task = read_task(inputs, site)
     cost = read_costs(setting.costs).lookup(task.model, task.row_length)
     files = {"config.ini": task.experiment.text, ADDRESSES: render_addresses(site.addresses)}
+    for name, source in task.experiment.files.items():
+        if not Path(name).is_absolute():  # beside the rendered INI, as beside the user's
+            files[name] = source.read_text(encoding="utf-8")
     made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path)
     return inputs, made
 

@@ -169,7 +169,7 @@ def _facts(graph: Graph, machines: tuple[Machine, ...]) -> dict[str, Any]:
 def _load(
     config: Config, task: Task, site: Site, machines: tuple[Machine, ...], traffic: Traffic
 ) -> Load:
-    options = task.experiment.training.options
+    rounds, batch_size = _work(task.experiment.training.options, config.NB_AGENTS)
     return Load(
         agents=tuple(machine.agents for machine in machines),
         workers=tuple(machine.workers for machine in machines),
@@ -179,13 +179,25 @@ def _load(
         averaging_steps=config.AVERAGING_STEPS,
         test_after=config.TEST_AFTER,
         train_evaluate_after=config.train_evaluate_after,
-        rounds=int(options.get("rounds", 1)),
-        batch_size=int(options.get("batch_size", 1)),
-        full_epochs=bool(options.get("full_epochs", False)),
+        rounds=rounds,
+        batch_size=batch_size,
+        full_epochs=bool(task.experiment.training.options.get("full_epochs", False)),
         dataset=task.experiment.dataset.target.name,
         row_bytes=4 * (task.row_length or 0),
         bytes_per_round=traffic.bytes_per_round or 0,
     )
+
+
+def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:
+    """Rounds and batch size, as `Load` has them, where each agent may have its own."""
+    rounds, batches = (
+        [value if isinstance(value, int) else value.of(uid) for uid in range(agents)]
+        for value in (options.get("rounds", 1), options.get("batch_size", 1))
+    )
+    if options.get("full_epochs", False):
+        return sum(rounds) / agents, sum(batches) / agents
+    samples = sum(r * b for r, b in zip(rounds, batches, strict=True))
+    return samples / sum(batches), sum(batches) / agents
 
 
 def _notes(config: Config, task: Task, graph: Graph, site: Site, dynamic: bool) -> tuple[str, ...]:

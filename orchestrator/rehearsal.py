@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from decentralizepy.errors import EXIT_USAGE, ConfigError, RunError
-from decentralizepy.runfolder import RunFolder
+from decentralizepy.runfolder import RunFolder, write_atomic
 from orchestrator.plan import Plan
 from orchestrator.process import (
     Guarded,
@@ -30,7 +30,7 @@ def rehearse(planned: Plan, graph: Path, ours: Mapping[str, str], screen: Screen
     with tempfile.TemporaryDirectory(prefix="decentralizepy-") as name:
         folder = RunFolder(Path(name))
         for file, text in planned.files.items():
-            (folder.root / file).write_text(text, encoding="utf-8")
+            write_atomic(folder.root / file, text)
         (folder.root / planned.graph_name).write_bytes(graph.read_bytes())
         _rehearse(planned, folder, graph, environment(ours, planned.task.search), screen)
 

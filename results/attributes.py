@@ -39,7 +39,7 @@ G5K_KEYS: Final = (
     "TEST_AFTER",
     "AVERAGING_STEPS",
 )
-SECTIONS: Final = ("DATASET", "OPTIMIZER_PARAMS", "TRAIN_PARAMS", "SHARING", "NODE")
+SECTIONS: Final = ("DATASET", "OPTIMIZER_PARAMS", "TRAIN_PARAMS", "LR_SCHEDULE", "SHARING", "NODE")
 _PLACES: Final = ("_package", "_dir", "_filepath")
 
 

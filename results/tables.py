@@ -24,6 +24,8 @@ WIDE_METRICS: Final[dict[str, str]] = {
     "total_meta": "total_meta",
     "total_data": "total_data_per_n",
     "consensus_distance": "consensus_distance",
+    "local_steps": "local_steps",
+    "samples": "samples",
 }
 #: Statistics over the nodes, in the wide table's order; std has ddof = 1.
 WIDE_STATISTICS: Final = ("mean", "std", "sum", "min", "max", "percentile_50", "percentile_95")

@@ -22,9 +22,11 @@ from decentralizepy.runtime.worker import Seat, Worker
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Loss
 from decentralizepy.training.optimizers import make_optimizer
+from decentralizepy.training.schedules import Rate
 from decentralizepy.training.stacked import StackedTrainer, choose_stacked
 from decentralizepy.training.template import Template
 from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.training import Training
 
 _EVAL_BATCH = 64
 
@@ -55,6 +57,21 @@ def build_sharing(experiment: Experiment) -> Any:
     return sharing
 
 
+def build_training(component: Component) -> Training:
+    """How much is trained, by a subclass of `Training`."""
+    training = component.build()
+    if not isinstance(training, Training):
+        raise ConfigError(f"{component.target.dotted} is not a subclass of Training")
+    return training
+
+
+def build_rate(experiment: Experiment, settings: Settings | None) -> Rate | None:
+    """The learning-rate schedule, if the INI has one."""
+    if experiment.schedule is None:
+        return None
+    return Rate(experiment.schedule, settings.intervals.iterations if settings else 1)
+
+
 def build_trainer(experiment: Experiment, train: Samples, settings: Settings | None) -> Trainer:
     """Template, optimizer and trainer; stacked where the configuration and the model allow."""
     device = settings.device if settings else "cpu"
@@ -64,7 +81,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
     arguments = (
         template,
         make_optimizer(template, experiment.optimizer),
-        experiment.training.build(),
+        build_training(experiment.training),
         build_loss(experiment.loss),
         train,
     )
@@ -72,11 +89,14 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         "seed": experiment.seed,
         "reset_optimizer": bool(settings and settings.reset_optimizer),
         "eval_batch": eval_batch,
+        "rate": build_rate(experiment, settings),
     }
     trainer = Trainer(*arguments, **options)
     if choose_stacked(trainer):
         trainer = StackedTrainer(*arguments, **options)
-    trainer.optimizer.new_state()  # wrong options are found here, before any process is started
+    state = trainer.optimizer.new_state()  # wrong options are found here, before any training
+    if trainer.rate is not None:
+        trainer.optimizer.scale(state, trainer.rate.factor(0))
     return trainer
 
 
@@ -156,3 +176,6 @@ class Assembly:
             indices = self.partition[uid]
             worker.add(node, self.trainer.learner(uid, indices), template.initial)
             worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")
+            remark = self.trainer.training.remark(len(indices), uid)
+            if remark:
+                worker.reporter.log(uid, f"node {uid}: {remark}", "WARNING")

@@ -24,5 +24,8 @@ def construct(experiment: Experiment) -> Iterator[str]:
     yield f"model: {experiment.model.target.name}, {layout.n_parameters} parameters"
     yield f"row: {layout.length} floats, {4 * layout.length} bytes"
     yield f"optimizer: {experiment.optimizer.target.dotted} {dict(experiment.optimizer.options)}"
+    if experiment.schedule is not None:
+        options = dict(experiment.schedule.options)
+        yield f"learning rate: {experiment.schedule.target.dotted} {options}"
     yield f"training: {'stacked' if isinstance(trainer, StackedTrainer) else 'one by one'}"
     yield f"sharing: {type(sharing).__module__}.{type(sharing).__name__}"

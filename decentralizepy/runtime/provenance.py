@@ -43,6 +43,9 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     folder.root.mkdir(parents=True, exist_ok=True)
     write_json(folder.args, flags)
     write_atomic(folder.root / experiment.path.name, experiment.text)
+    for name, source in experiment.files.items():
+        if not Path(name).is_absolute():
+            write_atomic(folder.root / name, source.read_text(encoding="utf-8"))
     graph = Path(flags["graph_file"])
     if graph.is_file():
         write_atomic(folder.root / graph.name, graph.read_text(encoding="utf-8"))
@@ -128,6 +131,10 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
         f"addresses ({Path(settings.experiment.addresses_filepath).name})": _sha(
             json.dumps(settings.addresses)
         ),
+        **{
+            f"file {name} of [TRAIN_PARAMS]": _sha(source.read_text(encoding="utf-8"))
+            for name, source in settings.experiment.files.items()
+        },
         "flags": _sha(json.dumps(common, sort_keys=True)),
         "code of decentralizepy": code_digest(),
     }

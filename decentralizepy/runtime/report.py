@@ -210,6 +210,12 @@ class Reporter:
 _LOGGED = ("train_loss", "test_loss", "test_acc", "consensus_distance")
 
 
+def effort(learner: Learner) -> dict[str, int]:
+    """The columns of a record that tell how much a node has trained, and whether in vain."""
+    counts = {"local_steps": learner.steps, "samples": learner.samples}
+    return counts | ({"nan": learner.nan} if learner.nan else {})
+
+
 def costs(traffic: Traffic, seconds: Seconds, elapsed: float) -> dict[str, float]:
     """The byte and second columns of a record."""
     return {

@@ -41,6 +41,7 @@ from decentralizepy.runtime.report import (
     Reporter,
     Seconds,
     costs,
+    effort,
 )
 from decentralizepy.runtime.rings import fence
 from decentralizepy.runtime.rows import RowPool
@@ -437,9 +438,12 @@ class Worker:
     def _train(self, seat: Seat, effect: Train) -> None:
         group = [seat]
         if isinstance(self.trainer, StackedTrainer):
-            rest = [one for one, other in self._work if other == effect]
-            self._work = deque(item for item in self._work if item[1] != effect)
-            group += rest
+            waiting, self._work = self._work, deque()
+            for one, other in waiting:
+                if other == effect and self.trainer.together(seat.learner, one.learner):
+                    group.append(one)
+                else:
+                    self._work.append((one, other))
         for one in group:
             if not self._thaw(one):
                 raise RunError(f"{self.me}: no free row for node {one.uid}")
@@ -449,7 +453,21 @@ class Worker:
         spent = (perf_counter() - started) / len(group)
         for one in group:
             one.seconds.train += spent
+            if one.learner.nan == effect.t + 1:
+                self._diverged(one)
             self._ready.append((one, None))
+
+    def _diverged(self, seat: Seat) -> None:
+        """A node's row has become NaN or infinite: end the run, or say so in the node's log."""
+        training, iteration = self.trainer.training, seat.learner.nan
+        text = f"node {seat.uid}: parameters are not finite after the local steps of iteration "
+        text += f"{iteration}"
+        self.reporter.log(seat.uid, text, "WARNING" if training.on_nan == "continue" else "ERROR")
+        if training.on_nan == "stop":
+            raise RunError(
+                f"{self.me}: {text}; lower lr or set clipping_norm (on_nan = continue in "
+                "[TRAIN_PARAMS] records it and goes on)"
+            )
 
     # ---------------------------------------------------------------- reports
 
@@ -492,7 +510,7 @@ class Worker:
             seat = self.seats[uid]
             distance = float(torch.dist(row[: len(mean)].double(), mean))
             values = pending.records[uid] | {"consensus_distance": distance}
-            values |= costs(seat.traffic, seat.seconds, elapsed)
+            values |= effort(seat.learner) | costs(seat.traffic, seat.seconds, elapsed)
             self._tell({"record": self.reporter.record(uid, t + 1, values)})
             self._ready.append((seat, None))
 

@@ -40,6 +40,9 @@ class NodeOptimizer(Protocol):
     def restore(self, exported: dict[str, Any]) -> Any:
         """The state that `export` gave."""
 
+    def scale(self, state: Any, factor: float) -> None:
+        """Take the next steps with this state at ``factor`` times the lr of the INI."""
+
 
 class FlatSGD:
     """SGD with momentum, Nesterov and weight decay on flat tensors (Sutskever et al., 2013)."""
@@ -56,7 +59,8 @@ class FlatSGD:
             raise ConfigError("[OPTIMIZER_PARAMS] lr, momentum and weight_decay must not be < 0")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ConfigError("[OPTIMIZER_PARAMS] nesterov needs momentum > 0 and dampening = 0")
-        self.lr, self.momentum, self.dampening = lr, momentum, dampening
+        self.lr = self.base_lr = lr
+        self.momentum, self.dampening = momentum, dampening
         self.weight_decay, self.nesterov = weight_decay, nesterov
 
     def new_state(self) -> dict[str, Tensor]:
@@ -103,6 +107,9 @@ class FlatSGDOptimizer:
     def restore(self, exported: dict[str, Any]) -> dict[str, Tensor]:
         return {name: _to_work(self._template, value) for name, value in exported.items()}
 
+    def scale(self, state: dict[str, Tensor], factor: float) -> None:
+        self.rule.lr = self.rule.base_lr * factor
+
 
 class TorchOptimizer:
     """A torch optimizer by dotted name: one light object per node, all on the same work row."""
@@ -121,6 +128,12 @@ class TorchOptimizer:
 
     def step(self, state: torch.optim.Optimizer) -> None:
         state.step()
+
+    def scale(self, state: torch.optim.Optimizer, factor: float) -> None:
+        for group in state.param_groups:  # torch's own schedules keep the first lr there, too
+            if "lr" not in group:
+                raise ConfigError(f"[LR_SCHEDULE] {self._component.target.dotted} has no lr")
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     def export(self, state: torch.optim.Optimizer) -> dict[str, Any]:
         found = state.state_dict()["state"]

@@ -8,6 +8,7 @@ configured size with samples of weight zero, and a model that can be stacked alw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.pernode import value_of
+from decentralizepy.training.clipping import clip_each
 from decentralizepy.training.optimizers import FlatSGDOptimizer
 from decentralizepy.training.trainer import Learner, Trainer
 from decentralizepy.training.training import Draw
@@ -77,19 +80,42 @@ class StackedTrainer(Trainer):
         assert layers is not None and isinstance(self.optimizer, FlatSGDOptimizer)
         self.stacked = StackedModel(layers)
         self.rule = self.optimizer.rule
+        self._shapes: dict[int, tuple[int, int]] = {}
 
     def train(self, learners: Sequence[Learner], rows: Sequence[Tensor], t: int) -> None:
         """Iteration ``t`` of all given nodes, in place on their rows."""
         draws = [self.prepare(learner, t) for learner in learners]
-        steps = max(len(draw.sizes) for draw in draws)
-        if any(len(draw.sizes) != steps for draw in draws):  # epochs of unequal lengths
-            for learner, row, draw in zip(learners, rows, draws, strict=True):
-                self._train_stack([learner], [row], [draw])
-        elif steps:
-            self._train_stack(learners, rows, draws)
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i, (learner, draw) in enumerate(zip(learners, draws, strict=True)):
+            alike.setdefault((len(draw.sizes), self._width(learner)), []).append(i)
+        for (steps, _), stack in alike.items():
+            if steps:
+                chosen = [learners[i] for i in stack], [rows[i] for i in stack]
+                self._train_stack(*chosen, [draws[i] for i in stack], t)
+
+    def together(self, one: Learner, other: Learner) -> bool:
+        """Whether to train two nodes at once: nobody waits for another's further steps."""
+        return self._shape(one) == self._shape(other)
+
+    def _shape(self, learner: Learner) -> tuple[int, int]:
+        """Steps and width of a node's batches, worked out once."""
+        found = self._shapes.get(learner.uid)
+        if found is None:
+            steps = self.training.steps(len(learner.indices), learner.uid)
+            found = self._shapes[learner.uid] = steps, self._width(learner)
+        return found
+
+    def _width(self, learner: Learner) -> int:
+        """Samples that each batch of a node is padded to: a constant of the node."""
+        batch, n = value_of(self.training.batch_size, learner.uid), len(learner.indices)
+        return batch if batch <= n else min(batch, 1 << (n - 1).bit_length())
 
     def _train_stack(
-        self, learners: Sequence[Learner], rows: Sequence[Tensor], draws: Sequence[Draw]
+        self,
+        learners: Sequence[Learner],
+        rows: Sequence[Tensor],
+        draws: Sequence[Draw],
+        t: int,
     ) -> None:
         stack = torch.stack(list(rows)).requires_grad_()
         state = _gather(learners)
@@ -98,15 +124,20 @@ class StackedTrainer(Trainer):
             (grad,) = torch.autograd.grad(
                 self._loss(stack, x[:, step], y[:, step], weight[:, step]), stack
             )
+            if self.clipping_norm is not None:
+                clip_each(grad, self.clipping_norm)
             self.rule.update(stack.detach(), grad, state)
         torch._foreach_copy_(list(rows), list(stack.detach().unbind()))
         _scatter(learners, state)
+        if not math.isfinite(float(stack.detach().sum())):
+            for learner, row in zip(learners, rows, strict=True):
+                self._watch(learner, row, t)
 
     def _batches(
         self, learners: Sequence[Learner], draws: Sequence[Draw]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs [G, S, B, ...], labels [G, S, B], weights [G, S, B] (1 / size, 0 for padding)."""
-        size, steps = self.training.batch_size, len(draws[0].sizes)
+        size, steps = self._width(learners[0]), len(draws[0].sizes)
         index = np.zeros((len(draws), steps, size), dtype=np.int64)
         weight = np.zeros((len(draws), steps, size), dtype=np.float32)
         for g, (learner, draw) in enumerate(zip(learners, draws, strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,29 +12,40 @@ import torch
 from torch import Tensor
 
 from decentralizepy.streams import torch_seed
+from decentralizepy.training.clipping import clip
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Evaluation, Loss, evaluate
 from decentralizepy.training.optimizers import NodeOptimizer
+from decentralizepy.training.schedules import Rate
 from decentralizepy.training.template import Template
 from decentralizepy.training.training import Draw, Training
 
 
 @dataclass
 class Learner:
-    """What a node needs to train beside its row: samples, optimizer state, integer buffers."""
+    """What a node needs to train beside its row: samples, optimizer state, integer buffers.
+
+    ``steps`` and ``samples`` count what it has trained since the start; ``nan`` is the first
+    iteration (from 1) after whose local steps its row was not finite, 0 while it is.
+    """
 
     uid: int
     indices: np.ndarray
     optimizer: Any = None
     counters: list[int] = field(default_factory=list)
+    steps: int = 0
+    samples: int = 0
+    nan: int = 0
 
     def kept(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the optimizer, as JSON values."""
-        return {"counters": self.counters}
+        counts = {"steps": self.steps, "samples": self.samples, "nan": self.nan}
+        return {"counters": self.counters, **counts}
 
     def take_back(self, kept: dict[str, Any]) -> None:
         """Set what `kept` gave."""
         self.counters = list(kept["counters"])
+        self.steps, self.samples, self.nan = kept["steps"], kept["samples"], kept["nan"]
 
 
 class Trainer:
@@ -50,10 +62,12 @@ class Trainer:
         seed: int,
         reset_optimizer: bool = False,
         eval_batch: int = 64,
+        rate: Rate | None = None,
     ) -> None:
         self.template, self.optimizer = template, optimizer
         self.training, self.loss, self.samples = training, loss, train
         self.seed, self.reset_optimizer, self.eval_batch = seed, reset_optimizer, eval_batch
+        self.rate, self.clipping_norm = rate, training.clipping_norm
 
     def learner(self, uid: int, indices: np.ndarray) -> Learner:
         """A node about to start, owning the training samples of ``indices``."""
@@ -68,10 +82,15 @@ class Trainer:
             self._train_one(learner, row, t)
 
     def prepare(self, learner: Learner, t: int) -> Draw:
-        """Draw the samples of the iteration; forget the optimizer's state where asked to."""
+        """Draw the samples of the iteration and count them; see to the optimizer's state and lr."""
         if self.reset_optimizer and t:
             learner.optimizer = self.optimizer.new_state()
-        return self.training.draw(len(learner.indices), self.seed, learner.uid, t)
+        if self.rate is not None:
+            self.optimizer.scale(learner.optimizer, self.rate.factor(t))
+        draw = self.training.draw(len(learner.indices), self.seed, learner.uid, t)
+        learner.steps += len(draw.sizes)
+        learner.samples += len(draw.order)
+        return draw
 
     def _train_one(self, learner: Learner, row: Tensor, t: int) -> None:
         draw = self.prepare(learner, t)
@@ -84,6 +103,15 @@ class Trainer:
         x, y = self.samples.gather(torch.from_numpy(learner.indices[draw.order]))
         self._steps(x, y, draw.sizes, learner.optimizer)
         learner.counters = template.store(row)
+        self._watch(learner, row, t)
+
+    def _watch(self, learner: Learner, row: Tensor, t: int) -> None:
+        """Note the first iteration that leaves a row with numbers that are not finite.
+
+        A loss that is not finite makes the gradient so, and that the row, even with lr = 0.
+        """
+        if not learner.nan and not math.isfinite(float(row.sum())):
+            learner.nan = t + 1
 
     def _steps(self, x: Tensor, y: Tensor, sizes: list[int], state: Any) -> None:
         model, loss, grad, step = (
@@ -92,11 +120,13 @@ class Trainer:
             self.template.grad,
             self.optimizer.step,
         )
-        start = 0
+        start, norm = 0, self.clipping_norm
         for size in sizes:
             grad.zero_()
             stop = start + size
             loss(model(x[start:stop]), y[start:stop]).backward()
+            if norm is not None:
+                clip(grad, norm)
             step(state)
             start = stop
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.pernode import PerNode, smallest, value_of
 from decentralizepy.streams import generator
 
 
@@ -28,51 +29,77 @@ class Training:
     ``full_epochs``. With ``shuffle`` every iteration (every epoch) is a fresh permutation; without,
     batches follow each other through the node's samples, going on where the last iteration ended.
 
+    ``rounds`` and ``batch_size`` are one number for all nodes or one for each. A node with fewer
+    samples than a batch trains on all that it has in every batch.
+
     ``stacked``: ``auto`` trains small fully connected models of many nodes at once, ``no`` one
     after the other, ``yes`` refuses a model that can't be stacked.
+
+    ``clipping_norm``: each mini-batch's gradient is scaled down to at most this l2 norm. That
+    bounds no single sample's share, so it promises no differential privacy.
+
+    ``on_nan``: ``stop`` ends the run when a node's parameters are not finite after its local
+    training, ``continue`` records the iteration and goes on.
     """
 
     def __init__(
         self,
         *,
-        rounds: int = 1,
+        rounds: int | PerNode = 1,
         full_epochs: bool = False,
-        batch_size: int = 1,
+        batch_size: int | PerNode = 1,
         shuffle: bool = False,
         stacked: str = "auto",
+        clipping_norm: float | None = None,
+        on_nan: str = "stop",
     ) -> None:
-        if rounds < 0 or batch_size < 1:
+        if smallest(rounds) < 0 or smallest(batch_size) < 1:
             raise ConfigError("[TRAIN_PARAMS] rounds must be >= 0 and batch_size >= 1")
         if stacked not in {"auto", "yes", "no"}:
             raise ConfigError(f"[TRAIN_PARAMS] stacked = {stacked}: auto, yes or no")
+        if clipping_norm is not None and not clipping_norm > 0:
+            raise ConfigError(f"[TRAIN_PARAMS] clipping_norm = {clipping_norm} must be above 0")
+        if on_nan not in {"stop", "continue"}:
+            raise ConfigError(f"[TRAIN_PARAMS] on_nan = {on_nan}: stop or continue")
+        self.clipping_norm, self.on_nan = clipping_norm, on_nan
         self.rounds, self.full_epochs = rounds, full_epochs
         self.batch_size, self.shuffle, self.stacked = batch_size, shuffle, stacked
 
     def draw(self, n: int, seed: int, uid: int, t: int) -> Draw:
         """The samples that node ``uid`` with ``n`` samples trains on in iteration ``t``."""
-        per_epoch = -(-n // self.batch_size)
-        steps = self.rounds * (per_epoch if self.full_epochs else 1)
+        batch = value_of(self.batch_size, uid)
+        per_epoch, steps = -(-n // batch), self.steps(n, uid)
         if not self.shuffle:
             first = 0 if self.full_epochs else t * steps
-            return self._in_order(n, first, steps, per_epoch)
+            return self._in_order(n, batch, first, steps)
         rng = generator(seed, uid, "batches", t)
-        if steps * self.batch_size <= n:  # a part of one epoch: no need to permute all
-            order = rng.choice(n, steps * self.batch_size, replace=False)
-            return Draw(order, [self.batch_size] * steps)
+        if steps * batch <= n:  # a part of one epoch: no need to permute all
+            order = rng.choice(n, steps * batch, replace=False)
+            return Draw(order, [batch] * steps)
         epochs = -(-steps // per_epoch)
-        sizes = self._sizes(n, per_epoch, 0, steps)
+        sizes = self._sizes(n, batch, 0, steps)
         order = np.concatenate([rng.permutation(n) for _ in range(epochs)])
         return Draw(order[: sum(sizes)], sizes)
 
-    def _in_order(self, n: int, first: int, steps: int, per_epoch: int) -> Draw:
-        sizes = self._sizes(n, per_epoch, first, steps)
-        start = first % per_epoch * self.batch_size
+    def steps(self, n: int, uid: int) -> int:
+        """Local steps of an iteration of node ``uid`` with ``n`` samples."""
+        per_epoch = -(-n // value_of(self.batch_size, uid)) if self.full_epochs else 1
+        return value_of(self.rounds, uid) * per_epoch
+
+    def remark(self, n: int, uid: int) -> str:
+        """What the log of node ``uid`` with ``n`` samples should say at the start, or nothing."""
+        batch = value_of(self.batch_size, uid)
+        if n >= batch:
+            return ""
+        return f"{n} samples are fewer than batch_size = {batch}: every batch holds all of them"
+
+    def _in_order(self, n: int, batch: int, first: int, steps: int) -> Draw:
+        sizes = self._sizes(n, batch, first, steps)
+        start = first % -(-n // batch) * batch
         return Draw((start + np.arange(sum(sizes))) % n, sizes)
 
-    def _sizes(self, n: int, per_epoch: int, first: int, steps: int) -> list[int]:
+    def _sizes(self, n: int, batch: int, first: int, steps: int) -> list[int]:
         """Sizes of the batches numbered from ``first``; an epoch's last one may be smaller."""
-        last = n - (per_epoch - 1) * self.batch_size
-        return [
-            last if (first + i) % per_epoch == per_epoch - 1 else self.batch_size
-            for i in range(steps)
-        ]
+        per_epoch = -(-n // batch)
+        last = n - (per_epoch - 1) * batch
+        return [last if (first + i) % per_epoch == per_epoch - 1 else batch for i in range(steps)]

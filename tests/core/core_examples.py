@@ -39,6 +39,11 @@ SECTIONS = {
         "sharing_class": "Sharing",
     },
     "NODE": {"graph_degree": "4"},
+    "LR_SCHEDULE": {
+        "schedule_package": "decentralizepy.training.schedules",
+        "schedule_class": "Step",
+        "step_size": "10",
+    },
 }
 
 

@@ -39,6 +39,7 @@ TORCH_FREE = (
     "decentralizepy.graphs",
     "decentralizepy.mappings",
     "decentralizepy.models.sizes",
+    "decentralizepy.pernode",
     "decentralizepy.registry",
     "decentralizepy.runfolder",
     "decentralizepy.runtime.clock",
@@ -52,7 +53,9 @@ TORCH_FREE = (
     "decentralizepy.runtime.status",
     "decentralizepy.runtime.workers",
     "decentralizepy.streams",
+    "decentralizepy.training.schedules",
     "decentralizepy.training.training",
+    "decentralizepy.training.training_clipping",
 )
 
 

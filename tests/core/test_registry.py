@@ -31,6 +31,7 @@ LEGACY_CLASSES = [
     ("decentralizepy.sharing.Sharing", "Sharing"),
     ("decentralizepy.sharing.PlainAverageSharing", "PlainAverageSharing"),
     ("decentralizepy.training.Training", "Training"),
+    ("decentralizepy.training.TrainingClipping", "TrainingClipping"),
 ]
 
 

@@ -49,11 +49,12 @@ optimizer_class = {optimizer}
 lr = 0.05
 {optimizer_options}
 [TRAIN_PARAMS]
-training_package = decentralizepy.training.Training
-training_class = Training
-rounds = 3
-batch_size = 8
+training_package = decentralizepy.training.{training}
+training_class = {training}
+rounds = {rounds}
+batch_size = {batch_size}
 shuffle = True
+{train_options}
 loss_package = torch.nn
 loss_class = CrossEntropyLoss
 [COMMUNICATION]
@@ -66,6 +67,7 @@ sharing_package = {sharing_package}
 sharing_class = {sharing}
 [NODE]
 {node}
+{schedule}
 """
 
 DEFAULTS = {
@@ -77,6 +79,11 @@ DEFAULTS = {
     "sharing_package": "decentralizepy.sharing.Sharing",
     "sharing": "Sharing",
     "node": "",
+    "training": "Training",
+    "rounds": "3",
+    "batch_size": "8",
+    "train_options": "",
+    "schedule": "",
 }
 
 

@@ -134,6 +134,20 @@ def test_a_users_own_module_is_kept(make: Make, setting: Build) -> None:
     assert (outcome.folder.root / "mine.py").read_text() == "class Mine:\n    pass\n"
 
 
+def test_a_file_of_numbers_by_agent_is_kept_and_found_again(make: Make, setting: Build) -> None:
+    given, text = setting(), fakes.INI.replace("rounds = 3", "rounds = work/rounds.json")
+    path = make(ini=text)
+    path.with_name("work").mkdir()
+    (path.parent / "work" / "rounds.json").write_text('{"0": 5, "default": 2}')
+    outcome, _ = run(path, given)
+    assert (outcome.folder.root / "work" / "rounds.json").read_text() == '{"0": 5, "default": 2}'
+    (path.parent / "work" / "rounds.json").unlink()
+    again, _ = run(outcome.folder.config, given)
+    assert again.complete
+    with pytest.raises(ConfigError, match=r"rounds, .*rounds.json: cannot be read"):
+        run(path, given)
+
+
 def test_run_folders_are_never_shared(make: Make, setting: Build) -> None:
     _, planned = make_plan(make(), setting())
     now = datetime(2024, 5, 1, 12, 30, 59)

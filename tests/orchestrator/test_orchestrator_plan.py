@@ -236,6 +236,23 @@ def test_epochs_go_by_the_size_of_the_data_set() -> None:
     assert load(full_epochs=True).samples_per_iteration == 3
 
 
+@pytest.mark.parametrize(
+    ("rounds", "batch", "epochs", "samples"),
+    [
+        ("3", "8", "False", 24.0),
+        ("1, 2, 3, 0, 9", "8, 8, 2, 8, 1", "False", (8 + 16 + 6 + 0 + 9) / 5),
+        ("1, 2, 3, 1, 3", "8", "True", 2.0 * (1442 // 5)),
+    ],
+)
+def test_the_estimate_takes_the_mean_of_unequal_work(
+    make: Make, rounds: str, batch: str, epochs: str, samples: float
+) -> None:
+    text = INI.replace("rounds = 3", f"rounds = {rounds}\nfull_epochs = {epochs}")
+    text = text.replace("batch_size = 8", f"batch_size = {batch}")
+    found = planned(make(ini=text, NB_AGENTS=5, NB_MACHINE=1)).estimate
+    assert found.training_s == pytest.approx(10 * 5 * samples * 1e-3)
+
+
 def test_one_agent_on_one_machine(make: Make) -> None:
     path = make(NB_AGENTS=1, NB_MACHINE=1)
     path.with_name("ring.edges").write_text("1\n")

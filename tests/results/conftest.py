@@ -66,6 +66,8 @@ def make_rows(counts: Sequence[int], iterations: Iterable[int], seed: int) -> li
             "total_meta": iteration * 200 + uid,
             "wire_bytes": iteration * 1000,
             "consensus_distance": math.exp(-iteration / 30) + 0.01 * random.random(),
+            "local_steps": iteration * (1 + uid % 3),
+            "samples": iteration * (1 + uid % 3) * 8,
             "elapsed_s": iteration * 0.1,
         }
         for iteration in iterations

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.pernode import PerNode
 from decentralizepy.training.training import Training
 
 counts = st.integers(1, 50)
@@ -51,7 +52,37 @@ def test_draws_are_named_by_seed_node_and_iteration() -> None:
     assert all(first != training.draw(100, *name).order.tolist() for name in others)
 
 
-@pytest.mark.parametrize("options", [{"rounds": -1}, {"batch_size": 0}, {"stacked": "maybe"}])
+@given(
+    n=counts,
+    rounds=st.lists(st.integers(0, 6), min_size=3, max_size=3),
+    batches=st.lists(counts, min_size=3, max_size=3),
+    full_epochs=st.booleans(),
+    shuffle=st.booleans(),
+)
+def test_each_node_draws_as_if_its_numbers_were_everybodys(
+    n: int, rounds: list[int], batches: list[int], full_epochs: bool, shuffle: bool
+) -> None:
+    flags = {"full_epochs": full_epochs, "shuffle": shuffle}
+    each = [PerNode(dict(enumerate(values))) for values in (rounds, batches)]
+    training = Training(rounds=each[0], batch_size=each[1], **flags)
+    for uid in range(3):
+        alone = Training(rounds=rounds[uid], batch_size=batches[uid], **flags)
+        ours, theirs = (one.draw(n, 1, uid, 4) for one in (training, alone))
+        assert ours.order.tolist() == theirs.order.tolist() and ours.sizes == theirs.sizes
+        assert training.steps(n, uid) == len(ours.sizes)
+        assert bool(training.remark(n, uid)) == (n < batches[uid])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rounds": -1},
+        {"batch_size": 0},
+        {"stacked": "maybe"},
+        {"on_nan": "ignore"},
+        {"rounds": PerNode({0: 1, 1: -1})},
+    ],
+)
 def test_impossible_options_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match="TRAIN_PARAMS"):
         Training(**options)

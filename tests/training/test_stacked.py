@@ -10,6 +10,7 @@ from torch import nn
 from decentralizepy.config import Component
 from decentralizepy.errors import ConfigError
 from decentralizepy.models.digits import CNN, MLP, DropoutMLP
+from decentralizepy.pernode import PerNode
 from decentralizepy.registry import Target
 from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
@@ -49,9 +50,16 @@ def rows_after(factory: type[Trainer], groups: list[list[int]], **options: objec
 
 
 ALL = [list(range(NODES))]
+#: unequal work, and gradients that are clipped
+UNEQUAL = {
+    "rounds": PerNode({0: 0, 3: 5, 4: 1}, default=2),
+    "batch_size": PerNode({1: 64, 2: 100, 3: 4}, default=8),
+    "clipping_norm": 0.3,
+}
+OPTIONS = [{}, {"full_epochs": True, "rounds": 1}, {"batch_size": 64}, UNEQUAL]
 
 
-@pytest.mark.parametrize("options", [{}, {"full_epochs": True, "rounds": 1}, {"batch_size": 64}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_stacked_training_is_the_loop(options: dict) -> None:
     """Also with last batches of unequal sizes, and fewer samples than a batch."""
     stacked, loop = (rows_after(kind, ALL, **options) for kind in (StackedTrainer, Trainer))
@@ -68,8 +76,36 @@ def test_stacked_training_is_the_loop(options: dict) -> None:
         [list(reversed(range(NODES)))],
     ],
 )
-def test_bits_do_not_depend_on_the_group(groups: list[list[int]]) -> None:
-    assert torch.equal(rows_after(StackedTrainer, ALL), rows_after(StackedTrainer, groups))
+@pytest.mark.parametrize("options", [{}, UNEQUAL])
+def test_bits_do_not_depend_on_the_group(groups: list[list[int]], options: dict) -> None:
+    together, apart = (rows_after(StackedTrainer, each, **options) for each in (ALL, groups))
+    assert torch.equal(together, apart)
+
+
+def test_what_each_node_did_is_counted_and_who_is_stacked_with_whom() -> None:
+    stacked = StackedTrainer(*arguments(**UNEQUAL), seed=7)
+    learners = [stacked.learner(u, 40 * u + np.arange(40)) for u in range(NODES)]
+    rows = [stacked.template.initial.clone() for _ in range(NODES)]
+    for t in range(3):
+        stacked.train(learners, rows, t)
+    done = [(one.steps, one.samples, one.nan) for one in learners]
+    assert done[:5] == [(0, 0, 0), (6, 240, 0), (6, 240, 0), (15, 60, 0), (3, 24, 0)]
+    assert torch.equal(rows[0], stacked.template.initial), "no rounds, no training"
+    assert stacked.together(learners[1], learners[2]), "both are padded to 64"
+    assert not stacked.together(learners[1], learners[5])
+
+
+@pytest.mark.parametrize("kind", [Trainer, StackedTrainer])
+def test_the_first_iteration_with_nan_is_noted_and_no_other_node_s(kind: type[Trainer]) -> None:
+    trainer = kind(*arguments(), seed=7)
+    learners = [trainer.learner(u, 40 * u + np.arange(40)) for u in range(3)]
+    rows = [trainer.template.initial.clone() for _ in range(3)]
+    for t in range(4):
+        if t == 2:
+            rows[1][5] = float("inf")
+        trainer.train(learners, rows, t)
+    assert [one.nan for one in learners] == [0, 3, 0]
+    assert torch.isfinite(rows[0]).all() and torch.isfinite(rows[2]).all()
 
 
 def chosen(**options: object) -> bool:

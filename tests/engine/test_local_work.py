@@ -1,0 +1,152 @@
+"""Unequal work, schedules, clipping and NaN in real runs: the same bits, recorded, or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from launching import Experiment, digests, leftovers
+
+from decentralizepy.graphs.generators import ring
+from decentralizepy.graphs.graph import Graph
+from decentralizepy.runfolder import MachineFolder, machine_records
+
+NODES = 6
+COSINE = """
+[LR_SCHEDULE]
+schedule_package = decentralizepy.training.schedules
+schedule_class = Cosine
+warmup = 2
+"""
+#: everything of this page at once
+ALL = {
+    "training": "TrainingClipping",
+    "rounds": "3, 1, 0, 2, 3, 5",
+    "batch_size": "batches.json",
+    "train_options": "clipping_norm = 0.5\non_nan = continue",
+    "schedule": COSINE,
+}
+BATCHES = {"1": 500, "4": 16, "default": 8}
+MODELS = {
+    "plain": {"model_package": "everything", "model": "Everything", "optimizer": "Adam"},
+    "stacked": {"optimizer_options": "momentum = 0.9"},
+}
+
+
+def experiment(folder: Path, cache: Path, **options: str) -> Experiment:
+    made = Experiment(folder, ring(NODES), cache, **options)
+    (folder / "batches.json").write_text(json.dumps(BATCHES))
+    return made
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_the_same_bits_whatever_the_number_of_workers(
+    case: str, tmp_path: Path, cache: Path
+) -> None:
+    options = MODELS[case]
+    made = experiment(tmp_path / "all", cache, **options, **ALL)
+    one, two = (made.run((NODES,), workers, 3, "-ta", "3", "--digests") for workers in (1, 2))
+    assert digests(one) == digests(two)
+    folder = MachineFolder(two / "machine0")
+    for row in machine_records(folder).rows:
+        uid, t = row["uid"], row["iteration"]
+        steps = [3, 1, 0, 2, 3, 5][uid] * t
+        own = BATCHES.get(str(uid), 8)
+        assert row["local_steps"] == steps and "nan" not in row
+        if uid != 1:
+            assert row["samples"] == steps * own
+    log = folder.log(1).read_text()
+    assert "WARNING" in log and "fewer than batch_size = 500: every batch holds all of them" in log
+    assert "fewer" not in folder.log(0).read_text()
+    assert json.loads((folder.root / "batches.json").read_text()) == BATCHES
+
+
+def test_unequal_work_gives_other_parameters(tmp_path: Path, cache: Path) -> None:
+    """The comparison above can fail: it sees one node's rounds."""
+    first, second = (
+        digests(experiment(tmp_path / rounds, cache, **ALL | {"rounds": rounds}).run(
+            (NODES,), 1, 1, "--digests"))
+        for rounds in ("3,1,0,2,3,5", "3,1,0,2,3,4")
+    )  # fmt: skip
+    differ = {uid for t, uid in first if first[(t, uid)] != second[(t, uid)]}
+    assert differ == {4, 5, 0}, "node 5 and its neighbours"
+
+
+EXPLODES = """
+def explode(t, iterations):
+    return 1e38 if t == 2 else 1.0
+"""
+DIVERGING = {
+    "rounds": "one.json",
+    "schedule": "[LR_SCHEDULE]\nschedule_package = my_lr\nschedule_class = explode",
+}
+
+
+def diverging(folder: Path, cache: Path, **options: str) -> Experiment:
+    """Node 3 alone trains, and with an absurd lr in the third iteration."""
+    pairs = Graph.undirected(NODES, [(0, 1), (1, 2), (3, 4), (4, 5)])
+    made = Experiment(folder, pairs, cache, **DIVERGING, **options)
+    (folder / "my_lr.py").write_text(EXPLODES)
+    (folder / "one.json").write_text('{"3": 2, "default": 0}')
+    return made
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nan_ends_the_run(model: str, tmp_path: Path, cache: Path) -> None:
+    made = diverging(tmp_path, cache, **MODELS[model] | {"optimizer": "SGD"})
+    root, processes = made.start((NODES,), 2, 6, "-ta", "1")
+    _, text = processes[0].communicate(timeout=60)
+    assert processes[0].returncode == 5
+    assert "machine 0, worker 1: node 3: parameters are not finite" in text
+    assert "of iteration 3; lower lr" in text and "Traceback" not in text
+    assert not leftovers(processes)
+    folder = MachineFolder(root / "machine0")
+    assert "[ERROR] node 3: parameters are not finite" in folder.log(3).read_text()
+    assert {row["iteration"] for row in machine_records(folder).rows} == {1, 2}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nan_is_recorded_and_the_run_goes_on(model: str, tmp_path: Path, cache: Path) -> None:
+    options = MODELS[model] | {"optimizer": "SGD", "train_options": "on_nan = continue"}
+    root = diverging(tmp_path, cache, **options).run((NODES,), 2, 6, "-ta", "1")
+    folder = MachineFolder(root / "machine0")
+    rows = machine_records(folder).rows
+    found = {(row["uid"], row["iteration"]): row["nan"] for row in rows if "nan" in row}
+    assert found == {(3, t): 3 for t in (3, 4, 5, 6)}
+    assert len(rows) == 6 * NODES
+    log = folder.log(3).read_text()
+    assert log.count("[WARNING] node 3: parameters are not finite") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rounds": "1, 2"}, "[TRAIN_PARAMS] rounds has 2 entries for 6 nodes"),
+        ({"batch_size": "nowhere.json"}, "nowhere.json: cannot be read: No such file"),
+        ({"rounds": "batches.json", "batch_size": "0"}, "batch_size = 0: must be at least 1"),
+        ({"schedule": COSINE.replace("Cosine", "Cosin")}, "(did you mean 'Cosine'?)"),
+        ({"schedule": COSINE + "peak = 3"}, "Cosine has no option 'peak'"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(
+    options: dict[str, str], words: str, tmp_path: Path, cache: Path
+) -> None:
+    root, processes = experiment(tmp_path, cache, **options).start((NODES,), 1, 2)
+    _, text = processes[0].communicate(timeout=60)
+    assert processes[0].returncode == 2 and words in text and text.count("\n") == 1
+    assert not root.exists()
+
+
+def test_machines_with_different_numbers_do_not_start(tmp_path: Path, cache: Path) -> None:
+    """The INI is the same; the file that it names is not."""
+    first = experiment(tmp_path / "a", cache, rounds="batches.json")
+    second = experiment(tmp_path / "b", cache, rounds="batches.json")
+    (second.folder / "config.ini").write_text((first.folder / "config.ini").read_text())
+    (second.folder / "batches.json").write_text('{"default": 3}')
+    processes = first.start((3, 3), 1, 100, only=(0,))[1]
+    processes += second.start((3, 3), 1, 100, only=(1,))[1]
+    for process in processes:
+        text = process.communicate(timeout=60)[1]
+        assert process.returncode == 2
+        assert "batches.json" in text and "machine 1" in text
