@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
 
 _MAX_MESSAGE = 1 << 16
@@ -132,8 +133,10 @@ class Alone:
 class _Socket:
     """A socket with heart-beats and a monitor for broken connections."""
 
-    def __init__(self, kind: int) -> None:
+    def __init__(self, kind: int, endpoint: str) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        if "[" in endpoint:
+            self.context.setsockopt(zmq.IPV6, 1)
         self.socket = self.context.socket(kind)
         self.socket.set_hwm(0)
         self.socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE)
@@ -159,7 +162,7 @@ class Coordinator:
 
     def __init__(self, machines: int, endpoint: str) -> None:
         self._agreement = Agreement(machines)
-        self._wire = _Socket(zmq.ROUTER)
+        self._wire = _Socket(zmq.ROUTER, endpoint)
         try:
             self._wire.socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -218,7 +221,7 @@ class Member:
 
     def __init__(self, machine: int, endpoint: str) -> None:
         self._machine = machine
-        self._wire = _Socket(zmq.DEALER)
+        self._wire = _Socket(zmq.DEALER, endpoint)
         self._wire.socket.connect(endpoint)
         self._over = False
 
@@ -257,5 +260,6 @@ def connect(machine: int, addresses: tuple[str, ...], offset: int) -> ControlPla
     """The control plane of a machine."""
     if len(addresses) == 1:
         return Alone()
-    endpoint = f"tcp://{addresses[0]}:{offset}"
+    address = ports.listening(addresses[0]) if machine == 0 else addresses[0]
+    endpoint = ports.endpoint(address, ports.control_port(offset))
     return Coordinator(len(addresses), endpoint) if machine == 0 else Member(machine, endpoint)

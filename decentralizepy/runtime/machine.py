@@ -10,6 +10,7 @@ import os
 import time
 from typing import Any, Final
 
+from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import write_legacy_results
@@ -53,6 +54,7 @@ class Supervisor:
     def run(self) -> None:
         """Run to the end; raises `ConfigError`, `RunError` or KeyboardInterrupt."""
         settings = self.settings
+        self._check_ports()
         provenance.begin(settings, self.flags)
         start_server(settings.threads)
         control = connect(settings.machine, settings.addresses, settings.experiment.offset)
@@ -76,6 +78,20 @@ class Supervisor:
             raise
         finally:
             self._finish(control, outcome)
+
+    def _check_ports(self) -> None:
+        """Whether our ports can be had, before anything is written; if not, tell machine 0."""
+        settings = self.settings
+        place = (settings.addresses, settings.experiment.offset, settings.machine)
+        try:
+            ports.require_free(*place, settings.workers)
+        except ConfigError as error:
+            os.close(self._memory)
+            if settings.machine != 0:
+                control = connect(settings.machine, settings.addresses, settings.experiment.offset)
+                self._tell_failure(control, str(error), config=True)
+                control.close()
+            raise
 
     def _prepare_data(self) -> None:
         """Prepare the data set once, while the server of the workers still loads torch."""
