@@ -17,6 +17,7 @@ OTHERS = ("benchmarks", "scripts")
 #: what the orchestrator may use of the core: modules, or packages with all in them
 FOR_ORCHESTRATOR = (
     "decentralizepy.communication.header",
+    "decentralizepy.communication.ports",
     "decentralizepy.config",
     "decentralizepy.cpus",
     "decentralizepy.errors",
@@ -31,14 +32,18 @@ TORCH_FREE = (
     "decentralizepy.arguments",
     "decentralizepy.cli",
     "decentralizepy.communication.header",
+    "decentralizepy.communication.local",
+    "decentralizepy.communication.ports",
     "decentralizepy.communication.tcp",
     "decentralizepy.config",
+    "decentralizepy.convert",
     "decentralizepy.cpus",
     "decentralizepy.datasets",
     "decentralizepy.errors",
     "decentralizepy.graphs",
     "decentralizepy.mappings",
     "decentralizepy.models.sizes",
+    "decentralizepy.reference",
     "decentralizepy.registry",
     "decentralizepy.runfolder",
     "decentralizepy.runtime.clock",
@@ -53,6 +58,7 @@ TORCH_FREE = (
     "decentralizepy.runtime.workers",
     "decentralizepy.streams",
     "decentralizepy.training.training",
+    "decentralizepy.where",
 )
 
 
