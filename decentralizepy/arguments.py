@@ -7,9 +7,13 @@ import datetime
 import ipaddress
 import json
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.communication.local import this_machine
+from decentralizepy.communication.ports import check_range
 from decentralizepy.config import Experiment, read_experiment
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import ConfigError, nearest
@@ -23,6 +27,7 @@ from decentralizepy.runtime.settings import LEVELS, ON_LOSS, Intervals, Resilien
 #: the method whose weights need edges both ways
 METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
 DEFAULT_GRAPH: Final = Path("36_nodes.edges")
+_HOST_NAME: Final = re.compile(r"[\w.-]{1,255}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-mid",
         "--machine_id",
         type=int,
-        default=0,
         metavar="M",
-        help="which entry of the address file this machine is (default: %(default)s)",
+        help="which entry of the address file this machine is (default: the one with an address "
+        "of this machine)",
     )
     add(
         "-ld",
@@ -201,10 +206,10 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "-ps",
         "--procs_per_machine",
-        type=int,
+        action=_Counts,
         nargs="+",
         metavar="P",
-        help="nodes on each machine: one number for all, or one per machine "
+        help="nodes on each machine: one number for all, or one per machine, as 4 4 8 or 4,4,8 "
         "(default: the graph's nodes, spread evenly)",
     )
     add(
@@ -221,6 +226,20 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DRIVER",
         help="what to run, by the reference's driver names: " + ", ".join(DRIVERS),
     )
+
+
+class _Counts(argparse.Action):
+    """Whole numbers, separated by blanks or commas or both."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        words = [word for value in values for word in value.split(",")]
+        try:
+            counts = [int(word) for word in words if word.strip()]
+        except ValueError:
+            parser.error(f"argument {option}: whole numbers are expected: {' '.join(values):.80}")
+        if not counts:
+            parser.error(f"argument {option}: at least one number is expected")
+        setattr(namespace, self.dest, counts)
 
 
 def read_graph_file(path: Path, kind: str) -> Graph:
@@ -286,13 +305,18 @@ def check_driver(args: argparse.Namespace, experiment: Experiment, graph: Graph)
     return found
 
 
+def address_file(experiment: Experiment) -> Path:
+    """The file that ``addresses_filepath`` names: beside the INI, or as it stands."""
+    path = Path(experiment.addresses_filepath)
+    beside = experiment.path.parent / path
+    return beside if not path.is_absolute() and beside.exists() else path
+
+
 def read_addresses(experiment: Experiment, machines: int) -> tuple[str, ...]:
     """Addresses of all machines, from the file that the INI names; raises `ConfigError`."""
     if machines == 1:
         return ("127.0.0.1",)
-    path = Path(experiment.addresses_filepath)
-    beside = experiment.path.parent / path
-    path = beside if not path.is_absolute() and beside.exists() else path
+    path = address_file(experiment)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -305,24 +329,29 @@ def read_addresses(experiment: Experiment, machines: int) -> tuple[str, ...]:
     wanted = [str(machine) for machine in range(machines)]
     if not isinstance(value, dict) or sorted(value) != sorted(wanted):
         raise ConfigError(f"{path} must have exactly the keys {', '.join(wanted)} (-ms {machines})")
-    addresses = tuple(_address(value[key], key, path) for key in wanted)
-    for machine, address in enumerate(addresses):
-        if addresses.index(address) < machine:
-            raise ConfigError(
-                f"{path}: machines {addresses.index(address)} and {machine} have the same address "
-                f"{address}, so their ports would collide: give each its own "
-                "(on one host: 127.0.0.1, 127.0.0.2, ...)"
-            )
-    return addresses
+    return tuple(_address(value[key], key, path) for key in wanted)
 
 
 def _address(value: Any, key: str, path: Path) -> str:
-    if not isinstance(value, str) or not value.strip() or any(c in value for c in " /:\n\0"):
-        raise ConfigError(f"{path}: machine {key} has no proper address: {value!r:.60}")
     try:
-        return str(ipaddress.ip_address(value))
+        found = ipaddress.ip_address(value if isinstance(value, str) else "")
+        if not (found.is_unspecified or found.is_multicast):
+            return str(found)
     except ValueError:
-        return value.lower()  # a host name, resolved when it is used
+        if isinstance(value, str) and _HOST_NAME.fullmatch(value):
+            return value.lower()  # a host name, resolved when it is used
+    raise ConfigError(f"{path}: machine {key} has no proper address: {value!r:.60}")
+
+
+def read_machine(args: argparse.Namespace, experiment: Experiment, addresses: Sequence[str]) -> int:
+    """Which machine this is: ``-mid``, or by its addresses; raises `ConfigError`."""
+    machine: int | None = args.machine_id
+    if machine is None:
+        one = len(addresses) == 1
+        return 0 if one else this_machine(addresses, address_file(experiment))
+    if not 0 <= machine < len(addresses):
+        raise ConfigError(f"-mid {machine}: machines are 0 to {len(addresses) - 1} (-ms)")
+    return machine
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -335,8 +364,6 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
     if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams
         raise ConfigError(f"--averaging_rounds {args.averaging_rounds}: at most {(1 << 16) - 1}")
-    if not 0 <= args.machine_id < args.machines:
-        raise ConfigError(f"-mid {args.machine_id}: machines are 0 to {args.machines - 1} (-ms)")
     if args.log_level not in LEVELS:
         near = nearest(args.log_level, LEVELS)
         raise ConfigError(f"-ll {args.log_level}{near}: one of {', '.join(LEVELS)}")
@@ -358,15 +385,18 @@ def settings_of(args: argparse.Namespace) -> Settings:
     experiment = read_experiment(args.config_file)
     graph = read_graph_file(args.graph_file, args.graph_type)
     mapping = read_mapping(args, graph)
-    nodes = len(mapping.uids(args.machine_id))
-    workers = args.workers or (allotted() if args.device == "cpu" else 1)
+    addresses = read_addresses(experiment, args.machines)
+    machine = read_machine(args, experiment, addresses)
+    wanted = args.workers or (allotted() if args.device == "cpu" else 1)
+    workers = max(1, min(wanted, len(mapping.uids(machine))))
+    check_range(addresses, experiment.offset, machine, workers)
     settings = Settings(
         experiment=experiment,
         driver=check_driver(args, experiment, graph),
         graph=graph,
         mapping=mapping,
-        machine=args.machine_id,
-        addresses=read_addresses(experiment, args.machines),
+        machine=machine,
+        addresses=addresses,
         intervals=Intervals(
             args.iterations, args.test_after, args.train_evaluate_after, args.checkpoint_after
         ),
@@ -375,7 +405,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         log_dir=args.log_dir,
         weights_dir=args.weights_store_dir or args.log_dir,
         cache_dir=args.cache_dir or default_cache(),
-        workers=max(1, min(workers, nodes)),
+        workers=workers,
         threads=args.threads,
         device=args.device,
         log_level=args.log_level,
@@ -415,6 +445,7 @@ def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         for key, value in vars(args).items()
         if key not in {"command", "function"}
     }
+    flags["machine_id"] = settings.machine
     counts = settings.mapping.counts
     flags["procs_per_machine"] = list(counts)
     flags["workers"] = settings.workers

@@ -1,4 +1,4 @@
-"""The command ``decentralizepy``: run | check | prepare | graph."""
+"""The command ``decentralizepy``: run | check | prepare | graph | where | convert."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from decentralizepy import __version__, arguments
-from decentralizepy.config import read_experiment
+from decentralizepy import __version__, arguments, convert, where
+from decentralizepy.config import parse_experiment, read_experiment, read_text
 from decentralizepy.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -20,6 +20,7 @@ from decentralizepy.errors import (
     RunError,
 )
 from decentralizepy.graphs import command as graph_command
+from decentralizepy.runfolder import write_atomic
 
 _HELP = """\
 examples:
@@ -34,8 +35,8 @@ _RUN_HELP = """\
 examples:
   16 nodes on this machine, over a graph:
     decentralizepy run -cf digits.ini -gf 16_4regular.edges -is 100 -ta 10 -ld my_run
-  two machines of 8 nodes; on each, with its own -mid (addresses in ip.json):
-    decentralizepy run -mid 0 -ms 2 -ps 8 -cf digits.ini -gf 16_4regular.edges -is 100 \\
+  two machines of 8 nodes; the same on each, which finds itself in ip.json (else give -mid):
+    decentralizepy run -ms 2 -ps 8 -cf digits.ini -gf 16_4regular.edges -is 100 \\
                        -ld run/machine0
 
 exit codes: 0 done, 2 bad input, 5 the run failed, 130 interrupted
@@ -57,6 +58,21 @@ _GRAPH_HELP = """\
 examples:
   decentralizepy graph -g Regular -n 16 -d 4 -s 1 -f 16_4regular.edges --picture 16.pdf
   decentralizepy graph --check 16_4regular.edges
+"""
+
+_WHERE_HELP = """\
+examples:
+  decentralizepy where digits.ini -gf 16_4regular.edges -ms 2
+  decentralizepy where digits.ini -gf 16_4regular.edges -ms 2 --workers 2 --uid 11
+  decentralizepy where digits.ini -ms 2 --here
+"""
+
+_CONVERT_HELP = """\
+examples:
+  decentralizepy convert config_cifar_sharing.ini
+  decentralizepy convert config_cifar_sharing.ini -o cifar.ini
+
+exit codes: 0 it can run (with -o: what was written can), 2 it cannot
 """
 
 
@@ -93,6 +109,15 @@ def _parser() -> argparse.ArgumentParser:
     graph = command("graph", "make, check or draw a graph", _GRAPH_HELP)
     graph_command.add_arguments(graph)
     graph.set_defaults(function=graph_command.main)
+    place = command("where", "say which machine and port each node has", _WHERE_HELP)
+    place.add_argument("ini", type=Path, help="the INI file")
+    arguments.add_experiment_arguments(place)
+    where.add_arguments(place)
+    place.set_defaults(function=where.main)
+    translate = command("convert", "explain an INI of the reference system", _CONVERT_HELP)
+    translate.add_argument("ini", type=Path, help="the INI file")
+    translate.add_argument("-o", "--output", type=Path, metavar="OUT", help="write it cleaned")
+    translate.set_defaults(function=_convert)
     return parser
 
 
@@ -134,6 +159,36 @@ def _prepare(args: argparse.Namespace) -> int:
     print(f"{experiment.dataset.target.name}: {len(dataset.train().y)} training samples, "
           f"{len(dataset.test().y)} test samples")  # fmt: skip
     return EXIT_OK
+
+
+def _convert(args: argparse.Namespace) -> int:
+    """Explain every key; the exit code tells whether the file, or the cleaned one, can run."""
+    lines, cleaned = convert.convert(args.ini)
+    for line in convert.table(lines):
+        print(line)
+    out = args.output
+    if out is not None and out.exists():
+        raise ConfigError(f"{out} exists: choose another name (-o)")
+    _require_runnable(read_text(args.ini) if out is None else cleaned, out or args.ini)
+    if out is not None:
+        try:
+            write_atomic(out, cleaned)
+        except OSError as error:
+            raise ConfigError(f"cannot write {out}: {error.strerror} (-o)") from None
+    print(f"\n{out or args.ini} can run")
+    return EXIT_OK
+
+
+def _require_runnable(text: str, path: Path) -> None:
+    """Raise `ConfigError` unless all classes of an INI can be constructed; loads torch."""
+    try:
+        experiment = parse_experiment(text, path)
+        from decentralizepy.runtime.check import construct
+
+        for _ in construct(experiment):
+            pass
+    except ConfigError as error:
+        raise ConfigError(f"{path} cannot run: {error}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.pernode import PerNode, read_per_node
-from decentralizepy.registry import Option, Target, check_options, coerce, target
+from decentralizepy.registry import Option, Target, check_options, coerce, options, target
 
 SECTIONS: Final = (
     "DATASET",
@@ -106,13 +107,17 @@ class Experiment:
 
 def read_experiment(path: Path) -> Experiment:
     """Read and check an INI file; raises `ConfigError`."""
+    return parse_experiment(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """The text of an INI file; raises `ConfigError`."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
-    return parse_experiment(text, path)
 
 
 def parse_experiment(text: str, path: Path) -> Experiment:
@@ -199,8 +204,9 @@ class _Reader:
     ) -> Component:
         package = package or self._take(section, f"{prefix}_package")
         found = self._target(section, package, self._take(section, f"{prefix}_class"))
-        values = self.sections[section]
-        self.sections[section] = {}
+        values, self.sections[section] = self.sections[section], {}
+        if found.module.startswith("decentralizepy."):
+            values = without_off(section, values, options(found), self._where(section))
         return Component(found, check_options(found, values, self._where(section), passed))
 
     def _training(self) -> Component:
@@ -231,7 +237,9 @@ class _Reader:
         return Component(self._target("TRAIN_PARAMS", package, name))
 
     def _node(self) -> NodeOptions:
-        return NodeOptions(**_node_options(self.sections["NODE"], self._where("NODE")))
+        where = self._where("NODE")
+        values = without_off("NODE", self.sections["NODE"], NODE_OPTIONS, where)
+        return NodeOptions(**_node_options(values, where))
 
 
 def models_of(dataset_package: str) -> str:
@@ -245,11 +253,34 @@ def models_of(dataset_package: str) -> str:
     return dataset_package
 
 
+def without_off(
+    section: str, values: Mapping[str, str], known: Mapping[str, Option] | None, where: str
+) -> dict[str, str]:
+    """``values`` without options of the reference's whose feature is not here and is off.
+
+    Raises `ConfigError` if it is on.
+    """
+    kept = {}
+    for key, value in values.items():
+        feature = None if known is None or key in known else reference.feature(section, key)
+        if feature is None:
+            kept[key] = value
+        elif not reference.is_off(section, key, value):
+            raise ConfigError(
+                f"{where} {key} = {value:.40}: {feature} is not in this version yet; take the key "
+                "out to run without"
+            )
+    return kept
+
+
+NODE_OPTIONS: Final = {
+    "graph_degree": Option("graph_degree", "int | None", "None"),
+    "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),
+}
+
+
 def _node_options(values: Mapping[str, str], where: str) -> dict[str, Any]:
-    known = {
-        "graph_degree": Option("graph_degree", "int | None", "None"),
-        "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),
-    }
+    known = NODE_OPTIONS
     for key in values:
         if key not in known:
             listed = ", ".join(option.describe() for option in known.values())

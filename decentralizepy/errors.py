@@ -21,6 +21,12 @@ class RunError(RuntimeError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the closest known name, or an empty string."""
+    found = nearest_name(word, known)
+    return f" (did you mean '{found}'?)" if found else ""
+
+
+def nearest_name(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The closest known name, or None if none is at least ``cutoff`` (0 to 1) alike."""
     by_lower = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f" (did you mean '{by_lower[found[0]]}'?)" if found else ""
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[found[0]] if found else None

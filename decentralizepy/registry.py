@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
 
 #: module of the reference system -> module here
@@ -99,6 +100,7 @@ DRIVERS: Final[dict[str, Driver]] = {
     "testingPeerSamplerDynamicManual.py": Driver("dynamic", _DPSGD),
     "testingPeerSamplerMultipleAvgRounds.py": Driver("static", _DPSGD),
     "testingPeerSamplerDynamicMultipleAvgRounds.py": Driver("dynamic", _DPSGD),
+    "testingEL_Oracle.py": Driver("dynamic", _DPSGD),
 }
 
 
@@ -106,6 +108,8 @@ def driver(name: str) -> Driver:
     """The driver by the file name that the reference system gave it."""
     base = Path(name).name
     base = base if base.endswith(".py") else f"{base}.py"
+    if base not in DRIVERS and (why := reference.no_driver(base)):
+        raise ConfigError(f"driver {name}: {why}; known: {', '.join(DRIVERS)}")
     if base not in DRIVERS:
         known = ", ".join(DRIVERS)
         raise ConfigError(f"unknown driver {name!r}{nearest(base, DRIVERS)}; known: {known}")
@@ -128,14 +132,18 @@ def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target
     if source_path(module, found.search) is None:
         if module.split(".")[0] == "torch" and source_path("torch", ()) is None:
             return found
-        raise ConfigError(_not_found(package, found.search))
+        raise ConfigError(_not_found(package, name, found.search))
     names = _names(module, found.search)
     if name not in names or (module.split(".")[0] != "torch" and definition(found) is None):
         raise ConfigError(f"{package} has no class {name}{nearest(name, names)}")
     return found
 
 
-def _not_found(package: str, search: Sequence[str]) -> str:
+def _not_found(package: str, name: str, search: Sequence[str]) -> str:
+    if why := reference.not_built(package, name):
+        return why
+    if package.split(".")[0] == "decentralizepy":
+        return f"no module {package}{nearest(package, [*LEGACY, *reference.MODULES])}"
     where = "".join(f", {folder}" for folder in search)
     return (
         f"no module {package}{nearest(package, LEGACY)}: "

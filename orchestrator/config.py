@@ -112,8 +112,11 @@ class Config(BaseModel):
         None, description="Processes per machine; default: CPUs allotted / NB_MACHINE."
     )
     OFFSET: Annotated[int, Field(ge=1024, le=65000)] | None = Field(
-        None, description="First TCP port; by default a free range is looked for at start."
+        None,
+        description="First TCP port, unless the INI has an offset of its own; by default a free "
+        "range is looked for at start.",
     )
+    DEVICE: Literal["cpu", "cuda"] = Field("cpu", description="What the agents train on.")
     LOCAL_SAVE_DIR: Text = Field(
         DEFAULT_SAVE_DIR, description="Where run folders go; relative to the repository."
     )
@@ -165,7 +168,12 @@ class Config(BaseModel):
         return None if self.walltime is None else _seconds(self.walltime)
 
     def workers(self, cpus: int | None = None) -> int:
-        """Worker processes per machine; ``cpus`` (default: those allotted to us) are shared."""
+        """Worker processes per machine; ``cpus`` (default: those allotted to us) are shared.
+
+        On a GPU one worker is the default, as for ``decentralizepy run``.
+        """
+        if self.DEVICE != "cpu":
+            return self.WORKERS or 1
         share = (allotted() if cpus is None else cpus) // self.NB_MACHINE
         return self.WORKERS or max(share, 1)
 

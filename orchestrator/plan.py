@@ -74,6 +74,7 @@ class Plan:
             *("-is", str(config.NB_ITERATION), "-ta", str(config.TEST_AFTER)),
             *("-tea", str(config.train_evaluate_after), "-ro", str(config.RESET_OPTIMIZER)),
             *("-as", str(config.AVERAGING_STEPS), "--workers", str(machine.workers)),
+            *("--device", config.DEVICE),
         ]
 
     def check_command(self, folder: RunFolder) -> list[str]:
@@ -208,6 +209,9 @@ def _notes(config: Config, task: Task, graph: Graph, site: Site, dynamic: bool) 
         notes.append("the graph is not connected: agents of different parts never agree")
     if not dynamic and degree is not None:
         notes.append(f"graph_degree = {degree} is not used: {config.EVAL_FILE} is static")
+    offset = task.experiment.offset
+    if config.OFFSET is not None and offset not in (config.OFFSET, site.offset):
+        notes.append(f"OFFSET = {config.OFFSET} is not used: the INI's own offset is {offset}")
     if site.workers * len(site.addresses) > site.cores:
         machines = f"{plural(len(site.addresses), 'machine')} of {plural(site.workers, 'worker')}"
         notes.append(f"{machines} share {plural(site.cores, 'CPU')}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import Iterable
 from typing import Final
 
+from decentralizepy.communication.ports import can_bind, is_free
 from decentralizepy.errors import RunError
+
+__all__ = ["can_bind", "free_offset", "taken", "width"]
 
 #: Ports of a machine beside two per worker: one to coordinate, and some to spare.
 SPARE: Final = 8
@@ -37,19 +39,4 @@ def free_offset(addresses: Iterable[str], count: int, draws: int = 50) -> int:
 def taken(addresses: Iterable[str], offset: int, count: int) -> tuple[str, int] | None:
     """The first (address, port) of a range that cannot be had, or None if all are free."""
     pairs = ((a, port) for a in addresses for port in range(offset, offset + count))
-    return next((pair for pair in pairs if not _is_free(*pair)), None)
-
-
-def can_bind(address: str) -> bool:
-    """Whether an address is one of this computer."""
-    return _is_free(address, 0)
-
-
-def _is_free(address: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-        return True
+    return next((pair for pair in pairs if not is_free(*pair)), None)

@@ -45,12 +45,12 @@ def read_task(inputs: Inputs, site: Site) -> Task:
 def render_ini(inputs: Inputs, site: Site) -> str:
     """The INI that every machine gets.
 
-    The first port is the JSON's OFFSET, else the INI's own, else the free one that was found.
+    The first port is the INI's own, else the JSON's OFFSET, else the free one that was found.
     """
     config, path = inputs.config, inputs.ini_path
     values = config.resolved() | {"OFFSET": site.offset}
     text = render(inputs.ini_text, values, path)
-    keep = config.OFFSET is None and communication(text, path).get("offset", "")
+    keep = communication(text, path).get("offset", "")
     return with_communication(text, path, None if keep else site.offset)
 
 

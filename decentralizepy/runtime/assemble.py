@@ -105,6 +105,8 @@ class Assembly:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        if settings.device != "cpu" and not torch.cuda.is_available():
+            raise ConfigError(f"--device {settings.device}: torch finds no GPU here; take cpu")
         self._sets = CheckpointSets(settings.folder)
         dataset = prepared_dataset(settings.experiment, settings.cache_dir)
         norm = dataset.normalization

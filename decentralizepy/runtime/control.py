@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runtime.agreement import Agreement, News
@@ -56,8 +57,10 @@ class Alone:
 class _Socket:
     """A socket with heart-beats and a monitor for broken connections."""
 
-    def __init__(self, kind: int, peer_timeout: float) -> None:
+    def __init__(self, kind: int, peer_timeout: float, endpoint: str) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        if "[" in endpoint:
+            self.context.setsockopt(zmq.IPV6, 1)
         self.socket = self.context.socket(kind)
         self.socket.set_hwm(0)
         self.socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE)
@@ -83,7 +86,7 @@ class Coordinator:
 
     def __init__(self, mapping: Mapping, resilience: Resilience, endpoint: str) -> None:
         self._agreement = Agreement(mapping, resilience)
-        self._wire = _Socket(zmq.ROUTER, resilience.peer_timeout)
+        self._wire = _Socket(zmq.ROUTER, resilience.peer_timeout, endpoint)
         try:
             self._wire.socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -151,7 +154,7 @@ class Member:
 
     def __init__(self, machine: int, peer_timeout: float, endpoint: str) -> None:
         self._machine = machine
-        self._wire = _Socket(zmq.DEALER, peer_timeout)
+        self._wire = _Socket(zmq.DEALER, peer_timeout, endpoint)
         self._wire.socket.connect(endpoint)
         self._over = False
 
@@ -216,7 +219,9 @@ def connect(settings: Settings) -> ControlPlane:
     mapping, resilience = settings.mapping, settings.resilience
     if mapping.machines == 1:
         return Alone(mapping, resilience)
-    endpoint = f"tcp://{settings.addresses[0]}:{settings.experiment.offset}"
+    host = settings.addresses[0]
+    address = ports.listening(host) if settings.machine == 0 else host
+    endpoint = ports.endpoint(address, ports.control_port(settings.experiment.offset))
     if settings.machine == 0:
         return Coordinator(mapping, resilience, endpoint)
     return Member(settings.machine, resilience.peer_timeout, endpoint)

@@ -14,6 +14,8 @@ from typing import Final
 
 import zmq
 
+from decentralizepy.communication import ports
+from decentralizepy.errors import ConfigError
 from decentralizepy.runtime.placement import WorkerId
 
 FLUSH_BYTES: Final = 1 << 20
@@ -26,11 +28,6 @@ Frame = bytes | memoryview
 def framed(nbytes: int) -> int:
     """Bytes that ZMTP 3 makes of one frame: flags, a length of 1 or 8 bytes, the frame."""
     return nbytes + (2 if nbytes < 256 else 9)
-
-
-def port_of(offset: int, worker: int) -> int:
-    """TCP port of a worker: ``offset + 2 * worker + 1``."""
-    return offset + 2 * worker + 1
 
 
 @dataclass
@@ -46,12 +43,14 @@ class Links:
     def __init__(self, me: WorkerId, folder: str, addresses: Sequence[str], offset: int) -> None:
         self.me, self._folder, self._addresses, self._offset = me, folder, addresses, offset
         self._context = zmq.Context()
+        if ports.has_ipv6(addresses):
+            self._context.setsockopt(zmq.IPV6, 1)
         self._inbox: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._inbox.set_hwm(0)
         self._inbox.linger = 0
         self._inbox.bind(self._endpoint(me, me.machine))
         if len(addresses) > 1:
-            self._inbox.bind(self._endpoint(me, -1))
+            self._listen()
         self._copy = len(addresses) == 1  # on one machine frames are small: rows go by reference
         self._out: dict[WorkerId, _Outbox] = {}
         self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -63,8 +62,17 @@ class Links:
     def _endpoint(self, worker: WorkerId, seen_from: int) -> str:
         if worker.machine == seen_from:
             return f"ipc://{self._folder}/{worker.worker}"
-        port = port_of(self._offset, worker.worker)
-        return f"tcp://{self._addresses[worker.machine]}:{port}"
+        port = ports.worker_port(self._addresses, self._offset, worker.machine, worker.worker)
+        return ports.endpoint(self._addresses[worker.machine], port)
+
+    def _listen(self) -> None:
+        port = ports.worker_port(self._addresses, self._offset, self.me.machine, self.me.worker)
+        address = ports.listening(self._addresses[self.me.machine])
+        try:
+            self._inbox.bind(ports.endpoint(address, port))
+        except zmq.ZMQError:
+            self._context.destroy(linger=0)
+            raise ConfigError(ports.refusal(address, port, self._offset)) from None
 
     def _bell_of(self, worker: int) -> str:
         return f"{self._folder}/{worker}.bell"

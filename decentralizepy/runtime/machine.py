@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import write_legacy_results
 from decentralizepy.runtime import provenance
@@ -32,6 +33,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Run to the end; raises `ConfigError`, `RunError` or KeyboardInterrupt."""
+        self._check_ports()
         self.settings = provenance.begin(self.settings, self.flags)
         self.status.attempt = self.settings.attempt
         start_server(self.settings.threads)
@@ -63,6 +65,19 @@ class Supervisor:
                 return
             settings = dataclasses.replace(settings, attempt=settings.attempt + 1)
             self.status.attempt = settings.attempt
+
+    def _check_ports(self) -> None:
+        """Whether our ports can be had, before anything is written; if not, tell machine 0."""
+        settings = self.settings
+        place = (settings.addresses, settings.experiment.offset, settings.machine)
+        try:
+            ports.require_free(*place, settings.workers)
+        except ConfigError as error:
+            if settings.machine != 0:
+                control = connect(settings)
+                self._tell_failure(control, str(error), config=True)
+                control.close()
+            raise
 
     def _prepare_data(self) -> None:
         """Prepare the data set once, while the server of the workers still loads torch."""

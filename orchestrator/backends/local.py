@@ -46,7 +46,7 @@ class LocalBackend:
             )
         addresses = tuple(_address(machine) for machine in range(config.NB_MACHINE))
         workers = config.workers()
-        found = config.OFFSET or ports.free_offset(addresses[:8], ports.width(workers))
+        found = config.OFFSET or ports.free_offset(addresses, ports.width(workers))
         return Site(
             backend=self.name,
             addresses=addresses,
@@ -141,7 +141,8 @@ def _port_check(plan: Plan) -> Check:
     count = ports.width(plan.site.workers)
     busy = ports.taken(plan.site.addresses, offset, count)
     where = "" if busy is None else f"port {busy[1]} of {busy[0]} is taken, perhaps by another run"
-    return Check("ports", busy is None, f"{where}; leave OFFSET out and a free range is found")
+    own = f"'offset' in [COMMUNICATION] of {plan.task.experiment.path} and OFFSET"
+    return Check("ports", busy is None, f"{where}; leave out {own}, and a free range is found")
 
 
 def _failure(allocation: Allocation) -> str:

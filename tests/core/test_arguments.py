@@ -15,7 +15,7 @@ from decentralizepy.graphs.schedules import RandomRegularSchedule, StaticSchedul
 
 #: short, long, a value, what it becomes, the default (None: computed)
 REFERENCE_FLAGS = [
-    ("-mid", "--machine_id", ["1"], 1, 0),
+    ("-mid", "--machine_id", ["1"], 1, None),
     ("-ps", "--procs_per_machine", ["4", "4"], [4, 4], None),
     ("-ms", "--machines", ["2"], 2, 1),
     ("-ld", "--log_dir", ["out"], Path("out"), None),
@@ -123,9 +123,9 @@ def test_defaults(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "counts"),
     [
-        (["-ms", "2", "-ps", "4"], (4, 4)),
-        (["-ms", "2", "-ps", "5", "3"], (5, 3)),
-        (["-ms", "2"], (4, 4)),
+        (["-ms", "2", "-mid", "0", "-ps", "4"], (4, 4)),
+        (["-ms", "2", "-mid", "0", "-ps", "5", "3"], (5, 3)),
+        (["-ms", "2", "-mid", "1"], (4, 4)),
         (["-ps", "8"], (8,)),
     ],
 )
@@ -255,6 +255,9 @@ def test_degrees_that_no_graph_has(folder, n, degree, said):
         ('{"0": "a", "1": "b:9000"}', "no proper address"),
         ('{"0": "a b", "1": "c"}', "no proper address"),
         ('{"0": "a\\u0000", "1": "c"}', "no proper address"),
+        ('{"0": "0.0.0.0", "1": "c"}', "machine 0 has no proper address: '0.0.0.0'"),
+        ('{"0": "::", "1": "c"}', "no proper address"),
+        ('{"0": "224.0.0.1", "1": "c"}', "no proper address"),
     ],
 )
 def test_addresses_that_are_none(folder, text, said):
@@ -262,20 +265,73 @@ def test_addresses_that_are_none(folder, text, said):
     assert said in refuse("-ms", "2")
 
 
-def test_two_machines_of_one_address_would_collide(folder):
-    for first, second in (("127.0.0.1", "127.0.0.1"), ("Node-1", "node-1")):
-        Path("ip.json").write_text(json.dumps({"0": "10.0.0.9", "1": first, "2": second}))
-        said = refuse("-ms", "3", "-ps", "3", "3", "2")
-        assert "machines 1 and 2 have the same address" in said and "ip.json" in said
-        assert "127.0.0.1, 127.0.0.2" in said
+def test_machines_of_one_address_have_their_own_ports(folder):
+    Path("ip.json").write_text(json.dumps({"0": "Node-1", "1": "::1", "2": "node-1"}))
+    found = accept("-ms", "3", "-ps", "3,3,2", "-mid", "2")
+    assert found.addresses == ("node-1", "::1", "node-1")
+    Path("ring.edges").write_text(examples.ring(300))
+    words = ("-ms", "3", "-ps", "140,20,140", "--workers", "129")
+    assert "machines that share an address (node-1) may have 128 each" in refuse(
+        *words, "-mid", "2"
+    )
+    assert accept(*words, "-mid", "1").workers == 20
+    Path("small.ini").write_text(examples.ini(COMMUNICATION__offset="65300"))
+    said = refuse(*words[:-1], "1", "-mid", "2")
+    assert "offset = 65300: machine 2 with 1 workers needs the ports up to 65557" in said
+
+
+# ---------------------------------------------------------------- which machine this is
+
+
+def test_a_machine_finds_itself_by_its_address(folder):
+    Path("ip.json").write_text(json.dumps({"0": "192.0.2.77", "1": "127.3.2.1"}))
+    found = accept("-ms", "2")
+    assert found.machine == 1 and found.uids == range(4, 8)
+    args = parse("-cf", "small.ini", "-gf", "ring.edges", "-ld", "out", "-ms", "2")
+    assert flags_of(args, settings_of(args))["machine_id"] == 1
+    Path("ip.json").write_text(json.dumps({"0": "localhost", "1": "192.0.2.77"}))
+    assert accept("-ms", "2").machine == 0
+
+
+@pytest.mark.parametrize(
+    ("addresses", "said"),
+    [
+        (["127.0.0.1", "127.0.0.2"], "ip.json: machines 0 (127.0.0.1), 1 (127.0.0.2) are all this"),
+        (["localhost", "localhost"], "machines 0 (localhost), 1 (localhost) are all this one"),
+        (["192.0.2.77", "192.0.2.78"], "no machine has an address of this one, which are "),
+        (["192.0.2.77", "no-such.invalid"], "cannot resolve no-such.invalid"),
+    ],
+)
+def test_no_machine_or_two_are_told_with_the_remedy(folder, addresses, said):
+    Path("ip.json").write_text(json.dumps(dict(zip("01", addresses, strict=True))))
+    found = refuse("-ms", "2")
+    assert said in found and "-mid" in found
+    if "no machine" in found and Path("/proc/net/fib_trie").exists():
+        assert "127.0.0.1" in found, "what this machine has is listed"
+    assert accept("-ms", "2", "-mid", "1").machine == 1
+
+
+@pytest.mark.parametrize("words", [["4,4"], ["4", "4"], ["4,", "4"], ["4 ,4"], [",4,,4,"]])
+def test_nodes_per_machine_with_blanks_or_commas(folder, words):
+    assert accept("-ms", "2", "-mid", "0", "-ps", *words).mapping.counts == (4, 4)
+
+
+@pytest.mark.parametrize("words", [["four"], ["4;4"], [","], ["4.0"]])
+def test_nodes_per_machine_are_whole_numbers(folder, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse("-ps", *words)
+    assert ended.value.code == 2 and "number" in capsys.readouterr().err
 
 
 def test_the_address_file_is_looked_for_beside_the_ini_first(folder):
     (folder / "conf").mkdir()
     (folder / "conf" / "small.ini").write_text(examples.ini())
-    assert accept("-cf", "conf/small.ini", "-ms", "2").addresses[1] == "127.0.0.2"
+    assert accept("-cf", "conf/small.ini", "-ms", "2", "-mid", "1").addresses[1] == "127.0.0.2"
     (folder / "conf" / "ip.json").write_text('{"0": "node-a", "1": "node-b"}')
-    assert accept("-cf", "conf/small.ini", "-ms", "2").addresses == ("node-a", "node-b")
+    assert accept("-cf", "conf/small.ini", "-ms", "2", "-mid", "1").addresses == (
+        "node-a",
+        "node-b",
+    )
     Path("ip.json").unlink()
     said = refuse("-ms", "2")
     assert "cannot read ip.json" in said and "addresses_filepath in small.ini" in said

@@ -17,6 +17,7 @@ OTHERS = ("benchmarks", "scripts")
 #: what the orchestrator may use of the core: modules, or packages with all in them
 FOR_ORCHESTRATOR = (
     "decentralizepy.communication.header",
+    "decentralizepy.communication.ports",
     "decentralizepy.config",
     "decentralizepy.cpus",
     "decentralizepy.errors",
@@ -31,8 +32,11 @@ TORCH_FREE = (
     "decentralizepy.arguments",
     "decentralizepy.cli",
     "decentralizepy.communication.header",
+    "decentralizepy.communication.local",
+    "decentralizepy.communication.ports",
     "decentralizepy.communication.tcp",
     "decentralizepy.config",
+    "decentralizepy.convert",
     "decentralizepy.cpus",
     "decentralizepy.datasets",
     "decentralizepy.errors",
@@ -40,6 +44,7 @@ TORCH_FREE = (
     "decentralizepy.mappings",
     "decentralizepy.models.sizes",
     "decentralizepy.pernode",
+    "decentralizepy.reference",
     "decentralizepy.registry",
     "decentralizepy.runfolder",
     "decentralizepy.runtime.clock",
@@ -56,6 +61,7 @@ TORCH_FREE = (
     "decentralizepy.training.schedules",
     "decentralizepy.training.training",
     "decentralizepy.training.training_clipping",
+    "decentralizepy.where",
 )
 
 

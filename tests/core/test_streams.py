@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from decentralizepy.streams import PURPOSES, generator, torch_seed
 
 names = st.tuples(
-    st.integers(-5, 1 << 64),
+    st.integers(0, (1 << 64) - 1),  # seeds count modulo 2**64
     st.integers(0, 10_000),
     st.sampled_from(sorted(PURPOSES)),
     st.integers(0, 1 << 40),

@@ -260,3 +260,19 @@ def test_one_agent_on_one_machine(make: Make) -> None:
     assert made.traffic.total_bytes == 0
     assert made.notes == ()
     assert "1 agent on 1 machine" in describe(made, RUN)
+
+
+def test_the_device_is_handed_on(make: Make) -> None:
+    made = planned(make(DEVICE="cuda"))
+    for machine in made.machines:
+        command = made.command(machine, RUN)
+        assert command[command.index("--device") + 1] == "cuda"
+    assert read_inputs(make(DEVICE="cuda", WORKERS=None)).config.workers(cpus=64) == 1
+
+
+def test_an_offset_that_is_not_used_is_told(make: Make) -> None:
+    ini = INI.replace("comm_class = TCP", "comm_class = TCP\noffset = 4000")
+    note = "OFFSET = 5000 is not used: the INI's own offset is 4000"
+    assert note in planned(make(ini=ini, OFFSET=5000), cores=8).notes
+    for changes in ({"ini": ini}, {"ini": ini, "OFFSET": 4000}, {"OFFSET": 5000}):
+        assert not planned(make(**changes), cores=8).notes

@@ -39,10 +39,10 @@ def test_the_ini(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("in_ini", "in_json", "expected"),
-    [(None, None, 12345), (4000, None, 4000), (None, 12345, 12345), (4000, 12345, 12345)],
+    [(None, None, 12345), (4000, None, 4000), (None, 12345, 12345), (4000, 12345, 4000)],
 )
 def test_the_first_port(make: Make, in_ini: int, in_json: int, expected: int) -> None:
-    """The JSON's comes first, then the INI's own, then the one that was found."""
+    """The INI's own comes first, then the JSON's, then the one that was found."""
     ini = (
         INI
         if in_ini is None

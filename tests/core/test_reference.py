@@ -1,0 +1,166 @@
+"""INIs, drivers and classes of the reference system: run as they are, or say what is missing."""
+
+from pathlib import Path
+
+import core_examples as examples
+import pytest
+
+from decentralizepy import reference
+from decentralizepy.config import parse_experiment
+from decentralizepy.errors import ConfigError
+from decentralizepy.registry import DRIVERS, LEGACY, driver, options, target
+
+#: the reference's driver scripts
+SCRIPTS = [
+    "testing.py",
+    "testingManual.py",
+    "testingPeerSampler.py",
+    "testingPeerSamplerDynamic.py",
+    "testingPeerSamplerDynamicManual.py",
+    "testingFederated.py",
+    "testingSTC.py",
+    "testingKNN.py",
+    "testingKFN.py",
+    "testingEL_Oracle.py",
+    "testingEL_Local.py",
+    "testingPeerSamplerMultipleAvgRounds.py",
+    "testingPeerSamplerDynamicMultipleAvgRounds.py",
+    "testingPeerSamplerMultipleAvgRoundsDropout.py",
+]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("form", ["{}.py", "{}", "eval/{}.py", "/work/eval/{}"])
+def test_every_driver_is_here_or_says_why_not(name, form):
+    given = form.format(name.removesuffix(".py"))
+    if name in DRIVERS:
+        assert driver(given) == DRIVERS[name]
+        return
+    with pytest.raises(ConfigError) as caught:
+        driver(given)
+    said = str(caught.value)
+    assert given in said and "known: testing.py" in said and "did you mean" not in said
+    expected = "never ran" if name == "testingKFN.py" else "not in this version yet"
+    assert expected in said
+
+
+def test_dynamic_drivers_are_dynamic():
+    for name in SCRIPTS:
+        if name in DRIVERS:
+            assert (DRIVERS[name].schedule == "dynamic") == ("Dynamic" in name or "Oracle" in name)
+
+
+@pytest.mark.parametrize("module", sorted(set(reference.MODULES) - set(LEGACY)))
+def test_a_class_that_is_not_here_is_named(module):
+    with pytest.raises(ConfigError) as caught:
+        target(module, reference.MODULES[module])
+    said = str(caught.value)
+    assert f"{reference.MODULES[module]} ({module})" in said and "not in this version yet" in said
+    assert "beside the INI" not in said
+
+
+def test_it_is_named_with_its_section():
+    said = examples.refusal(
+        SHARING__sharing_package="decentralizepy.sharing.Choco", SHARING__sharing_class="Choco"
+    )
+    assert "small.ini: [SHARING] Choco (decentralizepy.sharing.Choco)" in said
+    said = examples.refusal(SHARING__sharing_package="decentralizepy.sharing.PlainAverage")
+    assert "no module decentralizepy.sharing.PlainAverage" in said and "did you mean" in said
+
+
+#: as the reference's own files are written: every key that classes of ours have a say in
+REFERENCE_INI = """\
+# comments of both kinds, capitals, blanks around = or none
+[DATASET]
+dataset_package = decentralizepy.datasets.CIFAR10
+dataset_class = CIFAR10
+model_class = LeNet
+train_dir = /datasets/CIFAR
+test_dir = /datasets/CIFAR
+; python list of fractions below
+sizes = [0.25, 0.25, 0.5] ; of the training set
+random_seed=90
+partition_niid = dirichlet
+alpha = 0.1 ; alpha (dirichlet parameter)
+shards = 2
+test_batch_size = 256
+
+[OPTIMIZER_PARAMS]
+optimizer_package = torch.optim
+optimizer_class = SGD
+lr = 1e-3 ; gamma
+momentum = 0.9
+
+[NODE]
+graph_degree = 7 ; s (number of neighbours)
+timeout = 1
+dropout_rate = 0.25
+dropout_correlation = 0.1
+
+[TRAIN_PARAMS]
+training_package = decentralizepy.training.Training
+training_class = Training
+rounds = 10 ; r
+full_epochs = False
+batch_size = 5
+shuffle = True
+loss_package = torch.nn
+loss_class = CrossEntropyLoss
+
+[SHARING]
+sharing_package = decentralizepy.sharing.PlainAverageSharing ; no Metropolis-Hastings
+sharing_class = PlainAverageSharing
+compress = False
+compression_package = decentralizepy.compression.Elias
+compression_class = Elias
+float_precision = 16
+#TODO: something
+
+# at the end, since a script may add an offset to it
+[COMMUNICATION]
+comm_package = decentralizepy.communication.TCP
+comm_class = TCP
+addresses_filepath = /ip.json
+offset = 9000
+recv_timeout = 50
+"""
+
+
+def parse(text):
+    return parse_experiment(text, Path("their.ini"))
+
+
+def test_an_ini_of_the_reference_runs_as_it_is():
+    found = parse(REFERENCE_INI)
+    assert found.dataset.options["sizes"] == [0.25, 0.25, 0.5]
+    assert found.dataset.options["alpha"] == 0.1 and found.seed == 90
+    assert found.optimizer.options == {"lr": 0.001, "momentum": 0.9}
+    assert found.training.options["rounds"] == 10 and found.node.graph_degree == 7
+    assert found.addresses_filepath == "/ip.json" and found.offset == 9000
+    assert found.sharing.target.name == "PlainAverageSharing" and not found.sharing.options
+
+
+def test_what_is_off_may_stand_there_and_what_is_on_is_named():
+    for (section, key), (off, feature) in reference.OFF.items():
+        for value in off or {"7"}:
+            assert reference.is_off(section, key, value.title())
+        if off is not None:
+            assert not reference.is_off(section, key, "True")
+            assert reference.feature(section, key) == feature
+    text = REFERENCE_INI.replace("compress = False", "compress = True")
+    if "compress" not in options(target("decentralizepy.sharing.Sharing", "Sharing")):
+        with pytest.raises(ConfigError) as caught:
+            parse(text)
+        said = str(caught.value)
+        assert "their.ini: [SHARING] compress = True: compression is not in this version" in said
+
+
+def test_a_class_of_ones_own_is_asked_for_its_options_alone(tmp_path):
+    (tmp_path / "my_method_plain.py").write_text("class Mine:\n    def __init__(self): ...\n")
+    said = examples.refusal(
+        tmp_path / "a.ini",
+        SHARING__sharing_package="my_method_plain",
+        SHARING__sharing_class="Mine",
+        SHARING__compress="False",
+    )
+    assert "Mine has no option 'compress'" in said
