@@ -8,7 +8,8 @@ import numpy as np
 
 from decentralizepy.datasets import download as archives
 from decentralizepy.datasets.base import Dataset, Normalization
-from decentralizepy.datasets.prepare import Progress, describe, locked, make_folder
+from decentralizepy.datasets.locks import locked
+from decentralizepy.datasets.prepare import Progress, describe, make_folder
 from decentralizepy.datasets.unpickle import load_batch
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -109,7 +110,7 @@ class CIFAR10(Dataset):
             raise ValueError(_missing(root, part))
         try:
             make_folder(root, "CIFAR-10")
-            with locked(root / f"{FOLDER}.lock", progress):
+            with locked(root / FOLDER, progress, "downloads the same data"):
                 if find(root, part) is None:
                     archives.fetch(URL, MD5, root / ARCHIVE, progress)
                     archives.extract(root / ARCHIVE, FOLDER, root)
