@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.registry import Option, Target, check_options, coerce, target
+from decentralizepy.registry import LEGACY, Option, Target, check_options, coerce, target
 
 SECTIONS: Final = (
     "DATASET",
@@ -199,7 +199,7 @@ def models_of(dataset_package: str) -> str:
 
     The reference system keeps models in the data set's own module; so do users' files.
     """
-    parts = dataset_package.split(".")
+    parts = LEGACY.get(dataset_package, dataset_package).split(".")
     if parts[:2] == ["decentralizepy", "datasets"]:
         return f"decentralizepy.models.{parts[-1].lower()}"
     return dataset_package

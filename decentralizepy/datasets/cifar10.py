@@ -54,6 +54,8 @@ class CIFAR10(Dataset):
         shards: int = 1,
         test_batch_size: int = 64,
         download: bool = True,
+        validation_source: str = "",
+        validation_size: float = 0.0,
     ) -> None:
         super().__init__(
             random_seed=random_seed,
@@ -64,6 +66,8 @@ class CIFAR10(Dataset):
             test_batch_size=test_batch_size,
             train_dir=train_dir,
             test_dir=test_dir,
+            validation_source=validation_source,
+            validation_size=validation_size,
         )
         self.download = download
 

@@ -39,7 +39,8 @@ def fetch(url: str, md5: str, archive: Path, progress: Progress) -> None:
 def extract(archive: Path, folder: str, into: Path) -> None:
     """Unpack the folder of that name from a tar archive to `into/folder`.
 
-    If another machine is done before, its folder stays and ours is discarded. Raises ValueError for a damaged archive, or one with links or with paths outside `folder`.
+    If another machine is done before, its folder stays and ours is discarded. Raises ValueError
+    for a damaged archive, or one with links or with paths outside `folder`.
     """
     aside = beside(into / folder)
     try:

@@ -136,7 +136,8 @@ def _publish(aside: Path, folder: Path, names: Sequence[str]) -> None:
                 raise
             _discard_damaged(folder)
         else:
-            return sync(folder.parent)
+            sync(folder.parent)
+            return
     raise OSError(f"others keep replacing {folder}")
 
 
