@@ -93,7 +93,7 @@ def test_femnist_networks_are_bitwise_those_of_the_textbook(name):
             assert mine is not None and other is not None and torch.equal(mine, other)
         for mine, other in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
             assert torch.equal(mine, other)
-        assert ours(x).shape == (6, 62)
+    assert ours(x).shape == (6, 62)
 
 
 def test_rnet_trains_on_a_batch_of_one_sample():
