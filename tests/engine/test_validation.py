@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from femnist_files import per_user, write, write_pairs
 from launching import Experiment
 from safetensors.torch import load_file
 
@@ -16,9 +18,6 @@ from decentralizepy.datasets.femnist import Femnist, FemnistLabelSplit
 from decentralizepy.graphs.generators import star
 from decentralizepy.models.femnist import RNET, LogisticRegression
 from decentralizepy.runfolder import MachineFolder, machine_records
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "datasets"))
-from femnist_files import per_user, write, write_pairs
 
 ITERATIONS = 5
 
@@ -31,7 +30,7 @@ def experiment(folder: Path, cache: Path, kind: str, model: str, *more: str) -> 
     _, _, rest = text.partition("[OPTIMIZER_PARAMS]")
     data = [
         "[DATASET]", f"dataset_package = decentralizepy.datasets.{kind}", f"dataset_class = {kind}",
-        f"model_class = {model}", f"train_dir = {folder / 'train'}", f"test_dir = {folder / 'test'}",
+        f"model_class = {model}", f"train_dir = {folder}/train", f"test_dir = {folder}/test",
         "sizes =", "random_seed = 90", "test_batch_size = 64", *more,
     ]  # fmt: skip
     ini.write_text("\n".join([*data, f"[OPTIMIZER_PARAMS]{rest}"]))
@@ -109,3 +108,34 @@ def test_the_label_split_trains_on_the_file_of_each_uid(tmp_path: Path, cache: P
     data = FemnistLabelSplit(train_dir=str(tmp_path / "train"), test_dir=str(tmp_path / "test"))
     data.prepare(cache)
     assert sum(p.numel() for p in RNET().parameters()) * 4 < rows[0]["total_data"]
+
+
+@pytest.mark.parametrize(
+    ("option", "damage", "said"),
+    [
+        ("", "{", "bad.json is not a readable JSON file"),
+        ("", '{"users": 3}', "bad.json is not a LEAF file"),
+        ("validation_source = Tets", "", "validation_source = 'Tets' is neither Train nor Test"),
+        (
+            "validation_source = Test\nvalidation_size = 2",
+            "",
+            "validation_size = 2 must be between",
+        ),
+        ("validation_source = Test\nvalidation_size = 1e-9", "", "of 33 samples leaves an empty"),
+    ],
+)
+def test_what_is_wrong_is_one_message_and_exit_code_2(
+    tmp_path: Path, option: str, damage: str, said: str
+) -> None:
+    per_user(tmp_path / "train", [3, 4, 5])
+    made = experiment(tmp_path, tmp_path / "cache", "Femnist", "CNN", option)
+    if damage:
+        (tmp_path / "train" / "bad.json").write_text(damage)
+    command = [sys.executable, "-m", "decentralizepy", "prepare", "config.ini", "--cache-dir", "c"]
+    done = subprocess.run(
+        command, cwd=made.folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert "config.ini" in done.stderr and "[DATASET]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
