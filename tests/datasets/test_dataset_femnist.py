@@ -15,6 +15,7 @@ import pytest
 import torch
 from femnist_files import content, labels, per_user, pixels, write, write_pairs
 
+from decentralizepy.datasets import leaf, saved_tensors
 from decentralizepy.datasets.femnist import Femnist, FemnistLabelSplit
 
 COUNTS = [5, 3, 8, 2, 6, 4, 7]
@@ -329,6 +330,39 @@ def test_other_shapes_types_and_plain_labels_are_read(tmp_path, cache):
     data = prepared(cache, FemnistLabelSplit, train_dir=folder).train()
     assert data.y.tolist() == [3, 4]
     assert data.x[0].reshape(-1)[:4].tolist() == [0, 255, 0, 255] and (data.x[1] == 255).all()
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """A file with a few bytes changed, cut out or doubled."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(changed))
+        kind = rng.randrange(3)
+        if kind == 0:
+            changed[at] = rng.choice(b'"{}[]:,-.eE0159 Nn\\\x00\xff')
+        elif kind == 1:
+            del changed[at : at + rng.randint(1, 40)]
+        else:
+            changed[at:at] = changed[at : at + rng.randint(1, 40)]
+    return bytes(changed)
+
+
+def test_mutated_files_are_read_or_refused_by_name(tmp_path):
+    """Never another exception; and most of them are refused, or the test would show nothing."""
+    rng = random.Random(1)
+    write(tmp_path, {"a.json": {"a": 1, "b": 2}})
+    write_pairs(tmp_path, [2])
+    readers = {"a.json": leaf.read_file, "data_0.pt": saved_tensors.read_pairs}
+    for name, read in readers.items():
+        whole, refused = (tmp_path / name).read_bytes(), 0
+        for _ in range(200):
+            (tmp_path / name).write_bytes(mutated(whole, rng))
+            try:
+                read(tmp_path / name, 784, 62)
+            except ValueError as error:
+                refused += 1
+                assert name in str(error) and len(str(error)) < 600
+        assert refused > 100
 
 
 def test_a_prepared_object_travels_as_a_path(train, cache):
