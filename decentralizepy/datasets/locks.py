@@ -29,26 +29,40 @@ def locked(
     Yields False where no lock is to be had: then others may work on it at the same time. The lock
     goes with the process, however that ends. Says so through `progress` when it waits.
     """
+    waiting = f"waiting for another process that {purpose} ({what})"
     try:
-        handle = os.open(_lock_file(what), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        path = _lock_file(what)
+        handle = _hold(path, waiting, progress)
     except OSError:
         yield False
         return
     try:
-        yield _lock(handle, f"waiting for another process that {purpose} ({what})", progress)
+        yield True
     finally:
+        path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
         os.close(handle)
 
 
-def _lock(handle: int, waiting: str, progress: Callable[[str], None]) -> bool:
+def _hold(path: Path, waiting: str, progress: Callable[[str], None]) -> int:
+    """A descriptor of the locked file `path`; one that was removed meanwhile does not count."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            _lock(handle, waiting, progress)
+            if os.fstat(handle).st_nlink:
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int, waiting: str, progress: Callable[[str], None]) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         progress(waiting)
         fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True
 
 
 def _lock_file(what: Path) -> Path:

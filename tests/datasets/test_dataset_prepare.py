@@ -298,6 +298,32 @@ def test_without_locks_the_second_copy_is_discarded(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("set-1.tmp-*"))
 
 
+def test_lock_files_are_removed_and_one_that_is_gone_locks_nobody_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"decentralizepy-{os.getuid()}"
+    inside, most, counted = 0, 0, threading.Lock()
+
+    def enter():
+        nonlocal inside, most
+        for _ in range(30):
+            with locked(tmp_path / "x", silent) as alone:
+                assert alone
+                with counted:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.0005)
+                with counted:
+                    inside -= 1
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (inside, most) == (0, 1)
+    assert list(folder.iterdir()) == []
+
+
 def test_without_a_temporary_folder_there_is_no_lock_and_still_a_copy(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with locked(tmp_path / "x", silent) as alone:
