@@ -156,8 +156,11 @@ def _prepare(args: argparse.Namespace) -> int:
 
     cache = args.cache_dir or arguments.default_cache()
     dataset = prepared_dataset(experiment, cache, progress=print)
-    print(f"{experiment.dataset.target.name}: {len(dataset.train().y)} training samples, "
-          f"{len(dataset.test().y)} test samples")  # fmt: skip
+    train, test = dataset.counts()
+    held = len(dataset.validation())
+    said = f"{train} training samples, {test} test samples"
+    said += f", {held} validation samples" if held else ""
+    print(f"{experiment.dataset.target.name}: {said}")
     return EXIT_OK
 
 

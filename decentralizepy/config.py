@@ -17,7 +17,15 @@ from typing import Any, Final
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.pernode import PerNode, read_per_node
-from decentralizepy.registry import Option, Target, check_options, coerce, options, target
+from decentralizepy.registry import (
+    LEGACY,
+    Option,
+    Target,
+    check_options,
+    coerce,
+    options,
+    target,
+)
 
 SECTIONS: Final = (
     "DATASET",
@@ -247,7 +255,7 @@ def models_of(dataset_package: str) -> str:
 
     The reference system keeps models in the data set's own module; so do users' files.
     """
-    parts = dataset_package.split(".")
+    parts = LEGACY.get(dataset_package, dataset_package).split(".")
     if parts[:2] == ["decentralizepy", "datasets"]:
         return f"decentralizepy.models.{parts[-1].lower()}"
     return dataset_package

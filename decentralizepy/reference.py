@@ -18,8 +18,6 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.compression.Lz4Wrapper": "Lz4Wrapper",
     "decentralizepy.compression.Quantization": "Quantization",
     "decentralizepy.datasets.Celeba": "Celeba",
-    "decentralizepy.datasets.Femnist": "Femnist",
-    "decentralizepy.datasets.FemnistLabelSplit": "FemnistLabelSplit",
     "decentralizepy.datasets.MovieLens": "MovieLens",
     "decentralizepy.datasets.Reddit": "Reddit",
     "decentralizepy.datasets.Shakespeare": "Shakespeare",
@@ -35,7 +33,6 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.sharing.SharingAsymmetric": "SharingAsymmetric",
     "decentralizepy.sharing.SubSampling": "SubSampling",
     "decentralizepy.sharing.ZeroSumSharing": "ZeroSumSharing",
-    "decentralizepy.training.TrainingClipping": "TrainingClipping",
     "decentralizepy.training.text.LLMTraining": "LLMTraining",
 }
 
@@ -63,8 +60,6 @@ NEVER_RAN: Final = "testingKFN.py"
 #: (section, key) -> values that mean off (None: any, the key alone does nothing), and the feature;
 #: those of [NODE] are read by drivers that are not here
 OFF: Final[dict[tuple[str, str], tuple[frozenset[str] | None, str]]] = {
-    ("DATASET", "validation_source"): (frozenset({"", "none"}), "a validation set"),
-    ("DATASET", "validation_size"): (None, "a validation set"),
     ("DATASET", "only_local"): (frozenset({"", "false"}), "a partition for each machine"),
     ("SHARING", "compress"): (frozenset({"", "false", "no", "0"}), "compression"),
     ("SHARING", "compression_package"): (None, "compression"),

@@ -28,6 +28,8 @@ LEGACY: Final[dict[str, str]] = {
     "decentralizepy.communication.TCP": "decentralizepy.communication.tcp",
     "decentralizepy.datasets.CIFAR10": "decentralizepy.datasets.cifar10",
     "decentralizepy.datasets.Digits": "decentralizepy.datasets.digits",
+    "decentralizepy.datasets.Femnist": "decentralizepy.datasets.femnist",
+    "decentralizepy.datasets.FemnistLabelSplit": "decentralizepy.datasets.femnist",
     "decentralizepy.sharing.Sharing": "decentralizepy.sharing.sharing",
     "decentralizepy.sharing.PlainAverageSharing": "decentralizepy.sharing.plain_average",
     "decentralizepy.training.Training": "decentralizepy.training.training",

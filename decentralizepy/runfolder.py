@@ -41,6 +41,8 @@ RECORD_COLUMNS: Final[dict[str, str]] = {
     "train_loss": "mean loss over the node's own training set",
     "test_loss": "mean loss over the test set",
     "test_acc": "accuracy on the test set, in per cent",
+    "validation_loss": "mean loss over the validation set",
+    "validation_acc": "accuracy on the validation set, in per cent",
     "total_bytes": "bytes sent by the node, each neighbour counted: data + meta",
     "total_data": "of these, model payload",
     "total_meta": "of these, message headers",
@@ -61,10 +63,15 @@ LEGACY_RESULTS: Final[dict[str, str]] = {
     "train_loss": "train_loss",
     "test_loss": "test_loss",
     "test_acc": "test_acc",
+    "validation_loss": "validation_loss",
+    "validation_acc": "validation_acc",
     "total_bytes": "total_bytes",
     "total_meta": "total_meta",
     "total_data": "total_data_per_n",
 }
+
+#: keys of ``<rank>_results.json`` that only runs with such a set have
+WHERE_RECORDED: Final = frozenset({"validation_loss", "validation_acc"})
 
 
 @dataclass(frozen=True)
@@ -277,7 +284,7 @@ def legacy_results(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, flo
         for column, name in LEGACY_RESULTS.items():
             if row.get(column) is not None:
                 results[name][str(row["iteration"])] = row[column]
-    return results
+    return {name: found for name, found in results.items() if found or name not in WHERE_RECORDED}
 
 
 def write_legacy_results(folder: MachineFolder) -> list[Path]:

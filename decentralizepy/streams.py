@@ -13,7 +13,9 @@ from typing import Final
 import numpy as np
 
 #: purposes -> a number for good; a new one is appended, none is ever reused
-PURPOSES: Final[dict[str, int]] = {"batches": 1, "dropout": 2, "sharing": 3, "node": 4}
+PURPOSES: Final[dict[str, int]] = {
+    "batches": 1, "dropout": 2, "sharing": 3, "node": 4, "validation": 5
+}  # fmt: skip
 
 _WORD: Final = (1 << 64) - 1
 

@@ -39,6 +39,10 @@ TABLE: Final[dict[str, Cost]] = {
     "cifar10.ResNet8": Cost(2.4e-2, 8e-3),  # guess
     "cifar10.ResNet18": Cost(3.5e-2, 1.2e-2),  # guess
     "cifar10.GN_ResNet18": Cost(3.5e-2, 1.2e-2),  # guess
+    "femnist.LogisticRegression": Cost(6e-6, 2e-6),
+    "femnist.CNN": Cost(8.5e-4, 3.2e-4),
+    "femnist.RNET": Cost(7e-4, 1.5e-4),
+    "femnist.GN_RNET": Cost(1.2e-3, 5e-4),
 }
 #: For a model outside the table: LeNet's seconds per parameter.
 PER_PARAMETER_S: Final = 8e-9
@@ -53,7 +57,13 @@ WORKER_BYTES: Final = 180_000_000
 ROWS_PER_NODE: Final = 4
 
 #: data set class -> (training samples, test samples)
-SAMPLES: Final[dict[str, tuple[int, int]]] = {"Digits": (1442, 355), "CIFAR10": (50_000, 10_000)}
+SAMPLES: Final[dict[str, tuple[int, int]]] = {
+    "Digits": (1442, 355),
+    "CIFAR10": (50_000, 10_000),
+    # LEAF's 805,263 samples, of every user nine tenths for training; smaller extracts are common
+    "Femnist": (724_700, 80_500),
+    "FemnistLabelSplit": (724_700, 80_500),
+}
 
 
 def table_cost(model: str, parameters: int | None) -> Cost:

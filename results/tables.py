@@ -20,6 +20,8 @@ WIDE_METRICS: Final[dict[str, str]] = {
     "train_loss": "train_loss",
     "test_loss": "test_loss",
     "test_acc": "test_acc",
+    "validation_loss": "validation_loss",
+    "validation_acc": "validation_acc",
     "total_bytes": "total_bytes",
     "total_meta": "total_meta",
     "total_data": "total_data_per_n",

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from decentralizepy.datasets.partitioners import Indices, partition, scheme
-from decentralizepy.datasets.prepare import Progress, prepared, silent, source_key
+from decentralizepy.datasets.prepare import ARRAYS, Progress, prepared, silent, source_key
+from decentralizepy.datasets.validation import Selection, check_size, source, split
 
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Samples and labels, memory-mapped and read-only.
+    """Samples and labels; a whole part is memory-mapped and read-only.
 
     `x`: uint8 [N, H, W, C], so that a gathered batch is channels-last without a copy;
     `y`: int64 [N], in 0 .. num_classes - 1.
@@ -39,16 +40,22 @@ class Normalization:
 class Dataset(ABC):
     """A labelled data set with a training part, dealt to the nodes, and one test part for all.
 
+    `validation_source` (Train or Test) gives the fraction `validation_size` of its samples to a
+    validation set, the same for all nodes: they are neither trained nor tested on. They are drawn
+    before anything is dealt to the nodes, from a stream of `random_seed` alone.
+
     The options are attributes of the same names. Nothing is read before `prepare`; afterwards an
     object holds a path only, so it can be sent to other processes.
 
     A subclass names itself (`name`, `num_classes`, `normalization`), lists its options in its own
-    `__init__`, and implements `identity` and `build`.
+    `__init__`, and implements `identity` and `build`. `more_arrays` are what `build` returns beside
+    the four usual ones, for a partition of its own.
     """
 
     name: ClassVar[str]
     num_classes: ClassVar[int]
     normalization: ClassVar[Normalization]
+    more_arrays: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -61,6 +68,8 @@ class Dataset(ABC):
         test_batch_size: int = 64,
         train_dir: str = "",
         test_dir: str = "",
+        validation_source: str = "",
+        validation_size: float = 0.0,
     ) -> None:
         self.random_seed = random_seed
         self.sizes = sizes
@@ -70,6 +79,8 @@ class Dataset(ABC):
         self.test_batch_size = test_batch_size
         self.train_dir = train_dir
         self.test_dir = test_dir
+        self.validation_source = validation_source
+        self.validation_size = validation_size
         self._folder: Path | None = None
         self._check()
 
@@ -91,32 +102,64 @@ class Dataset(ABC):
         """Make sure that the prepared copy is in `cache_dir`, and use it.
 
         Idempotent: the first process of a machine builds, those that come meanwhile wait, later
-        ones find it. Raises ValueError when the source is missing or damaged, or the cache
-        cannot be written.
+        ones find it. Raises ValueError when the source is missing or damaged, the cache cannot be
+        written, or the validation set would be empty or leave nothing.
         """
         say = progress or silent
         self.fetch(say)
-        self._folder = prepared(cache_dir, self._cache_name(), self.build, say)
+        names = (*ARRAYS, *self.more_arrays)
+        self._folder = prepared(cache_dir, self._cache_name(), self.build, say, names)
+        self.select("validation")
 
     def train(self) -> Arrays:
-        """The whole training part (all nodes' samples). Call `prepare` first."""
-        return self._load("train")
+        """The whole training part, which the indices of `partition` number. Call `prepare` first.
+
+        With `validation_source = Train` the held-out samples are among them; no node gets them.
+        """
+        return self._load(Selection("train"))
 
     def test(self) -> Arrays:
-        """The test part, the same for every node. Call `prepare` first."""
-        return self._load("test")
+        """The test set, the same for every node. Call `prepare` first."""
+        return self._load(self.select("test"))
+
+    def validation(self) -> Arrays:
+        """The validation set, a copy, the same for every node; of length 0 without one."""
+        return self._load(self.select("validation"))
+
+    def stored(self, part: str) -> Arrays:
+        """All samples of the part "train" or "test", memory-mapped. Call `prepare` first."""
+        return self._load(Selection(part))
+
+    def select(self, name: str) -> Selection:
+        """Where in the stored parts the samples of "train", "test" or "validation" are."""
+        part = source(self.validation_source)
+        if not part:
+            none = np.zeros(0, dtype=np.int64)
+            return Selection("test", none) if name == "validation" else Selection(name)
+        if name not in ("validation", part):
+            return Selection(name)
+        count = len(self._array(f"{part}_y"))
+        kept, held = split(count, self.validation_size, self.random_seed)
+        return Selection(part, held if name == "validation" else kept)
 
     def counts(self) -> tuple[int, int]:
-        """Numbers of training and test samples (reads two file headers). Call `prepare` first."""
-        return len(self._array("train_y")), len(self._array("test_y"))
+        """Numbers of samples for training and for testing. Call `prepare` first."""
+        train, test = (self._count(self.select(name)) for name in ("train", "test"))
+        return train, test
 
     def partition(self, n: int) -> list[Indices]:
         """For each uid in 0 .. n-1, the int64 indices of its samples in `train()`.
 
         Depends on the options and the labels only. Raises ValueError when a node would get none.
         """
+        kept = self.select("train").indices
+        labels = self._array("train_y")
+        parts = self._deal(labels if kept is None else labels[kept], n)
+        return parts if kept is None else [kept[part] for part in parts]
+
+    def _deal(self, labels: np.ndarray, n: int) -> list[Indices]:
         return partition(
-            self._array("train_y"),
+            labels,
             n,
             partition_niid=self.partition_niid,
             sizes=self.sizes,
@@ -129,8 +172,15 @@ class Dataset(ABC):
     def _cache_name(self) -> str:
         return f"{self.name}-{source_key(self.identity())}"
 
-    def _load(self, part: str) -> Arrays:
-        return Arrays(self._array(f"{part}_x"), self._array(f"{part}_y"))
+    def _load(self, chosen: Selection) -> Arrays:
+        x, y = self._array(f"{chosen.part}_x"), self._array(f"{chosen.part}_y")
+        return (
+            Arrays(x, y) if chosen.indices is None else Arrays(x[chosen.indices], y[chosen.indices])
+        )
+
+    def _count(self, chosen: Selection) -> int:
+        indices = chosen.indices
+        return len(self._array(f"{chosen.part}_y")) if indices is None else len(indices)
 
     def _array(self, name: str) -> np.ndarray:
         # Mapped anew each time: a kept map would be copied whole into a pickle of this object.
@@ -141,6 +191,8 @@ class Dataset(ABC):
     def _check(self) -> None:
         """Raise ValueError, naming the key, for an option that can never work."""
         scheme(self.partition_niid)
+        if source(self.validation_source):
+            check_size(self.validation_size)
         if not self.alpha > 0:
             raise ValueError(f"alpha = {self.alpha} must be above 0 (small: more skew)")
         for key in ("shards", "test_batch_size"):

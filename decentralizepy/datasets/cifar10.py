@@ -8,7 +8,8 @@ import numpy as np
 
 from decentralizepy.datasets import download as archives
 from decentralizepy.datasets.base import Dataset, Normalization
-from decentralizepy.datasets.prepare import Progress, describe, locked, make_folder
+from decentralizepy.datasets.locks import locked
+from decentralizepy.datasets.prepare import Progress, describe, make_folder
 from decentralizepy.datasets.unpickle import load_batch
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -53,6 +54,8 @@ class CIFAR10(Dataset):
         shards: int = 1,
         test_batch_size: int = 64,
         download: bool = True,
+        validation_source: str = "",
+        validation_size: float = 0.0,
     ) -> None:
         super().__init__(
             random_seed=random_seed,
@@ -63,6 +66,8 @@ class CIFAR10(Dataset):
             test_batch_size=test_batch_size,
             train_dir=train_dir,
             test_dir=test_dir,
+            validation_source=validation_source,
+            validation_size=validation_size,
         )
         self.download = download
 
@@ -109,7 +114,7 @@ class CIFAR10(Dataset):
             raise ValueError(_missing(root, part))
         try:
             make_folder(root, "CIFAR-10")
-            with locked(root / f"{FOLDER}.lock", progress):
+            with locked(root / FOLDER, progress, "downloads the same data"):
                 if find(root, part) is None:
                     archives.fetch(URL, MD5, root / ARCHIVE, progress)
                     archives.extract(root / ARCHIVE, FOLDER, root)

@@ -37,6 +37,8 @@ class Digits(Dataset):
         test_batch_size: int = 64,
         train_dir: str = "",
         test_dir: str = "",
+        validation_source: str = "",
+        validation_size: float = 0.0,
     ) -> None:
         super().__init__(
             random_seed=random_seed,
@@ -47,6 +49,8 @@ class Digits(Dataset):
             test_batch_size=test_batch_size,
             train_dir=train_dir,
             test_dir=test_dir,
+            validation_source=validation_source,
+            validation_size=validation_size,
         )
 
     def identity(self) -> list[str]:

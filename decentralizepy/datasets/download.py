@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from decentralizepy.datasets.prepare import Progress
+from decentralizepy.datasets.locks import beside
+from decentralizepy.datasets.prepare import Progress, sync
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30
@@ -23,11 +24,12 @@ def fetch(url: str, md5: str, archive: Path, progress: Progress) -> None:
     """
     if archive.is_file() and _md5(archive) == md5:
         return
-    part = archive.with_name(f"{archive.name}.part-{os.getpid()}")
+    part = beside(archive)
     try:
         _download(url, part, progress)
         _check(part, md5, url)
         part.replace(archive)
+        sync(archive.parent)
     except (OSError, http.client.HTTPException) as error:
         raise ValueError(f"cannot download {url} to {archive} ({error})") from error
     finally:
@@ -35,19 +37,30 @@ def fetch(url: str, md5: str, archive: Path, progress: Progress) -> None:
 
 
 def extract(archive: Path, folder: str, into: Path) -> None:
-    """Unpack the folder of that name from a tar archive to `into/folder`, which must not exist.
+    """Unpack the folder of that name from a tar archive to `into/folder`.
 
-    Raises ValueError for a damaged archive, or one with links or with paths outside `folder`.
+    If another machine is done before, its folder stays and ours is discarded. Raises ValueError
+    for a damaged archive, or one with links or with paths outside `folder`.
     """
-    aside = into / f"{folder}.tmp-{os.getpid()}"
+    aside = beside(into / folder)
     try:
         aside.mkdir()
         _unpack(archive, folder, aside)
-        aside.rename(into / folder)
+        _publish(aside, into / folder)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"cannot unpack {archive} ({error}); delete it and try again") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(aside: Path, folder: Path) -> None:
+    sync(aside)
+    try:
+        aside.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    sync(folder.parent)
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:

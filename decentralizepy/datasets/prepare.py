@@ -1,20 +1,27 @@
-"""The prepared copy of a data set: made once for all processes, written aside, memory-mapped.
+"""The prepared copy of a data set: made once, written aside, renamed when whole, memory-mapped.
 
 Layout: `<cache_dir>/<name>-<key>/{train,test}_{x,y}.npy`; the key says which source files, of
 which size and time, the copy was made from, so a changed source makes a new copy. Source folders
 are only read.
+
+The cache may be on a network file system and shared by machines. All that is asked of it is that
+a rename is atomic and does not replace a folder with files in it. Processes of one machine take
+turns (`locks`); machines may build at the same time, and then the first rename counts and the
+others discard their own copies.
 """
 
-import errno
-import fcntl
+from __future__ import annotations
+
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from decentralizepy.datasets.locks import alive, beside, locked, machine_tag
 
 Progress = Callable[[str], None]
 Build = Callable[[Progress], Mapping[str, np.ndarray]]
@@ -23,6 +30,12 @@ ARRAYS = ("train_x", "train_y", "test_x", "test_y")
 
 # Part of every key: raise it when the layout of the prepared files changes.
 FORMAT = "1"
+
+# When nobody can tell any more whether a writer on another machine lives, it doesn't.
+STALE_S = 24 * 3600
+
+# A damaged copy is moved out of the way; another process may publish just then.
+_TRIES = 5
 
 
 def silent(message: str) -> None:
@@ -41,20 +54,28 @@ def describe(path: Path) -> str:
     return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
 
 
-def prepared(cache_dir: Path, name: str, build: Build, progress: Progress = silent) -> Path:
+def prepared(
+    cache_dir: Path,
+    name: str,
+    build: Build,
+    progress: Progress = silent,
+    arrays: Sequence[str] = ARRAYS,
+) -> Path:
     """The folder `cache_dir/name` with the arrays that `build` returns; built if it is not there.
 
-    Any number of processes may call this at once: one builds, the others wait for it. A process
-    that dies while building leaves nothing that is taken for a prepared copy. `build` gets
-    `progress` and returns the `ARRAYS`. Raises ValueError when the cache cannot be written.
+    Any number of processes on any number of machines may call this at once and get the same copy.
+    A process that dies while building leaves nothing that is taken for a prepared copy, and what
+    it leaves is removed later. `build` gets `progress` and returns the `arrays` by name. Raises
+    ValueError when the cache cannot be written.
     """
     folder = cache_dir / name
-    if _complete(folder):
+    _sweep(folder)
+    if _complete(folder, arrays):
         return folder
     make_folder(cache_dir, "the prepared data; choose another cache folder")
-    with locked(cache_dir / f"{name}.lock", progress) as alone:
-        if not _complete(folder):
-            _make(folder, build, progress, alone)
+    with locked(folder, progress):
+        if not _complete(folder, arrays):
+            _make(folder, build, progress, arrays)
     return folder
 
 
@@ -66,43 +87,24 @@ def make_folder(path: Path, purpose: str) -> None:
         raise ValueError(f"cannot make the folder {path} for {purpose} ({error})") from error
 
 
-@contextmanager
-def locked(path: Path, progress: Progress = silent) -> Iterator[bool]:
-    """Hold the lock file `path`; yields False where the file system has no locks.
-
-    The lock goes with the process, however that ends. Says so through `progress` when it waits.
-    """
+def sync(folder: Path) -> None:
+    """Make the names in a folder survive a crash."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        handle = path.open("a")
-    except OSError as error:
-        raise ValueError(f"cannot write the lock file {path} ({error})") from error
-    with handle:
-        yield _lock(handle.fileno(), path, progress)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
-def _lock(handle: int, path: Path, progress: Progress) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        progress(f"waiting for another process that prepares the same data ({path})")
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        # Without locks several may build; each renames a whole copy, the first one stays.
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        return False
-    return True
-
-
-def _make(folder: Path, build: Build, progress: Progress, alone: bool) -> None:
-    if alone:
-        _clear(folder)
+def _make(folder: Path, build: Build, progress: Progress, names: Sequence[str]) -> None:
     arrays = build(progress)
+    if _complete(folder, names):
+        return
     progress(f"writing {folder}")
-    aside = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    aside = beside(folder)
     try:
-        _write(aside, arrays)
-        _publish(aside, folder)
+        _write(aside, names, arrays)
+        _publish(aside, folder, names)
     except OSError as error:
         raise ValueError(
             f"cannot write the prepared data in {folder.parent} ({error}); "
@@ -112,39 +114,68 @@ def _make(folder: Path, build: Build, progress: Progress, alone: bool) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what processes that died, or a hand that deleted files, have left of `folder`."""
-    for stale in [folder, *folder.parent.glob(f"{folder.name}.tmp-*")]:
-        shutil.rmtree(stale, ignore_errors=True)
-
-
-def _write(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _write(folder: Path, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
     folder.mkdir()
-    for name in ARRAYS:
+    for name in names:
         with (folder / f"{name}.npy").open("wb") as file:
             np.save(file, arrays[name], allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-    _sync(folder)
+    sync(folder)
 
 
-def _publish(aside: Path, folder: Path) -> None:
-    """Rename `aside` to `folder`; if somebody else was first, theirs is as good."""
+def _publish(aside: Path, folder: Path, names: Sequence[str]) -> None:
+    """Rename `aside` to `folder`, unless somebody was first: theirs is as good."""
+    for _ in range(_TRIES):
+        try:
+            aside.rename(folder)
+        except OSError:
+            if _complete(folder, names):  # or it was our own rename, told twice by the network
+                return
+            if not folder.exists():
+                raise
+            _discard_damaged(folder)
+        else:
+            sync(folder.parent)
+            return
+    raise OSError(f"others keep replacing {folder}")
+
+
+def _discard_damaged(folder: Path) -> None:
+    """Remove a copy in which a hand has deleted files: first its name, then the rest."""
+    away = beside(folder)
     try:
-        aside.rename(folder)
+        folder.rename(away)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def _complete(folder: Path, names: Sequence[str]) -> bool:
+    """Whether all arrays are there.
+
+    Folders are listed, the parent too: opening a folder makes a network file system ask its
+    server, whereas that a name does not exist may be remembered for a minute.
+    """
+    try:
+        os.listdir(folder.parent)  # noqa: PTH208 (iterdir may open later)
+        found = set(os.listdir(folder))  # noqa: PTH208
     except OSError:
-        if not _complete(folder):
-            raise
-    _sync(folder.parent)
+        return False
+    return found.issuperset(f"{name}.npy" for name in names)
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes have left beside `folder`; nothing that may be in use."""
+    for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
+        if _abandoned(leftover, leftover.name.removeprefix(f"{folder.name}.tmp-").split("-")):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _abandoned(leftover: Path, maker: list[str]) -> bool:
+    if len(maker) == 3 and maker[0] == machine_tag() and maker[1].isdigit():
+        return not alive(int(maker[1]))
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _complete(folder: Path) -> bool:
-    return all((folder / f"{name}.npy").is_file() for name in ARRAYS)
+        return time.time() - leftover.stat().st_mtime > STALE_S
+    except OSError:
+        return False

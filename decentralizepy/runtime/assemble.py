@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from decentralizepy.config import Component, Experiment
+from decentralizepy.datasets.base import Dataset
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
 from decentralizepy.runtime import nodefile
@@ -100,6 +101,11 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
     return trainer
 
 
+def _samples(dataset: Dataset, part: str, device: str) -> Samples:
+    stored, norm = dataset.stored(part), dataset.normalization
+    return Samples(stored.x, stored.y, norm.scale, norm.shift, device)
+
+
 class Assembly:
     """Everything of a worker that does not depend on who the other workers are."""
 
@@ -109,12 +115,10 @@ class Assembly:
             raise ConfigError(f"--device {settings.device}: torch finds no GPU here; take cpu")
         self._sets = CheckpointSets(settings.folder)
         dataset = prepared_dataset(settings.experiment, settings.cache_dir)
-        norm = dataset.normalization
-        train, self.test = (
-            Samples(part.x, part.y, norm.scale, norm.shift, settings.device)
-            for part in (dataset.train(), dataset.test())
-        )
-        self.trainer = build_trainer(settings.experiment, train, settings)
+        parts = {part: _samples(dataset, part, settings.device) for part in ("train", "test")}
+        self.trainer = build_trainer(settings.experiment, parts["train"], settings)
+        chosen = {name: dataset.select(name) for name in ("test", "validation")}
+        self.sets = {name: parts[one.part].only(one.indices) for name, one in chosen.items()}
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
 
     @property
@@ -125,8 +129,7 @@ class Assembly:
     def worker(self, me: WorkerId, placement: Placement, arena: Arena, **wiring: Any) -> Worker:
         """The worker ``me`` with its nodes seated."""
         settings = self.settings
-        test = self.test if len(self.test) else None
-        evaluator = Evaluator(self.trainer, test, settings.intervals)
+        evaluator = Evaluator(self.trainer, self.sets, settings.intervals)
         reporter = Reporter(settings, me)
         worker = Worker(
             me, placement, arena, self.trainer, evaluator, reporter, save=self._save, **wiring

@@ -8,13 +8,14 @@ import numpy as np
 
 from decentralizepy.config import Experiment
 from decentralizepy.runtime.assemble import build_sharing, build_trainer
+from decentralizepy.runtime.data import build_dataset
 from decentralizepy.training.data import Samples
 from decentralizepy.training.stacked import StackedTrainer
 
 
 def construct(experiment: Experiment) -> Iterator[str]:
     """Construct data set, model, optimizer, training, loss and sharing; yields what they are."""
-    dataset = experiment.dataset.build()
+    dataset = build_dataset(experiment)
     norm = dataset.normalization
     empty = Samples(np.zeros((0, 1), np.float32), np.zeros(0, np.int64), norm.scale, norm.shift)
     trainer = build_trainer(experiment, empty, None)

@@ -12,11 +12,20 @@ from decentralizepy.datasets.base import Dataset
 from decentralizepy.errors import ConfigError
 
 
+def build_dataset(experiment: Experiment) -> Dataset:
+    """Construct the data set; options that can't work are a `ConfigError` that names the INI."""
+    try:
+        dataset: Dataset = experiment.dataset.build()
+    except ConfigError as error:
+        raise ConfigError(f"{experiment.path}: [DATASET] {error}") from None
+    return dataset
+
+
 def prepared_dataset(
     experiment: Experiment, cache_dir: Path, progress: Callable[[str], None] | None = None
 ) -> Dataset:
     """Construct and prepare the data set; what is wrong with the data is a `ConfigError`."""
-    dataset: Dataset = experiment.dataset.build()
+    dataset = build_dataset(experiment)
     try:
         dataset.prepare(cache_dir, progress=progress)
     except (ValueError, OSError) as error:

@@ -58,10 +58,14 @@ class NodeLog:
 
 
 class Evaluator:
-    """Evaluates rows: loss on the node's own samples, loss and accuracy on the test set."""
+    """Evaluates rows: loss on the node's own samples, loss and accuracy on each of ``sets``.
 
-    def __init__(self, trainer: Trainer, test: Samples | None, intervals: Intervals) -> None:
-        self.trainer, self.test, self.intervals = trainer, test, intervals
+    ``sets`` maps the columns' prefix (``test``, ``validation``) to samples; empty ones are skipped.
+    """
+
+    def __init__(self, trainer: Trainer, sets: Mapping[str, Samples], intervals: Intervals) -> None:
+        self.trainer, self.intervals = trainer, intervals
+        self.sets = {name: samples for name, samples in sets.items() if len(samples)}
 
     def measure(self, iteration: int, row: Tensor, learner: Learner) -> dict[str, float]:
         """What is due in this (1-based) iteration."""
@@ -69,9 +73,9 @@ class Evaluator:
         if self.intervals.train(iteration):
             own = self.trainer.evaluate(row, self.trainer.samples, learner.indices)
             found["train_loss"] = own.loss
-        if self.test is not None and self.intervals.test(iteration):
-            result = self.trainer.evaluate(row, self.test, None)
-            found |= {"test_loss": result.loss, "test_acc": result.accuracy}
+        for name, samples in self.sets.items() if self.intervals.test(iteration) else ():
+            result = self.trainer.evaluate(row, samples, None)
+            found |= {f"{name}_loss": result.loss, f"{name}_acc": result.accuracy}
         return found
 
 
@@ -207,7 +211,10 @@ class Reporter:
         self._writer.close()
 
 
-_LOGGED = ("train_loss", "test_loss", "test_acc", "consensus_distance")
+_LOGGED = (
+    "train_loss", "test_loss", "test_acc", "validation_loss", "validation_acc",
+    "consensus_distance",
+)  # fmt: skip
 
 
 def effort(learner: Learner) -> dict[str, int]:

@@ -25,6 +25,8 @@ from decentralizepy.registry import (
 )
 
 LEGACY_CLASSES = [
+    ("decentralizepy.datasets.Femnist", "Femnist"),
+    ("decentralizepy.datasets.FemnistLabelSplit", "FemnistLabelSplit"),
     ("decentralizepy.communication.TCP", "TCP"),
     ("decentralizepy.datasets.CIFAR10", "CIFAR10"),
     ("decentralizepy.datasets.Digits", "Digits"),

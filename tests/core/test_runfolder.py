@@ -16,6 +16,7 @@ from decentralizepy import runfolder
 from decentralizepy.runfolder import (
     LEGACY_RESULTS,
     RECORD_COLUMNS,
+    WHERE_RECORDED,
     MachineFolder,
     RecordWriter,
     RunFolder,
@@ -28,6 +29,7 @@ from decentralizepy.runfolder import (
     write_legacy_results,
 )
 
+ALWAYS = [name for name in LEGACY_RESULTS.values() if name not in WHERE_RECORDED]
 FULL = dict.fromkeys(RECORD_COLUMNS, 1)
 
 
@@ -178,7 +180,7 @@ def test_the_references_results_are_derived(tmp_path):
     ])  # fmt: skip
     assert write_legacy_results(folder) == [folder.results(0), folder.results(1)]
     found = json.loads((tmp_path / "0_results.json").read_text())
-    assert list(found) == list(LEGACY_RESULTS.values())
+    assert list(found) == ALWAYS
     assert math.isnan(found["train_loss"].pop("5"))
     assert found == {
         "train_loss": {"1": 2.5},
@@ -190,6 +192,13 @@ def test_the_references_results_are_derived(tmp_path):
     }
     second = json.loads((tmp_path / "1_results.json").read_text())
     assert second["total_bytes"] == {"1": 1} and second["test_acc"] == {}
+
+
+def test_results_of_a_validation_set_are_there_if_it_is(tmp_path):
+    rows = [record(0, 1, rank=0, test_acc=1.0, validation_loss=0.5, validation_acc=7.0)]
+    found = legacy_results(rows)
+    assert list(found) == list(LEGACY_RESULTS.values())
+    assert found["validation_loss"] == {"1": 0.5} and found["validation_acc"] == {"1": 7.0}
 
 
 def test_results_need_no_rank(tmp_path):
@@ -205,7 +214,7 @@ def test_results_need_no_rank(tmp_path):
 
 def test_a_folder_without_records_has_no_results(tmp_path):
     assert write_legacy_results(MachineFolder(tmp_path)) == []
-    assert legacy_results([]) == {name: {} for name in LEGACY_RESULTS.values()}
+    assert legacy_results([]) == {name: {} for name in ALWAYS}
 
 
 # ---------------------------------------------------------------- whole files

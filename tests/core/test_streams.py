@@ -89,7 +89,8 @@ def test_golden_numbers():
     negative = [hex(value) for value in raw((-1, -1, "node", 0), 2).tolist()]
     assert negative == ["0x6e102644d000dbbc", "0xa629900d90332bea"]
     assert torch_seed(97, 3, "dropout", 5, 1) == 3080234539708184306
-    assert PURPOSES == {"batches": 1, "dropout": 2, "sharing": 3, "node": 4}
+    expected = {"batches": 1, "dropout": 2, "sharing": 3, "node": 4, "validation": 5}
+    assert expected == PURPOSES
 
 
 def test_golden_draws_of_numpys_methods():

@@ -99,7 +99,7 @@ def test_missing_data_is_downloaded_once(tmp_path, published):
     assert published == ["/cifar.tar.gz"]
     assert sorted(path.name for path in (root / FOLDER).iterdir()) == sorted(NAMES)
     left = sorted(path.name for path in root.iterdir())
-    assert left == [FOLDER, f"{FOLDER}.lock", "cifar-10-python.tar.gz"]
+    assert left == [FOLDER, "cifar-10-python.tar.gz"]
 
 
 def test_four_at_once_download_once(tmp_path, published):
@@ -130,7 +130,7 @@ def test_a_wrong_checksum_is_refused_and_leaves_nothing(tmp_path, published, mon
     monkeypatch.setattr(cifar10, "MD5", "0" * 32)
     with pytest.raises(ValueError, match=r"Put the folder .*MD5 checksum .* not 0000"):
         both(tmp_path / "data").prepare(tmp_path / "cache")
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [f"{FOLDER}.lock"]
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_no_network_gives_the_remedy(tmp_path, serve, monkeypatch):
@@ -179,6 +179,15 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path, bad):
         extract(tmp_path / "bad.tar.gz", FOLDER, into)
     assert list(into.iterdir()) == []
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_whoever_unpacks_second_keeps_the_first_folder(tmp_path):
+    whole_archive(tmp_path / "whole.tar.gz")
+    extract(tmp_path / "whole.tar.gz", FOLDER, tmp_path)
+    (tmp_path / FOLDER / "mark").touch()
+    extract(tmp_path / "whole.tar.gz", FOLDER, tmp_path)
+    assert (tmp_path / FOLDER / "mark").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FOLDER, "whole.tar.gz"]
 
 
 def test_a_damaged_archive_is_refused(tmp_path):

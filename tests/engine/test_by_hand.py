@@ -253,7 +253,6 @@ def test_every_difference_is_found_before_training(
 ) -> None:
     """Machine 1 has one file, flag or line of code that is another; '' is the control."""
     monkeypatch.chdir(experiment.folder)
-    offset = offset_of(experiment)
     mine = settings_of("-ms", "2", "-mid", "0", "-ld", "m0")
     first = provenance.digests(*mine)
     CHANGES[what](experiment.folder)

@@ -10,10 +10,11 @@ import textbook
 import torch
 from torch import Tensor, nn
 
-from decentralizepy.models import cifar10, digits
+from decentralizepy.models import cifar10, digits, femnist
 from decentralizepy.models.sizes import MODEL_SIZES
 
 CIFAR = ("CNN", "LeNet", "ResNet8", "ResNet18", "GN_ResNet18")
+FEMNIST = ("LogisticRegression", "CNN", "RNET", "GN_RNET")
 DIGITS = ("MLP", "DropoutMLP", "CNN")
 
 
@@ -34,6 +35,10 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
     return build(getattr(cifar10, name)), build(getattr(textbook, name))
 
 
+def femnist_pair(name: str) -> tuple[nn.Module, nn.Module]:
+    return build(getattr(femnist, name)), build(getattr(textbook, f"Femnist{name}"))
+
+
 def batch(count: int, channels: int, side: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
     x = torch.rand(count, side, side, channels, generator=generator) * 2 - 1
@@ -48,6 +53,7 @@ def loss_and_gradients(net: nn.Module, x: Tensor, y: Tensor) -> list[Tensor | No
 
 def all_models() -> dict[str, type[nn.Module]]:
     classes = [getattr(cifar10, n) for n in CIFAR] + [getattr(digits, n) for n in DIGITS]
+    classes += [getattr(femnist, n) for n in FEMNIST]
     return {f"{c.__module__}.{c.__name__}": c for c in classes}
 
 
@@ -71,6 +77,36 @@ def test_losses_and_gradients_are_bitwise_those_of_the_textbook(name, memory_for
         assert (mine is None and other is None) or torch.equal(mine, other)
     for mine, other in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
         assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("name", FEMNIST)
+def test_femnist_networks_are_bitwise_those_of_the_textbook(name):
+    ours, theirs = femnist_pair(name)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value), key
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x, y = batch(6, 1, 28)
+        nets = [net.to(memory_format=memory_format) for net in (ours, theirs)]
+        found = [loss_and_gradients(n, x.to(memory_format=memory_format), y) for n in nets]
+        for mine, other in zip(*found, strict=True):
+            assert mine is not None and other is not None and torch.equal(mine, other)
+        for mine, other in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
+            assert torch.equal(mine, other)
+    assert ours(x).shape == (6, 62)
+
+
+def test_rnet_trains_on_a_batch_of_one_sample():
+    """As the last one of an epoch may be; plain batch norm has no statistics of one value."""
+    net, plain = femnist_pair("RNET")
+    x, y = batch(1, 1, 28)
+    before = {name: b.clone() for name, b in net.named_buffers()}
+    gradients = loss_and_gradients(net, x, y)
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+    changed = {n for n, b in net.named_buffers() if not torch.equal(b, before[n])}
+    assert "bn1.running_mean" in changed and not any(n.startswith("layer4.1") for n in changed)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        loss_and_gradients(plain, x, y)
 
 
 @pytest.mark.parametrize("name", ["CNN", "LeNet"])
@@ -150,6 +186,21 @@ def test_the_sizes_are_those_of_the_built_models():
 def test_the_whole_state_has_the_reference_systems_size(name, total):
     state = build(getattr(cifar10, name)).state_dict()
     assert sum(value.numel() for value in state.values()) == total
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "total"),
+    [
+        ("LogisticRegression", 48_670, 48_670),
+        ("CNN", 1_690_046, 1_690_046),
+        ("RNET", 2_811_678, 2_816_498),
+        ("GN_RNET", 2_811_678, 2_811_678),
+    ],
+)
+def test_femnist_networks_have_the_reference_systems_sizes(name, trained, total):
+    net = build(getattr(femnist, name))
+    assert sum(p.numel() for p in net.parameters() if p.requires_grad) == trained
+    assert sum(value.numel() for value in net.state_dict().values()) == total
 
 
 @pytest.mark.parametrize("model_class", all_models().values(), ids=all_models())

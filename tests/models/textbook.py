@@ -102,3 +102,67 @@ class ResNet18(nn.Module):
 
 class GN_ResNet18(ResNet18):  # noqa: N801
     norm = WrappedNorm
+
+
+class FemnistLogisticRegression(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(784, 62)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc1(x.flatten(1))
+
+
+class FemnistCNN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 32, 5, 1, 2), nn.Conv2d(32, 64, 5, 1, 2)
+        self.fc1, self.fc2 = nn.Linear(3136, 512), nn.Linear(512, 62)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in (self.conv1, self.conv2):
+            x = nn.functional.max_pool2d(torch.relu(conv(x)), 2)
+        return self.fc2(torch.relu(self.fc1(x.flatten(1))))
+
+
+class ShortcutFirst(nn.Module):
+    """A residual block whose projection is drawn before its convolutions, and listed after."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        shortcut = None
+        if c_in != c_out:
+            shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), norm(c_out))
+        self.conv1, self.bn1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), norm(c_out)
+        self.conv2, self.bn2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), norm(c_out)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(out + (self.downsample(x) if self.downsample is not None else x))
+
+
+class FemnistRNET(nn.Module):
+    norm: type[nn.Module] = nn.BatchNorm2d
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 32, 7, 2, 3, bias=False), self.norm(32)
+        widths = (32, 32, 64, 128, 256)
+        for i in range(1, 5):
+            first = ShortcutFirst(widths[i - 1], widths[i], 1 if i == 1 else 2, self.norm)
+            second = ShortcutFirst(widths[i], widths[i], 1, self.norm)
+            self.add_module(f"layer{i}", nn.Sequential(first, second))
+        self.fc = nn.Linear(256, 62)
+        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(torch.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for i in range(1, 5):
+            x = getattr(self, f"layer{i}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class FemnistGN_RNET(FemnistRNET):  # noqa: N801
+    norm = WrappedNorm
