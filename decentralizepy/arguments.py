@@ -18,7 +18,9 @@ from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import DRIVERS, Driver, driver
+from decentralizepy.runtime.faultplan import FaultPlan, read_fault_plan
 from decentralizepy.runtime.settings import LEVELS, Intervals, Settings
+from decentralizepy.runtime.simulation import Simulation, read_simulation
 
 #: the method whose weights need edges both ways
 METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
@@ -143,6 +145,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--digests",
         action="store_true",
         help="write the SHA-256 of every node's parameters after every iteration",
+    )
+    add(
+        "--simulate",
+        type=Path,
+        metavar="JSON",
+        help="calculate time from the links and compute costs of a file "
+        "(docs/simulated_time.md); all nodes run in one worker",
+    )
+    add(
+        "--faults",
+        type=Path,
+        metavar="JSON",
+        help="a plan of faults to inject: kills, slow links, partitions (docs/simulated_time.md)",
     )
 
 
@@ -319,8 +334,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
     experiment = read_experiment(args.config_file)
     graph = read_graph_file(args.graph_file, args.graph_type)
     mapping = read_mapping(args, graph)
+    simulation = _simulation(args, graph)
     nodes = len(mapping.uids(args.machine_id))
-    workers = args.workers or (allotted() if args.device == "cpu" else 1)
+    alone = args.device != "cpu" or simulation is not None
+    workers = args.workers or (1 if alone else allotted())
     settings = Settings(
         experiment=experiment,
         driver=check_driver(args, experiment, graph),
@@ -339,12 +356,38 @@ def settings_of(args: argparse.Namespace) -> Settings:
         device=args.device,
         log_level=args.log_level,
         digests=args.digests,
+        simulation=simulation,
+        faults=_faults(args, mapping, simulation),
     )
     _check_writable(settings.log_dir, "-ld")
     _check_writable(settings.weights_dir, "-wsd")
     if settings.folder.holds_a_run():
         raise ConfigError(f"{args.log_dir} holds a run already: choose another folder (-ld)")
     return settings
+
+
+def _simulation(args: argparse.Namespace, graph: Graph) -> Simulation | None:
+    """What ``--simulate`` names; raises `ConfigError`."""
+    if args.simulate is None:
+        return None
+    if args.machines != 1:
+        raise ConfigError(
+            f"--simulate runs all nodes in one process, but -ms is {args.machines}: leave it out, "
+            f"and give virtual machines in {args.simulate}"
+        )
+    if args.workers not in (None, 1):
+        raise ConfigError(f"--simulate runs all nodes in one worker, not --workers {args.workers}")
+    return read_simulation(args.simulate, graph.n)
+
+
+def _faults(
+    args: argparse.Namespace, mapping: Mapping, simulation: Simulation | None
+) -> FaultPlan | None:
+    """What ``--faults`` names; raises `ConfigError`."""
+    if args.faults is None:
+        return None
+    places = mapping if simulation is None else Mapping(simulation.machines)
+    return read_fault_plan(args.faults, places, args.iterations, virtual=simulation is not None)
 
 
 def _check_writable(folder: Path, flag: str) -> None:

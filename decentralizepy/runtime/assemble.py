@@ -13,9 +13,11 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
 from decentralizepy.runtime.arena import Arena
 from decentralizepy.runtime.data import partition, prepared_dataset
+from decentralizepy.runtime.faults import Faults
 from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.report import Evaluator, Reporter
 from decentralizepy.runtime.settings import Settings
+from decentralizepy.runtime.virtual import SimulatedWorker
 from decentralizepy.runtime.worker import Worker
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Loss
@@ -103,7 +105,14 @@ class Assembly:
         test = self.test if len(self.test) else None
         evaluator = Evaluator(self.trainer, test, settings.intervals)
         reporter = Reporter(settings, me)
-        worker = Worker(me, placement, arena, self.trainer, evaluator, reporter, **wiring)
+        parts = (me, placement, arena, self.trainer, evaluator, reporter)
+        virtual = settings.simulation is not None
+        if settings.simulation is not None:
+            worker: Worker = SimulatedWorker(*parts, simulation=settings.simulation, **wiring)
+        else:
+            worker = Worker(*parts, **wiring)
+        if settings.faults is not None:
+            worker.faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
         self._seat_nodes(worker)
         return worker
 

@@ -7,6 +7,7 @@ happens, no process is left behind and the records written so far are turned int
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any, Final
 
@@ -96,7 +97,8 @@ class Supervisor:
             write_legacy_results(self.settings.folder)
             self.status.write(outcome)
             self._progress.end(self.status.value(outcome), self.settings.log_dir)
-            provenance.end(self.settings, outcome, self.status.error, self.status.began)
+            began, seconds = self.status.began, self.status.seconds
+            provenance.end(self.settings, outcome, self.status.error, began, seconds)
 
     # ---------------------------------------------------------------- the loop
 
@@ -135,6 +137,10 @@ class Supervisor:
             raise ConfigError(news["config"])
         elif "error" in news:
             raise RunError(news["error"])
+        elif "lost" in news:
+            raise RunError(self._explain_loss(number, news["lost"], news["round"]))
+        elif "kill" in news:  # a fault plan wants this machine to be gone, all at once
+            os.kill(os.getpid(), signal.SIGKILL)
         elif "died" in news:
             raise RunError(self._explain_death(number, news["died"]))
 
@@ -175,6 +181,11 @@ class Supervisor:
             f"machine {missing} did not say hello within {START_TIMEOUT:.0f} s: is it started "
             "with its own -mid, and do all machines have the same ip.json?"
         )
+
+    def _explain_loss(self, number: int, uids: list[int], iteration: int) -> str:
+        nodes = ", ".join(str(uid) for uid in uids)
+        place = f"machine {self.settings.machine}, worker {number}"
+        return f"{place}: node {nodes} was lost in iteration {iteration}"
 
     def _explain_death(self, number: int, code: int | None) -> str:
         text = f"machine {self.settings.machine}, worker {number} {describe_exit(code)}"

@@ -59,6 +59,14 @@ class Mailbox:
         heard.sort(key=lambda item: item.sender)
         return heard, parcels
 
+    def drain(self) -> list[Parcel]:
+        """Take out everything: nobody is going to read it."""
+        found = [
+            p for there in self._rounds.values() for parcels in there.values() for p in parcels
+        ]
+        self._rounds.clear()
+        return found
+
     def _matching(self, wanted: Receive) -> list[Parcel]:
         """Parcels that fit, ascending by uid; of a named source only the oldest."""
         keys = sorted(self._rounds) if wanted.round is ANY else [wanted.round]

@@ -119,10 +119,12 @@ def _work(
     )
     supervisor.say({"ready": me.worker})
     supervisor.hear()
-    worker.clock = RealClock()
+    real = RealClock()
+    if settings.simulation is None:
+        worker.clock = real
     try:
         worker.run()
-        supervisor.say({"finished": worker.clock.now()})
+        supervisor.say({"finished": real.now()})
         _save(worker, settings)
         supervisor.say({"done": me.worker})
         worker.serve()

@@ -29,16 +29,21 @@ def begin(settings: Settings, flags: dict[str, Any]) -> None:
     graph = Path(flags["graph_file"])
     if graph.is_file():
         write_atomic(folder.root / graph.name, graph.read_text(encoding="utf-8"))
+    for flag in ("simulate", "faults"):
+        if flags.get(flag):
+            source = Path(flags[flag])
+            write_atomic(folder.root / source.name, source.read_text(encoding="utf-8-sig"))
     write_json(folder.run, describe(settings, flags))
 
 
 def end(
-    settings: Settings, outcome: str, error: str | None, training_started: float | None
-) -> None:
-    """Add the outcome, and when training began (Unix time), to ``run.json``."""
+    settings: Settings, outcome: str, error: str | None, training_started: float | None,
+    seconds: float,
+) -> None:  # fmt: skip
+    """Add the outcome, when training began (Unix time) and how long it took to ``run.json``."""
     path = settings.folder.run
     value = json.loads(path.read_text(encoding="utf-8"))
-    value |= {"training_started": training_started, "ended": _now()}
+    value |= {"training_started": training_started, "ended": _now(), "wall_s": round(seconds, 6)}
     write_json(path, value | {"outcome": outcome, "error": error})
 
 
@@ -58,6 +63,8 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "workers": settings.workers,
         "threads_per_worker": settings.threads,
         "device": settings.device,
+        "simulation": settings.simulation.text if settings.simulation else None,
+        "faults": settings.faults.text if settings.faults else None,
         "seed": experiment.seed,
         "streams": "Philox, key (seed, uid), counter (0, 0, purpose, iteration << 16 | round)",
         "version": decentralizepy.__version__,
@@ -74,8 +81,9 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
 def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
     """What must be equal on all machines, by the name a user knows it by."""
     own = {"machine_id", "log_dir", "weights_store_dir", "config_file", "graph_file", "workers"}
-    own |= {"cache_dir", "log_level"}
+    own |= {"cache_dir", "log_level", "simulate", "faults"}
     common = {key: value for key, value in flags.items() if key not in own}
+    plan = settings.faults.text if settings.faults else None
     return {
         f"INI file ({settings.experiment.path.name})": _sha(settings.experiment.text),
         f"graph ({Path(flags['graph_file']).name})": settings.graph.digest(),
@@ -83,6 +91,7 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
             json.dumps(settings.addresses)
         ),
         "flags": _sha(json.dumps(common, sort_keys=True)),
+        "fault plan (--faults)": _sha(json.dumps(plan)),
         "code of decentralizepy": code_digest(),
     }
 

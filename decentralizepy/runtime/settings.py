@@ -12,6 +12,8 @@ from decentralizepy.graphs.schedules import RandomRegularSchedule, Schedule, Sta
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import Driver
 from decentralizepy.runfolder import MachineFolder
+from decentralizepy.runtime.faultplan import FaultPlan
+from decentralizepy.runtime.simulation import Simulation
 
 #: log levels, from the chattiest
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -61,6 +63,8 @@ class Settings:
     device: str
     log_level: str = "INFO"
     digests: bool = False
+    simulation: Simulation | None = None
+    faults: FaultPlan | None = None
 
     @property
     def folder(self) -> MachineFolder:

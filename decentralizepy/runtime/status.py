@@ -25,6 +25,7 @@ class Status:
         self._written = 0.0
         self._start: float | None = None
         self._elapsed: list[float] = []
+        self._simulated = 0.0
         self.began: float | None = None
         self.error: str | None = None
 
@@ -53,6 +54,7 @@ class Status:
     def add(self, record: Mapping[str, Any]) -> None:
         """A node was evaluated."""
         self._records.setdefault(record["iteration"], []).append(record)
+        self._simulated = max(self._simulated, record.get("elapsed_s", 0.0))
         for old in sorted(self._records)[:-4]:
             del self._records[old]
 
@@ -70,6 +72,7 @@ class Status:
     def value(self, state: str) -> dict[str, Any]:
         """What the file says."""
         rounds = list(self._control.rounds) if self._control else [0]
+        simulated = {"simulated_s": self._simulated} if self._settings.simulation else {}
         return {
             "state": state,
             "machine": self._settings.machine,
@@ -79,13 +82,16 @@ class Status:
             "round_min": min(rounds, default=0),
             "round_mean": sum(rounds) / max(len(rounds), 1),
             "round_max": max(rounds, default=0),
-            "elapsed_s": round(self._seconds(), 6),
+            "elapsed_s": round(self.seconds, 6),
+            **simulated,
             "test_acc": self._latest("test_acc"),
             "train_loss": self._latest("train_loss"),
             "error": self.error,
         }
 
-    def _seconds(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """Seconds on the wall since the first training step; at the end the slowest worker's."""
         if len(self._elapsed) == self._settings.workers:
             return max(self._elapsed)
         return time.monotonic() - self._start if self._start is not None else 0.0

@@ -29,6 +29,7 @@ def status(tmp_path):
             workers=2,
             uids=range(4, 8),
             intervals=Intervals(100, 10, 5),
+            simulation=None,
         )
     )
 
@@ -157,10 +158,10 @@ def test_the_end_is_added(run):
     settings, flags = run()
     provenance.begin(settings, flags)
     before = json.loads(settings.folder.run.read_text())
-    provenance.end(settings, "failed", "machine 0, worker 1 was killed", 1.5e9)
+    provenance.end(settings, "failed", "machine 0, worker 1 was killed", 1.5e9, 12.5)
     found = json.loads(settings.folder.run.read_text())
     assert found.pop("error") == "machine 0, worker 1 was killed" and found.pop("ended")
-    assert found == before | {"outcome": "failed", "training_started": 1.5e9}
+    assert found == before | {"outcome": "failed", "training_started": 1.5e9, "wall_s": 12.5}
 
 
 def changed(run, *words):
@@ -205,6 +206,17 @@ def test_other_files_are_named_as_the_user_knows_them(run):
     assert {name for name in one if one[name] != other[name]} == {
         "INI file (small.ini)", "graph (ring.edges)", "addresses (ip.json)"
     }  # fmt: skip
+
+
+def test_fault_plans_are_compared_by_what_they_say(run):
+    for name, round_ in (("one.json", 1), ("same.json", 1), ("other.json", 2)):
+        Path(name).write_text(json.dumps([{"kill": {"node": 1}, "round": round_}]))
+    words = ("-ms", "2", "-is", "5", "--faults")
+    one, same, other = (
+        provenance.digests(*run(*words, name)) for name in ("one.json", "same.json", "other.json")
+    )
+    assert one == same
+    assert {name for name in one if one[name] != other[name]} == {"fault plan (--faults)"}
 
 
 def test_the_code_has_a_digest(tmp_path, monkeypatch):
