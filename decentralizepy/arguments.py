@@ -18,7 +18,7 @@ from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import DRIVERS, Driver, driver
-from decentralizepy.runtime.faultplan import FaultPlan, read_fault_plan
+from decentralizepy.runtime.faultplan import FaultPlan, Kill, describe, read_fault_plan
 from decentralizepy.runtime.settings import LEVELS, Intervals, Settings
 from decentralizepy.runtime.simulation import Simulation, read_simulation
 
@@ -337,7 +337,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     simulation = _simulation(args, graph)
     nodes = len(mapping.uids(args.machine_id))
     alone = args.device != "cpu" or simulation is not None
-    workers = args.workers or (1 if alone else allotted())
+    workers = max(1, min(args.workers or (1 if alone else allotted()), nodes))
     settings = Settings(
         experiment=experiment,
         driver=check_driver(args, experiment, graph),
@@ -351,13 +351,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
         log_dir=args.log_dir,
         weights_dir=args.weights_store_dir or args.log_dir,
         cache_dir=args.cache_dir or default_cache(),
-        workers=max(1, min(workers, nodes)),
+        workers=workers,
         threads=args.threads,
         device=args.device,
         log_level=args.log_level,
         digests=args.digests,
         simulation=simulation,
-        faults=_faults(args, mapping, simulation),
+        faults=_faults(args, mapping, simulation, workers),
     )
     _check_writable(settings.log_dir, "-ld")
     _check_writable(settings.weights_dir, "-wsd")
@@ -381,13 +381,21 @@ def _simulation(args: argparse.Namespace, graph: Graph) -> Simulation | None:
 
 
 def _faults(
-    args: argparse.Namespace, mapping: Mapping, simulation: Simulation | None
+    args: argparse.Namespace, mapping: Mapping, simulation: Simulation | None, workers: int
 ) -> FaultPlan | None:
     """What ``--faults`` names; raises `ConfigError`."""
     if args.faults is None:
         return None
     places = mapping if simulation is None else Mapping(simulation.machines)
-    return read_fault_plan(args.faults, places, args.iterations, virtual=simulation is not None)
+    plan = read_fault_plan(args.faults, places, args.iterations, virtual=simulation is not None)
+    kills = (fault for fault in plan.faults if isinstance(fault, Kill))
+    for fault in kills:
+        if fault.machine == args.machine_id and fault.worker >= workers:
+            raise ConfigError(
+                f"{args.faults}: {describe(fault)}: machine {args.machine_id} has {workers} "
+                f"worker(s), no worker {fault.worker} (--workers)"
+            )
+    return plan
 
 
 def _check_writable(folder: Path, flag: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import decentralizepy
 from decentralizepy import arguments
+from decentralizepy.errors import ConfigError
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.runtime import provenance
 from decentralizepy.runtime import status as status_module
@@ -217,6 +218,14 @@ def test_fault_plans_are_compared_by_what_they_say(run):
     )
     assert one == same
     assert {name for name in one if one[name] != other[name]} == {"fault plan (--faults)"}
+
+
+def test_a_plan_kills_no_worker_that_is_not_there(run):
+    Path("plan.json").write_text(json.dumps([{"kill": {"worker": [0, 2]}, "round": 1}]))
+    message = r"plan.json: fault 1 \(kill\): machine 0 has 2 worker\(s\), no worker 2"
+    with pytest.raises(ConfigError, match=message):
+        run("--workers", "2", "--faults", "plan.json")
+    assert run("--workers", "3", "--faults", "plan.json")[0].workers == 3
 
 
 def test_the_code_has_a_digest(tmp_path, monkeypatch):
