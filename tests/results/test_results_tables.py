@@ -161,7 +161,7 @@ def test_time_to_accuracy_is_when_the_last_node_got_there(make_run: Callable[...
 
     written = make_run(change=change)
     accuracy = {t: written.values("test_acc", t).mean() for t in (1, 10, 20, 30)}
-    targets = [accuracy[1], accuracy[10] + 0.001, accuracy[30], 99.9]
+    targets = [accuracy[1] - 0.001, accuracy[10] + 0.001, accuracy[30] - 0.001, 99.9]
     times = time_to_accuracy(load_runs([written.root]), targets)
     assert times["target"].tolist() == targets
     assert times["iteration"].tolist()[:3] == [1, 20, 30]
