@@ -22,7 +22,9 @@ from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import DRIVERS, Driver, driver
+from decentralizepy.runtime.faultplan import FaultPlan, Kill, describe, read_fault_plan
 from decentralizepy.runtime.settings import LEVELS, ON_LOSS, Intervals, Resilience, Settings
+from decentralizepy.runtime.simulation import Simulation, read_simulation
 
 #: the method whose weights need edges both ways
 METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
@@ -182,6 +184,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--digests",
         action="store_true",
         help="write the SHA-256 of every node's parameters after every iteration",
+    )
+    add(
+        "--simulate",
+        type=Path,
+        metavar="JSON",
+        help="calculate time from the links and compute costs of a file "
+        "(docs/simulated_time.md); all nodes run in one worker",
+    )
+    add(
+        "--faults",
+        type=Path,
+        metavar="JSON",
+        help="a plan of faults to inject: kills, slow links, partitions (docs/simulated_time.md)",
     )
 
 
@@ -360,6 +375,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for name, least in least_of.items():
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} {getattr(args, name)}: at least {least}")
+    if args.simulate and (args.resume or args.on_loss == "wait"):
+        raise ConfigError("--simulate: a simulated run does not go back; without --resume and wait")
     if args.on_loss == "wait" and not args.checkpoint_after:
         raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
     if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams
@@ -387,7 +404,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
     mapping = read_mapping(args, graph)
     addresses = read_addresses(experiment, args.machines)
     machine = read_machine(args, experiment, addresses)
-    wanted = args.workers or (allotted() if args.device == "cpu" else 1)
+    simulation = _simulation(args, graph)
+    alone = args.device != "cpu" or simulation is not None
+    wanted = args.workers or (1 if alone else allotted())
     workers = max(1, min(wanted, len(mapping.uids(machine))))
     check_range(addresses, experiment.offset, machine, workers)
     settings = Settings(
@@ -414,6 +433,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         resilience=Resilience(
             args.on_loss, args.wait_limit, args.progress_limit, experiment.peer_timeout
         ),
+        simulation=simulation,
+        faults=_faults(args, mapping, simulation, machine, workers),
     )
     _check_writable(settings.log_dir, "-ld")
     _check_writable(settings.weights_dir, "-wsd")
@@ -425,6 +446,42 @@ def settings_of(args: argparse.Namespace) -> Settings:
             "(--resume)"
         )
     return settings
+
+
+def _simulation(args: argparse.Namespace, graph: Graph) -> Simulation | None:
+    """What ``--simulate`` names; raises `ConfigError`."""
+    if args.simulate is None:
+        return None
+    if args.machines != 1:
+        raise ConfigError(
+            f"--simulate runs all nodes in one process, but -ms is {args.machines}: leave it out, "
+            f"and give virtual machines in {args.simulate}"
+        )
+    if args.workers not in (None, 1):
+        raise ConfigError(f"--simulate runs all nodes in one worker, not --workers {args.workers}")
+    return read_simulation(args.simulate, graph.n)
+
+
+def _faults(
+    args: argparse.Namespace,
+    mapping: Mapping,
+    simulation: Simulation | None,
+    machine: int,
+    workers: int,
+) -> FaultPlan | None:
+    """What ``--faults`` names; raises `ConfigError`."""
+    if args.faults is None:
+        return None
+    places = mapping if simulation is None else Mapping(simulation.machines)
+    plan = read_fault_plan(args.faults, places, args.iterations, virtual=simulation is not None)
+    kills = (fault for fault in plan.faults if isinstance(fault, Kill))
+    for fault in kills:
+        if fault.machine == machine and fault.worker >= workers:
+            raise ConfigError(
+                f"{args.faults}: {describe(fault)}: machine {machine} has {workers} "
+                f"worker(s), no worker {fault.worker} (--workers)"
+            )
+    return plan
 
 
 def _check_writable(folder: Path, flag: str) -> None:

@@ -10,6 +10,7 @@ A run folder holds one folder per machine::
     <run>/machine<m>/<rank>_results.json   derived from the records, in the reference's form
     <run>/machine<m>/<rank>.log        one log per node
     <run>/machine<m>/digests_<w>.jsonl SHA-256 of every row after every iteration (--digests)
+    <run>/machine<m>/faults.jsonl      injected faults that fired (--faults)
     <run>/machine<m>/status.json       where the machine is now, replaced twice a second
     <run>/machine<m>/checkpoints/<t>/  one file per node after t iterations; set.json once complete
     <run>/machine<m>/<t>_weight_<uid>.safetensors   final weights (in the weights folder)
@@ -51,7 +52,8 @@ RECORD_COLUMNS: Final[dict[str, str]] = {
     "local_steps": "local steps taken by the node",
     "samples": "samples that the node has trained on, repetitions counted",
     "nan": "first iteration after whose local steps the node's parameters were not finite",
-    "elapsed_s": "wall-clock seconds since the run's first training step",
+    "elapsed_s": "seconds since the run's first training step; the node's own simulated ones "
+    "under --simulate, as all seconds then are",
     "train_s": "seconds in local training",
     "share_s": "seconds building messages and merging",
     "wait_s": "seconds waiting for neighbours",
@@ -110,6 +112,10 @@ class MachineFolder:
 
     def all_results(self) -> list[Path]:
         return sorted(self.root.glob("*_results.json"), key=lambda p: _number(p.name))
+
+    @property
+    def faults(self) -> Path:
+        return self.root / "faults.jsonl"
 
     def log(self, rank: int) -> Path:
         return self.root / f"{rank}.log"

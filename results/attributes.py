@@ -29,6 +29,8 @@ ARGS_KEYS: Final[dict[str, str]] = {
     "eval_file": "eval_file",
     "test_after": "test_after",
     "averaging_rounds": "averaging_steps",
+    "simulate": "simulation_file",
+    "faults": "faults_file",
 }
 G5K_KEYS: Final = (
     "GRAPH_FILE",

@@ -32,8 +32,11 @@ one run folder writes, into the run folder unless --output is given:
                                      sum, min, max, percentiles over the nodes
   tables/<experiment>_tidy.parquet   one row per node, iteration and metric
   tables/<experiment>_tidy.csv       the same, for people
+  tables/<experiment>_time_to_accuracy.csv   with --targets: when the mean test
+                                     accuracy first was as high
   figures/*.pdf                      losses, accuracy and consensus distance
-                                     against iterations and bytes, spread over
+                                     against iterations and bytes, accuracy also
+                                     against (simulated) time, spread over
                                      the nodes; the data of each beside it (.csv)
 
 several run folders write the tables of each and comparison figures into --output:
@@ -43,6 +46,7 @@ several run folders write the tables of each and comparison figures into --outpu
 examples:
   python -m results runs/quickstart
   python -m results runs/quickstart --output paper --width double
+  python -m results runs/quickstart --targets 80 90
   python -m results runs/lr_*_seed* --output comparison
 """
 
@@ -52,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         with _plain_warnings():
-            _run(args.run_folder, args.output, args.width)
+            _run(args.run_folder, args.output, args.width, args.targets)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -74,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         default="single",
         help="figures for one column (3.33 in, the default) or two (6.9 in)",
     )
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="PER_CENT",
+        help="test accuracies: tell when each was first reached",
+    )
     return parser
 
 
@@ -87,30 +99,39 @@ def _plain_warnings() -> Iterator[None]:
         print(f"warning: {warning.message}", file=sys.stderr)
 
 
-def _run(folders: Sequence[Path], output: Path | None, width: str) -> None:
+def _run(
+    folders: Sequence[Path], output: Path | None, width: str, targets: Sequence[float]
+) -> None:
     from results.load import load_runs
     from results.summary import overview, summary
 
     runs = load_runs(folders)
     if len(runs) == 1:
         print(summary(runs[0]))
-        _write(runs, output or folders[0], _file_name(runs[0].experiment), width)
+        _write(runs, output or folders[0], _file_name(runs[0].experiment), width, targets)
         return
     if output is None:
         raise ValueError("several run folders: say where the comparison goes with --output DIR")
     print(overview(runs))
-    _write(runs, output, "comparison", width)
+    _write(runs, output, "comparison", width, targets)
 
 
-def _write(runs: Sequence[Run], output: Path, name: str, width: str) -> None:
+def _write(
+    runs: Sequence[Run], output: Path, name: str, width: str, targets: Sequence[float]
+) -> None:
     from results.plots import save_figures
-    from results.tables import write_tidy, write_wide
+    from results.summary import reached
+    from results.tables import time_to_accuracy, write_csv, write_tidy, write_wide
 
     tables = [
         write_wide(run, output / "tables" / f"{_file_name(title)}.csv")
         for run, title in zip(runs, _titles(runs), strict=True)
     ]
     tables += write_tidy(runs, output / "tables", name)
+    if targets:
+        times = time_to_accuracy(runs, targets)
+        print("\n".join(reached(times)))
+        tables.append(write_csv(times, output / "tables" / f"{name}_time_to_accuracy.csv"))
     figures = save_figures(runs, output / "figures", width)
     print(f"  tables                {output / 'tables'}: {_listed(tables)}")
     print(f"  figures               {output / 'figures'}: {_listed(figures)}")

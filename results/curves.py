@@ -18,6 +18,7 @@ import pandas as pd
 from results.load import Run
 
 BYTES: Final = "bytes_per_node"
+SECONDS: Final = "seconds"
 _SEED: Final = "random_seed"
 #: More differences than this do not fit a legend; the experiment's name does.
 _MOST_SAID: Final = 3
@@ -30,7 +31,8 @@ class Curve:
     """A line of a figure.
 
     ``data`` has the columns iteration, bytes_per_node (mean over the nodes of the bytes sent
-    since the start; only where they were recorded), mean, the columns named in ``band`` and
+    since the start; only where they were recorded), seconds (when the last node had done the
+    iteration, likewise), mean, the columns named in ``band`` and
     ``limits``, and how many nodes or seeds went in. ``about`` says what the band is.
     """
 
@@ -76,6 +78,8 @@ def _start(over_nodes: pd.DataFrame) -> pd.DataFrame:
     data = pd.DataFrame({"iteration": over_nodes.index})
     if "total_bytes" in over_nodes:
         data[BYTES] = over_nodes["total_bytes", "mean"].to_numpy()
+    if "elapsed_s" in over_nodes:
+        data[SECONDS] = over_nodes["elapsed_s", "max"].to_numpy()
     return data
 
 
@@ -86,6 +90,9 @@ def _seed_curve(runs: Sequence[Run], metric: str, label: str) -> Curve:
     if all("total_bytes" in run.over_nodes for run in runs):
         sent = [run.over_nodes["total_bytes", "mean"].reindex(per_seed.index) for run in runs]
         data[BYTES] = pd.concat(sent, axis=1).mean(axis=1).to_numpy()
+    if all("elapsed_s" in run.over_nodes for run in runs):
+        took = [run.over_nodes["elapsed_s", "max"].reindex(per_seed.index) for run in runs]
+        data[SECONDS] = pd.concat(took, axis=1).mean(axis=1).to_numpy()
     mean = per_seed.mean(axis=1).to_numpy()
     half = half_width_95(per_seed.to_numpy())
     data["mean"], data["ci95_low"], data["ci95_high"] = mean, mean - half, mean + half

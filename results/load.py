@@ -63,6 +63,11 @@ class Run:
     def machines(self) -> int:
         return int(self.frame["machine"].nunique())
 
+    @property
+    def simulated(self) -> bool:
+        """Whether its seconds are simulated ones."""
+        return bool(self.provenance.get("simulation"))
+
     @cached_property
     def over_nodes(self) -> pd.DataFrame:
         """Statistics over the nodes per iteration and metric: see `results.spread.spread`."""

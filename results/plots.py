@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.curves import BYTES, Curve, curves
+from results.curves import BYTES, SECONDS, Curve, curves
 from results.files import replacing
 from results.load import Run
 from results.style import (
@@ -105,6 +105,17 @@ def test_accuracy_by_bytes(runs: Sequence[Run], width: str = "single") -> RunFig
     return _figure(runs, TEST_ACCURACY, BYTES, width)
 
 
+def test_accuracy_by_seconds(runs: Sequence[Run], width: str = "single") -> RunFigure:
+    """Accuracy on the test set, in per cent, against the time since the first training step.
+
+    The time of a simulated run is simulated, and so says the axis when all runs are.
+    """
+    figure = _figure(runs, TEST_ACCURACY, SECONDS, width)
+    if all(run.simulated for run in runs):
+        figure.axes[0].set_xlabel("Simulated time (s)")
+    return figure
+
+
 def consensus_distance_by_iteration(runs: Sequence[Run], width: str = "single") -> RunFigure:
     """How far the nodes' parameters are from their mean (l2), against the iteration."""
     return _figure(runs, CONSENSUS, _ITERATION, width)
@@ -118,6 +129,7 @@ FIGURES: Final[dict[str, Callable[[Sequence[Run], str], RunFigure]]] = {
     "test_loss_bytes": test_loss_by_bytes,
     "test_accuracy_iteration": test_accuracy_by_iteration,
     "test_accuracy_bytes": test_accuracy_by_bytes,
+    "test_accuracy_seconds": test_accuracy_by_seconds,
     "consensus_distance_iteration": consensus_distance_by_iteration,
 }
 
@@ -177,6 +189,9 @@ def _x_axis(axes: Axes, drawn: Sequence[Curve], x: str) -> float:
     """Label the x axis; returns what its values are to be divided by."""
     if x == _ITERATION:
         axes.set_xlabel("Iteration")
+        return 1.0
+    if x == SECONDS:
+        axes.set_xlabel("Time (s)")
         return 1.0
     divisor, unit = byte_unit(max(curve.data[x].max() for curve in drawn))
     axes.set_xlabel(f"Bytes sent per node ({unit})")

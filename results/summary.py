@@ -72,6 +72,19 @@ def _outcome(run: Run) -> list[str]:
     return [f"  outcome               {said}{f': {error}' if error else ''}"]
 
 
+def reached(times: pd.DataFrame) -> list[str]:
+    """The rows of `results.tables.time_to_accuracy`, one line each."""
+    return [f"  {row['target']:g} % accuracy".ljust(24) + _when(row) for _, row in times.iterrows()]
+
+
+def _when(row: pd.Series) -> str:
+    if np.isnan(row["iteration"]):
+        return f"{row['run']}: not reached"
+    kind = "simulated seconds" if row["simulated"] else "s"
+    took = "" if np.isnan(row["seconds"]) else f"after {row['seconds']:.4g} {kind}, "
+    return f"{row['run']}: {took}iteration {row['iteration']:.0f}"
+
+
 def overview(runs: Sequence[Run]) -> str:
     """One line per run: its final test accuracy."""
     names = {run.name: max(len(run.name), 4) for run in runs}

@@ -10,6 +10,7 @@ from typing import Final
 import pandas as pd
 
 from decentralizepy.runfolder import RECORD_COLUMNS
+from results.curves import BYTES, SECONDS
 from results.files import replacing
 from results.load import TIDY_COLUMNS, Run, tidy
 
@@ -48,6 +49,34 @@ def wide(run: Run) -> pd.DataFrame:
                 table[f"{name} {statistic}"] = statistics[metric, statistic].to_numpy()
     constants = {"experience_name": run.experiment, "number_agents": run.nodes, **run.attributes}
     return table.assign(**{key: v for key, v in constants.items() if key not in table.columns})
+
+
+def time_to_accuracy(runs: Sequence[Run], targets: Sequence[float]) -> pd.DataFrame:
+    """When each run first had a mean test accuracy, over its nodes, of at least each target.
+
+    One row per run and target. Columns: run; target (per cent); seconds since the first training
+    step until the last node had done the iteration (simulated ones in a simulated run); iteration;
+    bytes_per_node, the mean over the nodes of what they had sent; simulated. A target that was
+    never reached, or a column that was not recorded, is NaN.
+    """
+    rows = [_reached(run, target) for run in runs for target in targets]
+    return pd.DataFrame(rows, columns=["run", "target", SECONDS, "iteration", BYTES, "simulated"])
+
+
+def _reached(run: Run, target: float) -> dict[str, object]:
+    row: dict[str, object] = {"run": run.name, "target": target, "simulated": run.simulated}
+    statistics = run.over_nodes
+    if "test_acc" not in statistics:
+        return row
+    good = statistics[statistics["test_acc", "mean"] >= target]
+    if good.empty:
+        return row
+    first = good.iloc[0]
+    row["iteration"] = good.index[0]
+    for name, column in ((SECONDS, ("elapsed_s", "max")), (BYTES, ("total_bytes", "mean"))):
+        if column in statistics:
+            row[name] = first[column]
+    return row
 
 
 def write_wide(run: Run, path: Path) -> Path:

@@ -48,6 +48,11 @@ class Message:
         """The same message with its sender and round."""
         return Message(self.tensors, self.meta, sender, round_)
 
+    def copied(self) -> Message:
+        """The same message with tensors of its own, for one that travels long."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        return Message(tensors, self.meta, self.sender, self.round)
+
     def header(self) -> Header:
         """The header that describes this message."""
         infos = tuple(

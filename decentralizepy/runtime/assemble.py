@@ -16,9 +16,11 @@ from decentralizepy.runtime import nodefile
 from decentralizepy.runtime.arena import Arena
 from decentralizepy.runtime.checkpoints import CheckpointSets, node_file
 from decentralizepy.runtime.data import partition, prepared_dataset
+from decentralizepy.runtime.faults import Faults
 from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.report import Evaluator, Reporter
 from decentralizepy.runtime.settings import Settings
+from decentralizepy.runtime.virtual import SimulatedWorker
 from decentralizepy.runtime.worker import Seat, Worker
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Loss
@@ -131,9 +133,19 @@ class Assembly:
         settings = self.settings
         evaluator = Evaluator(self.trainer, self.sets, settings.intervals)
         reporter = Reporter(settings, me)
-        worker = Worker(
-            me, placement, arena, self.trainer, evaluator, reporter, save=self._save, **wiring
-        )
+        parts = (me, placement, arena, self.trainer, evaluator, reporter)
+        wiring |= {"save": self._save}
+        virtual = settings.simulation is not None
+        if settings.simulation is not None:
+            more: dict[str, Any] = {
+                "simulation": settings.simulation,
+                "on_loss": settings.resilience.on_loss,
+            }
+            worker: Worker = SimulatedWorker(*parts, **more, **wiring)
+        else:
+            worker = Worker(*parts, **wiring)
+        if settings.faults is not None:
+            worker.faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
         self._seat_nodes(worker)
         return worker
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -121,7 +122,11 @@ class Attempt:
             self._done.add(number)
             self._check_done()
         elif "lost" in news:
-            self._lose(news["lost"], [], news["why"])
+            self._lose(news["lost"], [], self._explain_loss(number, news))
+        elif "left" in news:
+            self._note_epoch(news["left"])
+        elif "kill" in news:  # a fault plan wants this machine to be gone, all at once
+            os.kill(os.getpid(), signal.SIGKILL)
         elif "config" in news:
             raise ConfigError(news["config"])
         elif "error" in news:
@@ -209,12 +214,15 @@ class Attempt:
             workers.tell(self._start)
 
     def _leave(self, value: dict[str, Any], workers: WorkerProcesses) -> None:
-        epoch = Epoch(value["before"], tuple(value["left"]), value["why"])
-        self.status.membership.add(epoch)
-        self.status.note(f"{epoch.why}: left before iteration {epoch.before + 1}")
+        self._note_epoch(value)
         self._order(workers, {"epoch": value})
         self._check_saved()
         self._check_done()
+
+    def _note_epoch(self, value: dict[str, Any]) -> None:
+        epoch = Epoch(value["before"], tuple(value["left"]), value["why"])
+        self.status.membership.add(epoch)
+        self.status.note(f"{epoch.why}: left before iteration {epoch.before + 1}")
 
     def _order(self, workers: WorkerProcesses, order: dict[str, Any]) -> None:
         workers.tell(order)
@@ -262,6 +270,11 @@ class Attempt:
                 why = self._explain(number, f"has stood still for {limit:g} s (progress limit)")
                 workers.kill_one(number)
                 self._died(number, why, workers)
+
+    def _explain_loss(self, number: int, news: dict[str, Any]) -> str:
+        nodes = ", ".join(str(uid) for uid in news["lost"])
+        place = f"machine {self.settings.machine}, worker {number}"
+        return f"{place}: node {nodes} was lost in iteration {news['round']}"
 
     def _explain_death(self, number: int, code: int | None) -> str:
         return self._explain(number, describe_exit(code))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
+
+#: what happens at a given time
+Event = Callable[[], object]
 
 
 class Clock(Protocol):
@@ -48,22 +52,26 @@ class VirtualClock:
 
 @dataclass
 class Timers:
-    """Things to do at given times, in the order of (time, setting)."""
+    """Things to do at given times, in the order of (time, uid, setting).
 
-    _heap: list[tuple[float, int, Any]] = field(default_factory=list)
+    ``uid`` is the node that something happens to. So the order in which nodes took their turns
+    before does not decide who comes first at the same time.
+    """
+
+    _heap: list[tuple[float, int, int, Event]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
 
-    def set(self, when: float, what: Any) -> None:
-        heapq.heappush(self._heap, (when, next(self._order), what))
+    def set(self, when: float, what: Event, uid: int = 0) -> None:
+        heapq.heappush(self._heap, (when, uid, next(self._order), what))
 
     @property
     def next(self) -> float | None:
         """When the next one is due; None without any."""
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now: float) -> list[Any]:
+    def due(self, now: float) -> list[Event]:
         """Take out all that are due."""
         found = []
         while self._heap and self._heap[0][0] <= now:
-            found.append(heapq.heappop(self._heap)[2])
+            found.append(heapq.heappop(self._heap)[3])
         return found

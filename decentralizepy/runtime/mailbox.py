@@ -59,6 +59,14 @@ class Mailbox:
         heard.sort(key=lambda item: item.sender)
         return heard, parcels
 
+    def drain(self) -> list[Parcel]:
+        """Take out everything: nobody is going to read it."""
+        found = [
+            p for there in self._rounds.values() for parcels in there.values() for p in parcels
+        ]
+        self._rounds.clear()
+        return found
+
     def _matching(self, wanted: Receive) -> list[Parcel]:
         """Parcels that fit, ascending by uid; of a named source only the oldest."""
         keys = sorted(self._rounds) if wanted.round is ANY else [wanted.round]
@@ -83,12 +91,6 @@ class Mailbox:
             del self._rounds[key][sender]
         if not self._rounds[key]:
             del self._rounds[key]
-
-    def empty(self) -> list[Parcel]:
-        """Take out everything."""
-        found = [one for there in self._rounds.values() for ones in there.values() for one in ones]
-        self._rounds.clear()
-        return found
 
     def __len__(self) -> int:
         return sum(len(parcels) for there in self._rounds.values() for parcels in there.values())

@@ -99,10 +99,8 @@ class Post:
         """Give ``message`` to the nodes ``uids``; ``row`` is the sender's own row's number."""
         if self._gone:
             uids = [uid for uid in uids if uid not in self._gone]
-        header_bytes, payload = self._size(message)
-        traffic.data += payload * len(uids)
-        traffic.meta += header_bytes * len(uids)
-        by_reference = self._carries(message, row)
+        self.count(message, len(uids), traffic)
+        by_reference = self.carries(message, row)
         readers: list[int] = []
         for worker, receivers in self._by_worker(uids).items():
             if worker == self.me:
@@ -137,6 +135,13 @@ class Post:
                 found.setdefault(self.placement.owner(uid), []).append(uid)
         return found
 
+    def count(self, message: Message, receivers: int, traffic: Traffic) -> int:
+        """Note what a message to so many nodes takes; returns the bytes of one."""
+        header_bytes, payload = self._size(message)
+        traffic.data += payload * receivers
+        traffic.meta += header_bytes * receivers
+        return header_bytes + payload
+
     def _size(self, message: Message) -> tuple[int, int]:
         """(header, payload) bytes; headers are alike, so few are encoded to be counted."""
         if not _only_row(message):
@@ -148,7 +153,8 @@ class Post:
             self._sizes[digits] = len(header.encode()), header.payload_bytes
         return self._sizes[digits]
 
-    def _carries(self, message: Message, row: int) -> bool:
+    def carries(self, message: Message, row: int) -> bool:
+        """Whether a message holds a part of the row itself, not a copy."""
         own = self.pool.tensor(row)
         if message.tensors.get("params") is own:
             return True

@@ -127,10 +127,12 @@ def _work(
     past = assembly.restore(worker, start["from"])
     supervisor.say({"ready": me.worker})
     supervisor.hear()
-    worker.clock = RealClock(past)
+    real = RealClock(past)
+    if settings.simulation is None:
+        worker.clock = real
     try:
         worker.run()
-        supervisor.say({"finished": worker.clock.now()})
+        supervisor.say({"finished": real.now()})
         _save(worker, settings)
         supervisor.say({"done": me.worker})
         worker.serve()

@@ -46,4 +46,7 @@ class Progress:
 
     def end(self, status: dict[str, Any], folder: object) -> None:
         """Say how it ended and where the records are."""
-        self._say(f"{line(status)}, {status['state']} after {status['elapsed_s']:.1f} s: {folder}")
+        simulated = status.get("simulated_s")
+        also = "" if simulated is None else f", {simulated:.6g} s simulated"
+        took = f"{status['elapsed_s']:.1f} s{also}"
+        self._say(f"{line(status)}, {status['state']} after {took}: {folder}")

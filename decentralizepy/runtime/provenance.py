@@ -49,6 +49,10 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     graph = Path(flags["graph_file"])
     if graph.is_file():
         write_atomic(folder.root / graph.name, graph.read_text(encoding="utf-8"))
+    for flag in ("simulate", "faults"):
+        if flags.get(flag):
+            source = Path(flags[flag])
+            write_atomic(folder.root / source.name, source.read_text(encoding="utf-8-sig"))
     write_json(folder.run, describe(settings, flags) | {"attempts": attempts})
     return settings
 
@@ -84,7 +88,7 @@ def end(settings: Settings, outcome: str, status: Status) -> None:
     """Add the outcome, who left, and when training began (Unix time), to ``run.json``."""
     path = settings.folder.run
     value = json.loads(path.read_text(encoding="utf-8"))
-    value |= {"training_started": status.began, "ended": _now()}
+    value |= {"training_started": status.began, "ended": _now(), "wall_s": round(status.seconds, 6)}
     value |= {"outcome": outcome, "error": status.error, "notes": status.notes}
     value |= {"membership": status.membership.value(), "last_attempt": status.attempt}
     write_json(path, value)
@@ -107,6 +111,8 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "last_attempt": settings.attempt,
         "threads_per_worker": settings.threads,
         "device": settings.device,
+        "simulation": settings.simulation.text if settings.simulation else None,
+        "faults": settings.faults.text if settings.faults else None,
         "seed": experiment.seed,
         "streams": "Philox, key (seed, uid), counter (0, 0, purpose, iteration << 16 | round)",
         "version": decentralizepy.__version__,
@@ -123,8 +129,9 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
 def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
     """What must be equal on all machines, by the name a user knows it by."""
     own = {"machine_id", "log_dir", "weights_store_dir", "config_file", "graph_file", "workers"}
-    own |= {"cache_dir", "log_level", "resume"}
+    own |= {"cache_dir", "log_level", "resume", "simulate", "faults"}
     common = {key: value for key, value in flags.items() if key not in own}
+    plan = settings.faults.text if settings.faults else None
     return {
         f"INI file ({settings.experiment.path.name})": _sha(settings.experiment.text),
         f"graph ({Path(flags['graph_file']).name})": settings.graph.digest(),
@@ -136,6 +143,7 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
             for name, source in settings.experiment.files.items()
         },
         "flags": _sha(json.dumps(common, sort_keys=True)),
+        "fault plan (--faults)": _sha(json.dumps(plan)),
         "code of decentralizepy": code_digest(),
     }
 

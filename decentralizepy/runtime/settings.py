@@ -12,6 +12,8 @@ from decentralizepy.graphs.schedules import RandomRegularSchedule, Schedule, Sta
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import Driver
 from decentralizepy.runfolder import MachineFolder
+from decentralizepy.runtime.faultplan import FaultPlan
+from decentralizepy.runtime.simulation import Simulation
 
 #: log levels, from the chattiest
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -89,6 +91,8 @@ class Settings:
     resume: bool = False
     attempt: int = 0
     resilience: Resilience = Resilience()
+    simulation: Simulation | None = None
+    faults: FaultPlan | None = None
 
     @property
     def folder(self) -> MachineFolder:

@@ -32,6 +32,7 @@ class Status:
         self._start: float | None = None
         self._elapsed: list[float] = []
         self._total: float | None = None
+        self._simulated = 0.0
         self.began: float | None = None
         self.error: str | None = None
 
@@ -62,7 +63,7 @@ class Status:
         if self._control is not None:
             self._rounds = list(self._control.rounds)
         self._control = None
-        self._total = self._seconds()
+        self._total = self.seconds
         self._elapsed.clear()
         self._start = None
 
@@ -83,6 +84,7 @@ class Status:
     def add(self, record: Mapping[str, Any]) -> None:
         """A node was evaluated."""
         self._records.setdefault(record["iteration"], []).append(record)
+        self._simulated = max(self._simulated, record.get("elapsed_s", 0.0))
         for old in sorted(self._records)[:-4]:
             del self._records[old]
 
@@ -100,6 +102,7 @@ class Status:
     def value(self, state: str) -> dict[str, Any]:
         """What the file says."""
         rounds = self._rounds_of_members()
+        simulated = {"simulated_s": self._simulated} if self._settings.simulation else {}
         return {
             "state": state,
             "machine": self._settings.machine,
@@ -110,7 +113,8 @@ class Status:
             "round_min": min(rounds, default=0),
             "round_mean": sum(rounds) / max(len(rounds), 1),
             "round_max": max(rounds, default=0),
-            "elapsed_s": round(self._seconds(), 6),
+            "elapsed_s": round(self.seconds, 6),
+            **simulated,
             "test_acc": self._latest("test_acc"),
             "train_loss": self._latest("train_loss"),
             "error": self.error,
@@ -123,7 +127,9 @@ class Status:
         left, first = self.membership.left, self._settings.uids.start
         return [done for i, done in enumerate(self._rounds) if first + i not in left] or [0]
 
-    def _seconds(self) -> float:
+    @property
+    def seconds(self) -> float:
+        """Seconds on the wall since the first training step; at the end the slowest worker's."""
         if len(self._elapsed) == self._settings.workers:
             self._total = max(self._elapsed)
         if self._total is not None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter, sleep
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 
+from decentralizepy.communication.message import Message
 from decentralizepy.errors import RunError
 from decentralizepy.node.effects import (
     Checkpoint,
@@ -71,6 +73,7 @@ class Seat:
     consumed: list[Parcel] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     seconds: Seconds = field(default_factory=Seconds)
+    lost: bool = False
 
     @property
     def uid(self) -> int:
@@ -79,6 +82,19 @@ class Seat:
 
 class NodeFailedError(RunError):
     """A node program raised; the text names node and round and holds the traceback."""
+
+
+class Injector(Protocol):
+    """Injects faults, see `decentralizepy.runtime.faults`; a run without any has none."""
+
+    def begins(self, seat: Seat, t: int) -> bool:
+        """A node starts an iteration; True if that kills it."""
+
+    def carry(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
+        """Take a message from a node, in place of `Worker.transmit`."""
+
+    def held(self) -> list[str]:
+        """Messages that are held back, in words."""
 
 
 class Worker:
@@ -103,7 +119,10 @@ class Worker:
         self.me, self.placement, self.arena = me, placement, arena
         self.trainer, self.evaluator, self.reporter = trainer, evaluator, reporter
         self.clock: Clock = clock or RealClock()
+        #: what the seconds of the records are measured with
+        self.stopwatch: Callable[[], float] = perf_counter
         self.timers = Timers()
+        self.faults: Injector | None = None
         self.pool = RowPool(arena, me.worker)
         self.post = Post(me, placement, arena, self.pool, self._deliver, links)
         self.links, self._tell, self._orders, self._save = links, tell, orders, save
@@ -166,8 +185,9 @@ class Worker:
         """Do nothing but let messages through and listen to the supervisor."""
         if self.links is not None:
             self.links.flush()
-        self._wait(_IDLE_MS)
+        self._wait(self._patience(self.timers.next))
         self.post.take_in()
+        self._timers_due()  # a message that was held back leaves although its node is done
 
     def _idle(self) -> None:
         """Nothing can go on: let messages go, wait for others, or for time to pass."""
@@ -209,14 +229,15 @@ class Worker:
             for seat in self.seats.values()
             if seat.waiting is not None
         ]
-        return "; ".join(waits[:5])
+        held = self.faults.held() if self.faults is not None else []
+        return "; ".join(waits[:5] + held)
 
     # ------------------------------------------------------- programs and effects
 
     def _go_on(self, seat: Seat, answer: Any) -> None:
         """Run a program until it has to wait or work."""
         while True:
-            started = perf_counter()
+            started = self.stopwatch()
             try:
                 effect = seat.program.send(answer)
             except StopIteration:
@@ -230,7 +251,7 @@ class Worker:
                 raise self._failure(seat, error) from error
             self._adopt(seat)
             answer = self._perform(seat, effect)
-            seat.seconds.share += perf_counter() - started
+            seat.seconds.share += self.stopwatch() - started
             if answer is _PARKED:
                 return
 
@@ -245,7 +266,8 @@ class Worker:
     def _perform(self, seat: Seat, effect: Any) -> Any:
         if isinstance(effect, Train):
             self._consumed(seat)
-            self._work.append((seat, effect))
+            if self.faults is None or not self.faults.begins(seat, effect.t):
+                self._start_training(seat, effect)
             return _PARKED
         if isinstance(effect, Send):
             self._send(seat, effect)
@@ -259,20 +281,63 @@ class Worker:
         if isinstance(effect, Now):
             return self.clock.now()
         if isinstance(effect, Sleep):
-            self.timers.set(self.clock.now() + effect.seconds, (seat, None))
+            self._after(effect.seconds, seat)
             return _PARKED
         raise RunError(f"node {seat.uid} yielded {effect!r:.80}, which is no effect")
 
+    def _after(self, seconds: float, seat: Seat) -> None:
+        """Let a node go on after some seconds of the clock."""
+        self.timers.set(self.clock.now() + seconds, partial(self._wake, seat), seat.uid)
+
+    def _wake(self, seat: Seat) -> None:
+        if not seat.lost:
+            self._ready.append((seat, None))
+
     def _send(self, seat: Seat, effect: Send) -> None:
         self._sent = max(self._sent, effect.round[0])
+        carry = self.transmit if self.faults is None else self.faults.carry
         try:
             for uids, message in effect.outgoing:
-                stamped = message.stamped(seat.uid, effect.round)
-                self.post.send(uids, stamped, seat.row, seat.traffic)
+                carry(seat, uids, message.stamped(seat.uid, effect.round))
         except RunError:
             raise
         except Exception as error:  # what is sent is computed lazily, here
             raise self._failure(seat, error) from error
+
+    def transmit(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
+        """Put a node's message on its way."""
+        self.post.send(uids, message, seat.row, seat.traffic)
+
+    def transmit_slowly(
+        self, seat: Seat, uid: int, message: Message, factor: float, delay: float
+    ) -> None:
+        """The same over a slow link: here it waits for ``delay`` seconds before it leaves."""
+        late = partial(self.transmit, seat, [uid], message.copied())
+        self.timers.set(self.clock.now() + delay, late, seat.uid)
+
+    def lose(self, seat: Seat) -> None:
+        """Abandon a node without a word to the others: it never says or does anything again."""
+        self._abandon(seat)
+        self._tell({"lost": [seat.uid], "round": seat.node.round + 1})
+
+    def _abandon(self, seat: Seat) -> None:
+        seat.lost = True
+        seat.program.close()
+        self._consumed(seat)
+        for parcel in seat.mailbox.drain():
+            self._release(parcel)
+        seat.waiting = None
+        self._work = deque(item for item in self._work if item[0] is not seat)
+        self._ready = deque(item for item in self._ready if item[0] is not seat)
+        self._starved = deque(other for other in self._starved if other is not seat)
+        self._active -= not seat.ended
+
+    def ask_for_death(self) -> None:
+        """Have the supervisor kill itself, as a machine that fails does; this worker goes too."""
+        self._tell({"kill": "machine"})
+        while True:  # the supervisor's end of the line closes, and that ends us
+            sleep(_IDLE_MS / 1000)
+            self._orders()
 
     # ------------------------------------------------------------------- rows
 
@@ -301,9 +366,13 @@ class Worker:
     def _consumed(self, seat: Seat) -> None:
         """The program has gone past what it heard: release the rows behind it."""
         for parcel in seat.consumed:
-            if parcel.release is not None:
-                parcel.release()
+            self._release(parcel)
         seat.consumed = []
+
+    @staticmethod
+    def _release(parcel: Parcel) -> None:
+        if parcel.release is not None:
+            parcel.release()
 
     def _thaw(self, seat: Seat) -> bool:
         """Give a node a row of its own to write when its present one is still being read."""
@@ -321,21 +390,25 @@ class Worker:
 
     def _deliver(self, uid: int, parcel: Parcel) -> None:
         seat = self.seats.get(uid)
-        if seat is None:  # it has left
-            if parcel.release is not None:
-                parcel.release()
+        if seat is None or seat.lost:
+            self._release(parcel)
             return
         seat.mailbox.put(parcel)
         if seat.waiting is not None and seat.mailbox.complete(seat.waiting, self._gone):
             self._answer(seat)
 
     def _receive(self, seat: Seat, wanted: Receive) -> Any:
-        seat.waiting, seat.waiting_since = wanted, perf_counter()
+        seat.waiting, seat.waiting_since = wanted, self.stopwatch()
         if seat.mailbox.complete(wanted, self._gone):
             self._answer(seat)
         elif wanted.deadline is not None:
-            self.timers.set(self.clock.now() + wanted.deadline, (seat, wanted))
+            over = partial(self._deadline, seat, wanted)
+            self.timers.set(self.clock.now() + wanted.deadline, over, seat.uid)
         return _PARKED
+
+    def _deadline(self, seat: Seat, wanted: Receive) -> None:
+        if seat.waiting is wanted:
+            self._answer(seat, "deadline")
 
     def _answer(self, seat: Seat, reason: str = "") -> None:
         """Give a waiting node what it asked for, and a row to merge into."""
@@ -349,7 +422,7 @@ class Worker:
         assert seat.waiting is not None
         heard, seat.consumed = seat.mailbox.take(seat.waiting, reason)
         seat.waiting = None
-        seat.seconds.wait += perf_counter() - seat.waiting_since
+        seat.seconds.wait += self.stopwatch() - seat.waiting_since
         self._ready.append((seat, heard))
 
     def _retry_starved(self) -> bool:
@@ -360,13 +433,8 @@ class Worker:
         return bool(self._ready)
 
     def _timers_due(self) -> bool:
-        for seat, wanted in self.timers.due(self.clock.now()):
-            if seat.uid not in self.seats:
-                continue
-            if wanted is None:
-                self._ready.append((seat, None))
-            elif seat.waiting is wanted:
-                self._answer(seat, "deadline")
+        for happen in self.timers.due(self.clock.now()):
+            happen()
         return bool(self._ready)
 
     # ------------------------------------------------------------- who is lost
@@ -389,7 +457,7 @@ class Worker:
         workers = {WorkerId(*pair) for pair in value["workers"]}
         mine = [seat for uid, seat in self.seats.items() if uid in self._gone]
         for seat in mine:
-            self._abandon(seat)
+            self._vacate(seat)
         self.post.leave(self._gone, workers)
         empty = (w for w in self.placement.all() if self._gone.issuperset(self.placement.uids(w)))
         for t in list(self._pending) if mine else ():
@@ -399,21 +467,14 @@ class Worker:
             if seat.waiting is not None and seat.mailbox.complete(seat.waiting, self._gone):
                 self._answer(seat, "lost")
 
-    def _abandon(self, seat: Seat) -> None:
-        """A node of this worker is no more; what it held is given back."""
+    def _vacate(self, seat: Seat) -> None:
+        """A node of this worker has left for good; its rows are given back."""
+        if not seat.lost:
+            self._abandon(seat)
         del self.seats[seat.uid]
-        self._active -= not seat.ended
-        seat.program.close()
-        seat.waiting = None
-        self._consumed(seat)
         self.pool.retire(seat.row)
         if seat.spare is not None:
             self.pool.retire(seat.spare)
-        for parcel in seat.mailbox.empty():
-            if parcel.release is not None:
-                parcel.release()
-        self._ready = deque(item for item in self._ready if item[0] is not seat)
-        self._work = deque(item for item in self._work if item[0] is not seat)
         for pending in self._pending.values():
             pending.rows.pop(seat.uid, None)
             pending.records.pop(seat.uid, None)
@@ -435,6 +496,9 @@ class Worker:
         else:
             self._train(seat, effect)
 
+    def _start_training(self, seat: Seat, effect: Train) -> None:
+        self._work.append((seat, effect))
+
     def _train(self, seat: Seat, effect: Train) -> None:
         group = [seat]
         if isinstance(self.trainer, StackedTrainer):
@@ -448,14 +512,17 @@ class Worker:
             if not self._thaw(one):
                 raise RunError(f"{self.me}: no free row for node {one.uid}")
         self.arena.control.busy(self.me.worker, seat.uid, effect.t)
-        started = perf_counter()
+        started = self.stopwatch()
         self.trainer.train([one.learner for one in group], [one.node.x for one in group], effect.t)
-        spent = (perf_counter() - started) / len(group)
+        spent = (self.stopwatch() - started) / len(group)
         for one in group:
             one.seconds.train += spent
             if one.learner.nan == effect.t + 1:
                 self._diverged(one)
-            self._ready.append((one, None))
+            self._trained(one, effect.t)
+
+    def _trained(self, seat: Seat, t: int) -> None:
+        self._ready.append((seat, None))
 
     def _diverged(self, seat: Seat) -> None:
         """A node's row has become NaN or infinite: end the run, or say so in the node's log."""
@@ -472,10 +539,7 @@ class Worker:
     # ---------------------------------------------------------------- reports
 
     def _report(self, seat: Seat, effect: Report) -> Any:
-        self._consumed(seat)
-        self.arena.control.rounds[seat.uid - self._first_uid] = effect.t + 1
-        self.reporter.digest(seat.uid, effect.t + 1, seat.node.x)
-        if not self.evaluator.intervals.due(effect.t + 1):
+        if not self._iterated(seat, effect.t):
             return None
         self._work.append((seat, effect))
         return _PARKED
@@ -486,11 +550,18 @@ class Worker:
         self._work.append((seat, effect))
         return _PARKED
 
+    def _iterated(self, seat: Seat, t: int) -> bool:
+        """A node has done iteration ``t``; whether it is to be evaluated."""
+        self._consumed(seat)
+        self.arena.control.rounds[seat.uid - self._first_uid] = t + 1
+        self.reporter.digest(seat.uid, t + 1, seat.node.x)
+        return self.evaluator.intervals.due(t + 1)
+
     def _evaluate(self, seat: Seat, effect: Report) -> None:
         self.arena.control.busy(self.me.worker, seat.uid, effect.t)
-        started = perf_counter()
+        started = self.stopwatch()
         values = self.evaluator.measure(effect.t + 1, seat.node.x, seat.learner)
-        seat.seconds.evaluate += perf_counter() - started
+        seat.seconds.evaluate += self.stopwatch() - started
         pending = self._pending.setdefault(effect.t, Pending())
         pending.records[seat.uid] = values
         pending.rows[seat.uid] = seat.node.x
@@ -508,11 +579,15 @@ class Worker:
         elapsed = self.clock.now()
         for uid, row in pending.rows.items():
             seat = self.seats[uid]
-            distance = float(torch.dist(row[: len(mean)].double(), mean))
-            values = pending.records[uid] | {"consensus_distance": distance}
+            values = pending.records[uid] | {"consensus_distance": distance(row, mean)}
             values |= effort(seat.learner) | costs(seat.traffic, seat.seconds, elapsed)
             self._tell({"record": self.reporter.record(uid, t + 1, values)})
             self._ready.append((seat, None))
+
+
+def distance(row: Tensor, mean: Tensor) -> float:
+    """l2 distance of a row's parameters from their mean over the nodes, in float64."""
+    return float(torch.dist(row[: len(mean)].double(), mean))
 
 
 def weights(worker: Worker) -> Mapping[int, dict[str, Tensor]]:

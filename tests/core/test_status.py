@@ -11,6 +11,7 @@ import pytest
 
 import decentralizepy
 from decentralizepy import arguments
+from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.runtime import provenance
@@ -32,6 +33,7 @@ def status(tmp_path):
             mapping=Mapping((4, 4)),
             attempt=0,
             intervals=Intervals(100, 10, 5),
+            simulation=None,
         )
     )
 
@@ -161,11 +163,12 @@ def test_the_end_is_added(run):
     provenance.begin(settings, flags)
     before = json.loads(settings.folder.run.read_text())
     status = Status(settings)
+    status._total = 12.5
     status.error, status.began = "machine 0, worker 1 was killed", 1.5e9
     provenance.end(settings, "failed", status)
     found = json.loads(settings.folder.run.read_text())
     assert found.pop("error") == "machine 0, worker 1 was killed" and found.pop("ended")
-    more = {"notes": [], "membership": [], "last_attempt": 0}
+    more = {"notes": [], "membership": [], "last_attempt": 0, "wall_s": 12.5}
     assert found == before | {"outcome": "failed", "training_started": 1.5e9} | more
 
 
@@ -211,6 +214,25 @@ def test_other_files_are_named_as_the_user_knows_them(run):
     assert {name for name in one if one[name] != other[name]} == {
         "INI file (small.ini)", "graph (ring.edges)", "addresses (ip.json)"
     }  # fmt: skip
+
+
+def test_fault_plans_are_compared_by_what_they_say(run):
+    for name, round_ in (("one.json", 1), ("same.json", 1), ("other.json", 2)):
+        Path(name).write_text(json.dumps([{"kill": {"node": 1}, "round": round_}]))
+    words = ("-ms", "2", "-mid", "0", "-is", "5", "--faults")
+    one, same, other = (
+        provenance.digests(*run(*words, name)) for name in ("one.json", "same.json", "other.json")
+    )
+    assert one == same
+    assert {name for name in one if one[name] != other[name]} == {"fault plan (--faults)"}
+
+
+def test_a_plan_kills_no_worker_that_is_not_there(run):
+    Path("plan.json").write_text(json.dumps([{"kill": {"worker": [0, 2]}, "round": 1}]))
+    message = r"plan.json: fault 1 \(kill\): machine 0 has 2 worker\(s\), no worker 2"
+    with pytest.raises(ConfigError, match=message):
+        run("--workers", "2", "--faults", "plan.json")
+    assert run("--workers", "3", "--faults", "plan.json")[0].workers == 3
 
 
 def test_the_code_has_a_digest(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,6 +53,20 @@ def test_one_run_is_written_into_its_folder_always_the_same(
     before = _files(written.root)
     assert _in_a_fresh_interpreter(written.root) == out
     assert _files(written.root) == before
+
+
+def test_targets_are_told_and_written(
+    make_run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_run().root
+    for machine in (0, 1):
+        path = root / f"machine{machine}" / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"simulation": {"links": {}}}))
+    assert main([str(root), "--targets", "50", "99.5"]) == 0
+    out = capsys.readouterr().out
+    assert "  50 % accuracy         run: after 1 simulated seconds, iteration 10" in out
+    assert "  99.5 % accuracy       run: not reached" in out
+    assert (root / "tables" / "experiment_time_to_accuracy.csv").is_file()
 
 
 def test_several_runs_are_compared(

@@ -50,5 +50,5 @@ def test_explore_run_runs(make_run: Callable[..., Any], tmp_path: Path) -> None:
     space |= {"RUN_FOLDERS": [make_run().root], "OUTPUT": str(output)}
     for number, source in enumerate(cells):
         exec(compile(source, f"cell {number}", "exec"), space)
-    assert len(list((output / "figures").glob("*.pdf"))) == 7
+    assert len(list((output / "figures").glob("*.pdf"))) == 8
     assert (output / "tables" / "explore_run_tidy.parquet").is_file()

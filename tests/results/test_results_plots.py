@@ -166,3 +166,14 @@ def test_units_are_human() -> None:
     assert legend_columns(["a", "b", "c"], 3.33) == 3
     assert suits_log(np.array([1.0, 10.0, np.nan])) and not suits_log(np.array([0.0, 10.0]))
     assert not suits_log(np.array([np.nan]))
+
+
+def test_the_time_axis_says_when_it_is_simulated(make_run: Callable[..., Any]) -> None:
+    real, simulated = load_runs([make_run("real", lr=1).root, make_run("simulated", lr=2).root])
+    simulated.provenance["simulation"] = {"links": {}}
+    for runs, label in [
+        ([simulated], "Simulated time (s)"), ([real], "Time (s)"), ([real, simulated], "Time (s)")
+    ]:  # fmt: skip
+        figure = plots.test_accuracy_by_seconds(runs)
+        assert figure.axes[0].get_xlabel() == label
+        assert figure.data["seconds"].tolist()[:4] == pytest.approx([0.1, 1.0, 2.0, 3.0])

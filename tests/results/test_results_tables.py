@@ -17,7 +17,14 @@ from decentralizepy.runfolder import RunFolder
 from results.files import replacing
 from results.load import load_run, load_runs, tidy
 from results.spread import RunWarning
-from results.tables import WIDE_METRICS, WIDE_STATISTICS, wide, write_tidy, write_wide
+from results.tables import (
+    WIDE_METRICS,
+    WIDE_STATISTICS,
+    time_to_accuracy,
+    wide,
+    write_tidy,
+    write_wide,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -161,3 +168,28 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_time_to_accuracy_is_when_the_last_node_got_there(make_run: Callable[..., Any]) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        """Node 0 takes three times as long as the others."""
+        return row | {"elapsed_s": row["elapsed_s"] * (3 if row["uid"] == 0 else 1)}
+
+    written = make_run(change=change)
+    accuracy = {t: written.values("test_acc", t).mean() for t in (1, 10, 20, 30)}
+    targets = [accuracy[1] - 0.001, accuracy[10] + 0.001, accuracy[30] - 0.001, 99.9]
+    times = time_to_accuracy(load_runs([written.root]), targets)
+    assert times["target"].tolist() == targets
+    assert times["iteration"].tolist()[:3] == [1, 20, 30]
+    assert times["seconds"].tolist()[:3] == pytest.approx([0.3, 6.0, 9.0])
+    assert times["bytes_per_node"].tolist()[:3] == [4202, 84002, 126002]
+    assert times.iloc[3][["seconds", "iteration", "bytes_per_node"]].isna().all()
+    assert not times["simulated"].any()
+
+
+def test_time_to_accuracy_without_tests_or_seconds(make_run: Callable[..., Any]) -> None:
+    untested = make_run("a", change=lambda row: {k: v for k, v in row.items() if k != "test_acc"})
+    timeless = make_run("b", change=lambda row: {k: v for k, v in row.items() if k != "elapsed_s"})
+    times = time_to_accuracy(load_runs([untested.root, timeless.root]), [20.0])
+    assert times["iteration"].isna().tolist() == [True, False]
+    assert times["seconds"].isna().all()
