@@ -104,6 +104,37 @@ def test_machine_0_is_needed(experiment: Experiment, running: list) -> None:
     assert "machine 0 is gone" in text
 
 
+def test_drop_goes_on_without_a_node_that_a_plan_kills(
+    experiment: Experiment, running: list
+) -> None:
+    plan = [{"kill": {"node": 3}, "round": 10}]
+    (experiment.folder / "faults.json").write_text(json.dumps(plan))
+    more = (*MORE, "--on_loss", "drop", "--faults", "faults.json")
+    root, processes = experiment.start((6, 6), 2, ITERATIONS, *more)
+    running += processes
+    end_of(processes, [0, 0])
+    fired = (root / "machine0" / "faults.jsonl").read_text()
+    assert json.loads(fired)["uid"] == 3
+    (epoch,) = story(root, 1)["membership"]
+    assert epoch["left"] == [3] and "node 3 was lost in iteration 10" in epoch["why"]
+    assert last(root).keys() == set(range(12)) - {3}
+
+
+def test_drop_in_simulated_time_is_the_same_every_time(experiment: Experiment) -> None:
+    plan = [{"kill": {"node": 3}, "round": 10}, {"kill": {"node": 7}, "round": 30}]
+    (experiment.folder / "faults.json").write_text(json.dumps(plan))
+    simulation = {"compute": {"seconds_per_iteration": 0.1}, "links": {"latency_s": 0.01}}
+    (experiment.folder / "simulation.json").write_text(json.dumps(simulation))
+    more = ("--on_loss", "drop", "--faults", "faults.json", "--simulate", "simulation.json")
+    roots = [experiment.run((12,), 1, ITERATIONS, *MORE, "--digests", *more) for _ in range(2)]
+    assert digests(roots[0]) == digests(roots[1])
+    assert {uid for _, uid in digests(roots[0])} == set(range(12))
+    first, second = story(roots[0], 0)["membership"]
+    assert (first["left"], second["left"]) == ([3], [7])
+    assert 9 <= first["before"] <= 11 and 29 <= second["before"] <= 31
+    assert last(roots[0]).keys() == set(range(12)) - {3, 7}
+
+
 WAIT = ("--on_loss", "wait", "--checkpoint_after", "10", "--digests")
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from decentralizepy.communication.message import Message, Missing
 from decentralizepy.graphs.graph import Graph
+from decentralizepy.graphs.mixing import metropolis_hastings, mixing_matrix
 from decentralizepy.sharing.context import Context
 from decentralizepy.sharing.plain_average import PlainAverageSharing
 from decentralizepy.sharing.sharing import Sharing
@@ -73,6 +74,20 @@ def test_plain_average_takes_what_came() -> None:
     graph, rows = Graph.undirected(3, [(0, 1), (0, 2)]), rows_of(3)
     merged = one_round(PlainAverageSharing(), graph, rows, absent=((1, 0),))
     torch.testing.assert_close(merged[0], (rows[0] + rows[2]) / 2)
+
+
+@given(graphs(), st.data())
+def test_weights_sum_to_one_whoever_is_missing(graph: Graph, data: st.DataObject) -> None:
+    """Missing weight goes to the own row: the dense matrix with it on the diagonal."""
+    edges = sorted(graph.edges)
+    absent = tuple(data.draw(st.lists(st.sampled_from(edges), unique=True))) if edges else ()
+    rows = rows_of(graph.n).double()
+    matrix = torch.from_numpy(mixing_matrix(graph, metropolis_hastings))
+    for source, receiver in absent:
+        matrix[receiver, receiver] += matrix[receiver, source]
+        matrix[receiver, source] = 0
+    assert torch.allclose(matrix.sum(1), torch.ones(graph.n, dtype=torch.float64))
+    assert torch.allclose(one_round(Sharing(), graph, rows, absent), matrix @ rows)
 
 
 def test_weights_of_the_graph_come_first() -> None:
