@@ -13,29 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import engine, loops
+from benchmarks import engine, loops, scale
 from benchmarks.loops import Load
+from benchmarks.result import Result
 
 CIFAR = "decentralizepy.models.cifar10."
 DIGITS = "decentralizepy.models.digits."
-
-
-@dataclass(frozen=True)
-class Result:
-    """One measured number and what it must not exceed."""
-
-    name: str
-    value: float
-    bound: float
-    detail: str
-
-    @property
-    def met(self) -> bool:
-        return self.value <= self.bound
-
-    def line(self) -> str:
-        mark = "ok  " if self.met else "OVER"
-        return f"{mark} {self.name:<44} {self.value:8.3f}  bound {self.bound:5.2f}   {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +105,11 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
     for case in STEPS:
         if only in case.name.lower():
             yield from local_steps(folder, case, repeats)
-    for name, measure in (("evaluation", evaluation), ("start memory", start)):
+    for name, measure in (
+        ("evaluation", evaluation),
+        ("start memory", start),
+        ("scale", scale.results),
+    ):
         if only in name:
             yield from measure(folder, repeats)
 

@@ -129,14 +129,16 @@ def evaluation_seconds(folder: Path, load: Load, workers: int, rounds: int = 4) 
     return (spent[rounds] - spent[1]) / (rounds - 1) / workers  # without the first, which warms up
 
 
-def start_and_memory(folder: Path, load: Load, workers: int) -> tuple[float, float]:
+def start_and_memory(
+    folder: Path, load: Load, workers: int, iterations: int = 20
+) -> tuple[float, float]:
     """(seconds until training begins, peak megabytes of all processes of the run)."""
     command = prepare(folder, load)
     run(folder, command, 0)  # prepares the data set, which is done once
     log = _log_folder(folder)
     began = time.time()
     process = subprocess.Popen(
-        [*command, "-is", "20", "-ld", str(log), "--workers", str(workers)],
+        [*command, "-is", str(iterations), "-ld", str(log), "--workers", str(workers)],
         stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     peak = 0.0
