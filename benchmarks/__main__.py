@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import engine, loops, scale
+from benchmarks import engine, loops, scale, transport
 from benchmarks.loops import Load
 from benchmarks.result import Result
 
@@ -100,6 +100,17 @@ def start(folder: Path, repeats: int) -> Iterator[Result]:
     yield Result("memory, 16 LeNet nodes: GB", megabytes / 1000, 0.6, "peak, all processes")
 
 
+def between_machines(folder: Path, repeats: int) -> Iterator[Result]:
+    """Rows over TCP against a bare socket; see `benchmarks.transport`."""
+    bounds = {"45 MB": {"plain": 1 / 0.80, "sealed": 1 / 0.45}, "360 kB": {"plain": 2.0}}
+    for name, size, rows in transport.CASES:
+        found = transport.measure(size, rows, 7 * repeats)
+        detail = ", ".join(f"{way} {1e6 * value:.0f} us" for way, value in found.items())
+        for way, bound in bounds[name].items():
+            title = f"transport, {name} rows, {way}: time / raw socket"
+            yield Result(title, found[way] / found["raw"], bound, detail)
+
+
 def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
     """All results whose case has ``only`` in its name."""
     for case in STEPS:
@@ -109,6 +120,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("evaluation", evaluation),
         ("start memory", start),
         ("scale", scale.results),
+        ("transport", between_machines),
     ):
         if only in name:
             yield from measure(folder, repeats)

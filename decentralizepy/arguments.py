@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.communication.keys import KEY_NAME, find_key, load_key, only_loopback
 from decentralizepy.communication.local import this_machine
 from decentralizepy.communication.ports import check_range
 from decentralizepy.config import Experiment, read_experiment
@@ -23,7 +24,14 @@ from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import DRIVERS, Driver, driver
 from decentralizepy.runtime.faultplan import FaultPlan, Kill, describe, read_fault_plan
-from decentralizepy.runtime.settings import LEVELS, ON_LOSS, Intervals, Resilience, Settings
+from decentralizepy.runtime.settings import (
+    LEVELS,
+    ON_LOSS,
+    Intervals,
+    Resilience,
+    Settings,
+    transport_of,
+)
 from decentralizepy.runtime.simulation import Simulation, read_simulation
 
 #: the method whose weights need edges both ways
@@ -179,6 +187,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="a worker that stands still for S seconds counts as lost; longer than the longest "
         "local training (default: %(default)g)",
+    )
+    add(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="the run key, where no run.key lies in the log folder or above it "
+        "('decentralizepy keys' makes one)",
     )
     add(
         "--digests",
@@ -369,6 +384,26 @@ def read_machine(args: argparse.Namespace, experiment: Experiment, addresses: Se
     return machine
 
 
+def read_key(
+    args: argparse.Namespace, experiment: Experiment, addresses: tuple[str, ...]
+) -> bytes | None:
+    """The run key; None where nothing is sealed. Raises `ConfigError` where one is missing."""
+    encryption = transport_of(experiment).encryption
+    if len(addresses) == 1 or encryption == "none":
+        return None
+    path = find_key(args.log_dir, args.key)
+    if path is not None:
+        return load_key(path)
+    if only_loopback(addresses):
+        return None
+    raise ConfigError(
+        f"machines on a network need a run key, and there is no {KEY_NAME} in {args.log_dir} "
+        "nor in the folder above: make one with 'decentralizepy keys DIR', copy it to all machines "
+        "and name it by --key DIR/run.key; or, where nobody else can reach or hear the machines, "
+        f"set encryption = none in [COMMUNICATION] of {experiment.path}"
+    )
+
+
 def _check_numbers(args: argparse.Namespace) -> None:
     least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
     least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
@@ -435,6 +470,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         ),
         simulation=simulation,
         faults=_faults(args, mapping, simulation, machine, workers),
+        key=read_key(args, experiment, addresses),
     )
     _check_writable(settings.log_dir, "-ld")
     _check_writable(settings.weights_dir, "-wsd")

@@ -1,4 +1,4 @@
-"""The command ``decentralizepy``: run | check | prepare | graph | where | convert."""
+"""The command ``decentralizepy``: run | check | prepare | keys | graph | where | convert."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from decentralizepy import __version__, arguments, convert, where
+from decentralizepy.communication.keys import make_key
 from decentralizepy.config import parse_experiment, read_experiment, read_text
 from decentralizepy.errors import (
     EXIT_INTERRUPTED,
@@ -21,6 +22,7 @@ from decentralizepy.errors import (
 )
 from decentralizepy.graphs import command as graph_command
 from decentralizepy.runfolder import write_atomic
+from decentralizepy.runtime.settings import transport_of
 
 _HELP = """\
 examples:
@@ -52,6 +54,13 @@ _PREPARE_HELP = """\
 examples:
   decentralizepy prepare digits.ini
   decentralizepy prepare cifar10.ini --cache-dir /scratch/prepared
+"""
+
+_KEYS_HELP = """\
+examples:
+  decentralizepy keys my_run            # then copy my_run/run.key to all machines
+  decentralizepy run -ld my_run/machine0 ...          # finds my_run/run.key
+  decentralizepy run --key ~/my_run/run.key ...
 """
 
 _GRAPH_HELP = """\
@@ -106,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("ini", type=Path, help="the INI file")
     prepare.add_argument("--cache-dir", type=Path, help="where prepared data sets are kept")
     prepare.set_defaults(function=_prepare)
+    keys = command("keys", "make the key that the machines of a run share", _KEYS_HELP)
+    keys.add_argument("folder", type=Path, metavar="DIR", help="where run.key is written")
+    keys.set_defaults(function=_keys)
     graph = command("graph", "make, check or draw a graph", _GRAPH_HELP)
     graph_command.add_arguments(graph)
     graph.set_defaults(function=graph_command.main)
@@ -138,6 +150,7 @@ def _check(args: argparse.Namespace) -> int:
     """What `run` checks, and then the classes themselves, which loads torch."""
     args.config_file = args.ini
     experiment = read_experiment(args.ini)
+    transport_of(experiment)
     named = args.graph_file != arguments.DEFAULT_GRAPH or args.procs_per_machine
     if named or args.graph_file.exists():
         graph = arguments.read_graph_file(args.graph_file, args.graph_type)
@@ -192,6 +205,11 @@ def _require_runnable(text: str, path: Path) -> None:
             pass
     except ConfigError as error:
         raise ConfigError(f"{path} cannot run: {error}") from None
+
+
+def _keys(args: argparse.Namespace) -> int:
+    print(f"{make_key(args.folder)}: copy it to all machines of the run, and to nobody else")
+    return EXIT_OK
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -148,7 +148,7 @@ def place(config: Config, site: Site) -> tuple[Machine, ...]:
 def graph_name(config: Config) -> str:
     """The graph's name in the run folder; never one of the names that mean something there."""
     name = Path(config.GRAPH_FILE).name
-    taken = {"g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl"}
+    taken = {"g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key"}
     taken.add(Path(config.CONFIG_NAME).name)
     return f"graph_{name}" if name in taken or re.fullmatch(r"machine\d+", name) else name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from decentralizepy.communication.batch import Part
 from decentralizepy.communication.header import (
     FRAME_BYTES,
     Header,
@@ -90,26 +92,67 @@ def n_frames(header: Header) -> int:
     return sum(-(-info.nbytes // FRAME_BYTES) for info in header.tensors)
 
 
+class Builder:
+    """A message whose payload arrives frame by frame, each opened straight into its tensor.
+
+    Its header was checked before: memory is taken for what it announces, and no more.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._tensors: dict[str, Tensor] = {}
+        self._left = deque(info for info in header.tensors if info.nbytes)
+        for info in header.tensors:
+            if not info.nbytes:
+                self._set(info, torch.empty(0, dtype=torch.uint8))
+        self._slots: deque[memoryview] = deque()
+
+    @property
+    def complete(self) -> bool:
+        return not self._left and not self._slots
+
+    def take(self, part: Part) -> None:
+        """The next frame; raises `MessageError` unless it has the size that is due."""
+        if not self._slots:
+            info = self._left.popleft()
+            memory = part.memory() if part.nbytes == info.nbytes else None
+            if memory is not None:  # came in the clear and in one piece: stays where it is
+                self._set(info, torch.frombuffer(memory, dtype=torch.uint8))
+                return
+            self._allocate(info)
+        slot = self._slots.popleft()
+        if part.nbytes != len(slot):
+            raise MessageError(f"a frame of {part.nbytes} bytes, expected {len(slot)}")
+        part.into(slot)
+
+    def _allocate(self, info: TensorInfo) -> None:
+        memory = torch.empty(info.nbytes, dtype=torch.uint8)
+        self._set(info, memory)
+        view = _bytes_of(memory)
+        self._slots += (view[i : i + FRAME_BYTES] for i in range(0, len(view), FRAME_BYTES))
+
+    def _set(self, info: TensorInfo, memory: Tensor) -> None:
+        self._tensors[info.name] = memory.view(_DTYPES[info.dtype]).view(info.shape)
+
+    def message(self) -> Message:
+        """The message, once it is complete."""
+        assert self.complete
+        header = self._header
+        tensors = {info.name: self._tensors[info.name] for info in header.tensors}
+        return Message(tensors, header.meta, header.sender, header.round)
+
+
 def from_frames(header: Header, frames: Sequence[memoryview]) -> Message:
     """Copy a message's payload out of its frames; sizes are checked before memory is taken."""
     expected = [size for info in header.tensors for size in _frame_sizes(info.nbytes)]
     if [frame.nbytes for frame in frames] != expected:
         raise MessageError(f"frames of {[f.nbytes for f in frames]} bytes, expected {expected}")
-    source = iter(frames)
-    tensors = {info.name: _tensor(info, source) for info in header.tensors}
-    return Message(tensors, header.meta, header.sender, header.round)
+    builder = Builder(header)
+    for frame in frames:
+        builder.take(Part(frame))
+    return builder.message()
 
 
 def _frame_sizes(nbytes: int) -> Iterator[int]:
     for start in range(0, nbytes, FRAME_BYTES):
         yield min(FRAME_BYTES, nbytes - start)
-
-
-def _tensor(info: TensorInfo, frames: Iterator[memoryview]) -> Tensor:
-    buffer = torch.empty(info.nbytes, dtype=torch.uint8)
-    into = _bytes_of(buffer)
-    start = 0
-    for size in _frame_sizes(info.nbytes):
-        into[start : start + size] = next(frames)
-        start += size
-    return buffer.view(_DTYPES[info.dtype]).view(info.shape)

@@ -23,6 +23,8 @@ from decentralizepy.runtime.workers import WorkerProcesses, describe_exit
 
 #: how long machine 0 waits for the others to say hello
 START_TIMEOUT: Final = 300.0
+#: how long machine 0 waits if what was said was sealed with another key
+KEY_TIMEOUT: Final = 5.0
 _TICK: Final = 0.2
 _TICK_TOGETHER: Final = 0.02
 
@@ -55,7 +57,7 @@ class Attempt:
         self._pause = 0
         self._rounds: dict[int, int] = {}
         self._rollback: int | None = None
-        self._began = time.monotonic()
+        self._began = self._doubted = time.monotonic()
         self._beats: dict[int, tuple[int, float]] = {}
 
     def run(self, number: int | None) -> int | None:
@@ -118,6 +120,8 @@ class Attempt:
             self._check_paused()
         elif "finished" in news:
             self.status.finish(news["finished"])
+        elif "transport" in news:
+            self.status.transport.add(news["transport"])
         elif "done" in news:
             self._done.add(number)
             self._check_done()
@@ -247,11 +251,21 @@ class Attempt:
     # ------------------------------------------------------------------ patience
 
     def _check_start(self) -> None:
-        waited = time.monotonic() - self._began
-        if waited < START_TIMEOUT or self._together or self._number:
+        if self._together or self._number:
             return
+        now, refused = time.monotonic(), self.control.refused
         absent = self.control.missing() if isinstance(self.control, Coordinator) else [0]
         missing = ", ".join(str(machine) for machine in absent)
+        if not refused["forged"] + refused["unsealed"]:
+            self._doubted = now
+        elif now - self._doubted >= KEY_TIMEOUT:
+            raise ConfigError(
+                f"machine {missing} has not said hello, but somebody did whose words are not "
+                "sealed with our run key: copy the same run.key to all machines, or set "
+                "encryption = none on all"
+            )
+        if now - self._began < START_TIMEOUT:
+            return
         raise RunError(
             f"machine {missing} did not say hello within {START_TIMEOUT:.0f} s: is it started "
             "with its own -mid, and do all machines have the same ip.json?"

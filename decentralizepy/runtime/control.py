@@ -1,12 +1,16 @@
 """How the supervisors of a run talk: machine 0 coordinates, the others are members.
 
 The coordinator listens on the TCP port ``offset`` of machine 0's address (workers use the odd
-ports above). Messages are small JSON objects; what they mean is decided in `agreement`.
+ports above). Messages are small JSON objects; what they mean is decided in `agreement`. With a run
+key they are sealed (`sealed`); those of strangers are refused and counted.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
+from time import monotonic
 from typing import Any, Protocol
 
 import zmq
@@ -16,14 +20,21 @@ from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runtime.agreement import Agreement, News
+from decentralizepy.runtime.sealed import Seal, coordinator_seal, member_seal
 from decentralizepy.runtime.settings import Resilience, Settings
 
 _MAX_MESSAGE = 1 << 20
 _HEARTBEAT_MS = 500
+#: how long a last word waits for machine 0's welcome
+_LAST_WORD_S = 1.0
 
 
 class ControlPlane(Protocol):
     """What a supervisor knows of the other machines."""
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Words that were not taken, by kind (see `communication.secure.RefusedError`)."""
 
     def say(self, news: News) -> None:
         """Tell the coordinator."""
@@ -39,6 +50,7 @@ class Alone:
     """The control plane of a run on one machine."""
 
     def __init__(self, mapping: Mapping, resilience: Resilience) -> None:
+        self.refused: Counter[str] = Counter()
         self._agreement = Agreement(mapping, resilience)
         self._news: list[News] = []
 
@@ -55,9 +67,10 @@ class Alone:
 
 
 class _Socket:
-    """A socket with heart-beats and a monitor for broken connections."""
+    """A sealed socket with heart-beats and a monitor for broken connections."""
 
-    def __init__(self, kind: int, peer_timeout: float, endpoint: str) -> None:
+    def __init__(self, kind: int, peer_timeout: float, endpoint: str, seal: Seal) -> None:
+        self.seal = seal
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         if "[" in endpoint:
             self.context.setsockopt(zmq.IPV6, 1)
@@ -68,6 +81,28 @@ class _Socket:
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, max(int(1000 * peer_timeout), _HEARTBEAT_MS))
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
+    def connect(self, endpoint: str) -> None:
+        self.socket.connect(endpoint)
+        self._send(b"", self.seal.first())
+
+    def send(self, word: bytes, who: bytes = b"") -> None:
+        self._send(who, self.seal.seal(who, word))
+
+    def _send(self, who: bytes, frames: list[bytes]) -> None:
+        for frame in frames:
+            self.socket.send_multipart([who, frame] if who else [frame])
+
+    def receive(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """(connection, its descriptor, word) of all that has arrived and is not refused."""
+        while self.socket.poll(0):
+            frames = self.socket.recv_multipart(copy=False)
+            who = frames.pop(0).bytes if self.socket.type == zmq.ROUTER else b""
+            if len(frames) == 1:
+                opened = self.seal.open(who, frames[0].bytes)
+                self._send(who, opened.replies)
+                for word in opened.words:
+                    yield who, int(frames[0].get(zmq.SRCFD)), word
+
     def broken(self) -> list[int]:
         """Descriptors of connections that broke since the last call."""
         found = []
@@ -77,6 +112,10 @@ class _Socket:
 
     def close(self) -> None:
         if not self.context.closed:
+            until = monotonic() + _LAST_WORD_S
+            while self.seal.waiting and monotonic() < until:
+                self.socket.poll(50)
+                list(self.receive())
             self.socket.disable_monitor()
             self.context.destroy(linger=500)  # an abort should still reach the others
 
@@ -84,9 +123,13 @@ class _Socket:
 class Coordinator:
     """The control plane of machine 0."""
 
-    def __init__(self, mapping: Mapping, resilience: Resilience, endpoint: str) -> None:
+    def __init__(
+        self, mapping: Mapping, resilience: Resilience, endpoint: str, key: bytes | None = None
+    ) -> None:
         self._agreement = Agreement(mapping, resilience)
-        self._wire = _Socket(zmq.ROUTER, resilience.peer_timeout, endpoint)
+        seal = coordinator_seal(key)
+        self._wire = _Socket(zmq.ROUTER, resilience.peer_timeout, endpoint, seal)
+        self.refused = seal.refused
         try:
             self._wire.socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -103,10 +146,8 @@ class Coordinator:
         self._announce(self._agreement.take(0, news))
 
     def hear(self) -> list[News]:
-        while self._wire.socket.poll(0):
-            identity, *frames = self._wire.socket.recv_multipart(copy=False)
-            if len(frames) == 1:
-                self._take(identity.bytes, frames[0])
+        for identity, descriptor, word in self._wire.receive():
+            self._take(identity, descriptor, word)
         self._see_broken()
         self._announce(self._agreement.tick())
         news, self._news = self._news, []
@@ -122,8 +163,8 @@ class Coordinator:
     def missing(self) -> list[int]:
         return self._agreement.missing()
 
-    def _take(self, identity: bytes, frame: zmq.Frame) -> None:
-        news = _parse(frame.bytes)
+    def _take(self, identity: bytes, descriptor: int, word: bytes) -> None:
+        news = _parse(word)
         machine = news.get("machine")
         if type(machine) is not int or not 0 < machine < self._agreement.mapping.machines:
             return  # not one of ours: the handshake of a stranger is none
@@ -134,7 +175,7 @@ class Coordinator:
                 self._see_broken()  # it may have come back before we saw it go
             if machine not in self._peers:
                 self._peers[machine] = identity
-                self._descriptors[int(frame.get(zmq.SRCFD))] = machine
+                self._descriptors[descriptor] = machine
         early = "failed" in news and machine not in self._peers  # before it could say hello
         if early or "hello" in news or self._peers.get(machine) == identity:
             self._announce(self._agreement.take(machine, news))
@@ -143,7 +184,7 @@ class Coordinator:
         for news in announcements:
             self._news.append(news)
             for identity in self._peers.values():
-                self._wire.socket.send_multipart([identity, json.dumps(news).encode()])
+                self._wire.send(json.dumps(news).encode(), identity)
 
     def close(self) -> None:
         self._wire.close()
@@ -152,24 +193,29 @@ class Coordinator:
 class Member:
     """The control plane of every other machine."""
 
-    def __init__(self, machine: int, peer_timeout: float, endpoint: str) -> None:
+    def __init__(
+        self, machine: int, peer_timeout: float, endpoint: str, key: bytes | None = None
+    ) -> None:
         self._machine = machine
-        self._wire = _Socket(zmq.DEALER, peer_timeout, endpoint)
-        self._wire.socket.connect(endpoint)
+        seal = member_seal(key, machine)
+        self._wire = _Socket(zmq.DEALER, peer_timeout, endpoint, seal)
+        self.refused = seal.refused
+        self._wire.connect(endpoint)
         self._over = False
 
     def say(self, news: News) -> None:
         message = json.dumps({"machine": self._machine, **news}).encode()
-        self._wire.socket.send(message)
+        self._wire.send(message)
 
     def hear(self) -> list[News]:
-        news = []
-        while self._wire.socket.poll(0):
-            news.append(_parse(self._wire.socket.recv()))
+        news = [_parse(word) for _, _, word in self._wire.receive()]
         self._over = self._over or any("end" in one or "abort" in one for one in news)
         if self._wire.broken() and not self._over:
             self._over = True
-            news.append({"abort": "machine 0 is gone: its connection broke"})
+            why = "machine 0 is gone: its connection broke"
+            if self._wire.seal.waiting:
+                why += " before it had answered; do all machines have the same run key?"
+            news.append({"abort": why})
         return news
 
     def close(self) -> None:
@@ -223,5 +269,5 @@ def connect(settings: Settings) -> ControlPlane:
     address = ports.listening(host) if settings.machine == 0 else host
     endpoint = ports.endpoint(address, ports.control_port(settings.experiment.offset))
     if settings.machine == 0:
-        return Coordinator(mapping, resilience, endpoint)
-    return Member(settings.machine, resilience.peer_timeout, endpoint)
+        return Coordinator(mapping, resilience, endpoint, settings.key)
+    return Member(settings.machine, resilience.peer_timeout, endpoint, settings.key)

@@ -91,6 +91,7 @@ class Supervisor:
             control.say({"failed": text[:4000], "config": config})
 
     def _finish(self, control: ControlPlane, outcome: str) -> None:
+        self.status.transport.add({"refused": dict(control.refused)})
         control.close()
         stop_server()
         if self.settings.log_dir.is_dir():

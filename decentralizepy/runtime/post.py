@@ -1,7 +1,8 @@
 """Carries messages from a worker's nodes to nodes anywhere, and counts their bytes.
 
 On its own worker a message is passed by reference. Another worker of the machine gets a notice with
-the row's number through a ring (`rings`), and reads the row where it lies; all else is copied into
+the row's number through a ring (`rings`), and reads the row where it lies; all else goes in frames.
+To other machines (`wire`) a large row is sent from where it lies; all else is copied into its
 frames. Sockets carry three kinds of message, told apart by the first byte of their first frame:
 
 ==== ============================== =========================
@@ -23,17 +24,14 @@ from typing import Final
 
 from torch import Tensor
 
-from decentralizepy.communication.header import MessageError, decode
-from decentralizepy.communication.message import (
-    Message,
-    from_frames,
-    n_frames,
-    to_frames,
-)
+from decentralizepy.communication.batch import SMALL, Part
+from decentralizepy.communication.header import MessageError
+from decentralizepy.communication.message import Message, to_frames
 from decentralizepy.runtime.arena import Arena
 from decentralizepy.runtime.links import Links
 from decentralizepy.runtime.mailbox import Parcel
 from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.runtime.reader import BatchReader
 from decentralizepy.runtime.rings import Rings, fence
 from decentralizepy.runtime.rows import RowPool
 
@@ -109,8 +107,12 @@ class Post:
             elif worker.machine == self.me.machine and by_reference and _only_row(message):
                 readers.append(worker.worker)
                 self._send_row(worker.worker, receivers, message, row)
+            elif worker.machine == self.me.machine:
+                self._send_frames(worker, receivers, message)
             else:
-                traffic.wire += self._send_frames(worker, receivers, message)
+                held = by_reference and _only_row(message) and message["params"].nbytes >= SMALL
+                readers += [self.me.worker] * held
+                traffic.wire += self._send_far(worker, receivers, message, row if held else None)
         if readers:
             self.pool.publish(row, readers)
 
@@ -183,36 +185,68 @@ class Post:
             self.arena.control.set_idle(worker, False)  # one ring is enough
             self.links.ring(worker)
 
-    def _send_frames(self, worker: WorkerId, receivers: Sequence[int], message: Message) -> int:
+    def _send_frames(self, worker: WorkerId, receivers: Sequence[int], message: Message) -> None:
         assert self.links is not None
         header, payload = to_frames(message)
-        first = b"M" + struct.pack(f"<{len(receivers)}q", *receivers)
-        wire = self.links.send(worker, [first, header, *(bytes(part) for part in payload)])
-        if worker.machine != self.me.machine:
-            return wire
+        self.links.send(worker, [_first(receivers), header, *map(bytes, payload)])
         self._frames_to[worker.worker] += 1
-        return 0
+
+    def _send_far(
+        self, worker: WorkerId, receivers: Sequence[int], message: Message, row: int | None
+    ) -> int:
+        """To another machine; ``row`` holds the payload until it has arrived, None to copy it."""
+        assert self.links is not None and self.links.wire is not None
+        header, payload = to_frames(message)
+        parts = payload if row is not None else map(bytes, payload)
+        done = None if row is None else self._releaser(row)
+        frames = [_first(receivers), header, *parts]
+        return self.links.wire.send(worker, frames, message.sender, done)
+
+    def may_send(self, uid: int, uids: Sequence[int]) -> bool:
+        """Whether workers on other machines have room for a message of node ``uid``."""
+        wire = self.links.wire if self.links is not None else None
+        return wire is None or all(
+            wire.may_send(worker, uid)
+            for worker in self._by_worker(uids)
+            if worker.machine != self.me.machine
+        )
 
     def send_collective(self, worker: WorkerId, kind: str, message: Message) -> None:
         """Send a sum (``S``) or mean (``A``) to another worker."""
         assert self.links is not None
         header, payload = to_frames(message)
-        self.links.send(worker, [kind.encode(), header, *(bytes(part) for part in payload)])
+        frames = [kind.encode(), header, *map(bytes, payload)]
+        if worker.machine == self.me.machine:
+            self.links.send(worker, frames)
+        else:
+            assert self.links.wire is not None
+            self.links.wire.send(worker, frames)
 
     # ---------------------------------------------------------------- incoming
 
-    def take_in(self) -> bool:
-        """Deliver all that has arrived; True if there was anything."""
+    def take_in(self, idle: bool = False) -> bool:
+        """Deliver all that has arrived; True if there was anything, or room to send again.
+
+        ``idle`` says that there is no other work: then other machines are answered at once.
+        """
         if self.links is None:
             return False
         self.rings.catch_up()
         arrived = self._take_notices()
         for frames in self.links.receive():
             arrived = True
-            position = 0
-            while position < len(frames):
-                position += self._one(frames, position)
+            reader = self._reader(self.me)
+            for frame in frames:
+                reader.frame(Part(frame))
+            reader.deliver()
+        wire = self.links.wire
+        if wire is not None:
+            arrived = wire.receive(self._reader) or arrived
+            arrived = wire.service(idle and not arrived) or arrived
         return arrived
+
+    def _reader(self, peer: WorkerId) -> BatchReader:
+        return BatchReader(peer, self._limit, self._take_message)
 
     def _take_notices(self) -> bool:
         """Deliver rows that are announced in rings."""
@@ -223,21 +257,6 @@ class Post:
                 self._take_row(words)
         return arrived
 
-    def _one(self, frames: list[memoryview], at: int) -> int:
-        """Deliver the message that starts at frame ``at``; returns its number of frames."""
-        first = frames[at]
-        kind = bytes(first[:1])
-        if kind not in (b"M", b"S", b"A") or at + 1 >= len(frames):
-            raise MessageError(f"a message of unknown kind {kind!r}")
-        header = decode(frames[at + 1], self._limit)
-        count = n_frames(header)
-        message = from_frames(header, frames[at + 2 : at + 2 + count])
-        if kind == b"M":
-            self._take_message(_words(first), message)
-        else:
-            self.collective(kind.decode(), message)
-        return 2 + count
-
     def _take_row(self, words: tuple[int, ...]) -> None:
         if len(words) <= _ROW_WORDS:
             raise MessageError("a row without receivers")
@@ -247,24 +266,47 @@ class Post:
         message = Message({"params": self.arena.row(row)}, {}, sender, (t, k))
         self._send_here(self._mine(words[_ROW_WORDS:]), message, row)
 
-    def _take_message(self, words: tuple[int, ...], message: Message) -> None:
+    def _take_message(
+        self, peer: WorkerId, first: memoryview, message: Message, nbytes: int
+    ) -> None:
+        if first[:1] != b"M":
+            self.collective(bytes(first[:1]).decode(), message)
+            return
         if not 0 <= message.sender < self.placement.mapping.n:
             raise MessageError(f"a message of node {message.sender}, which there is not")
+        receivers = self._mine(_words(first))
         source = self.placement.owner(message.sender)
-        here = source.machine == self.me.machine
-        if here:
+        if source.machine != peer.machine:
+            raise MessageError(f"{peer} speaks for node {message.sender}, which is elsewhere")
+        if source.machine == self.me.machine:
             self._take_notices()  # those of before
-        for uid in self._mine(words):
-            self._deliver(uid, Parcel(message))
-        if here:
+            for uid in receivers:
+                self._deliver(uid, Parcel(message))
             self._frames_from[source.worker] += 1
             self._take_notices()  # those that had to follow
+        else:
+            self._take_far(peer, receivers, message, nbytes)
+
+    def _take_far(
+        self, peer: WorkerId, receivers: tuple[int, ...], message: Message, nbytes: int
+    ) -> None:
+        """From another machine, which is told when it has been consumed."""
+        assert self.links is not None and self.links.wire is not None
+        wire, sender = self.links.wire, message.sender
+        consumed = Reference(len(receivers), lambda: wire.consumed(peer, sender, nbytes))
+        wire.delivered(peer, nbytes)
+        for uid in receivers:
+            self._deliver(uid, Parcel(message, consumed))
 
     def _mine(self, uids: tuple[int, ...]) -> tuple[int, ...]:
         mine = self.placement.uids(self.me)
         if not all(uid in mine for uid in uids):
             raise MessageError(f"a message for nodes {uids}, which are not here")
         return uids
+
+
+def _first(receivers: Sequence[int]) -> bytes:
+    return b"M" + struct.pack(f"<{len(receivers)}q", *receivers)
 
 
 def _words(frame: memoryview) -> tuple[int, ...]:

@@ -114,11 +114,16 @@ def _work(
 ) -> None:
     alone = len(nodes) == 1 and len(settings.addresses) == 1
     offset = settings.experiment.offset
-    links = None if alone else Links(me, sockets, settings.addresses, offset)
+    links = None if alone else Links(
+        me, sockets, settings.addresses, offset,
+        key=settings.key, peer_timeout=settings.transport.peer_timeout, give_up=give_up(settings),
+    )  # fmt: skip
     assembly = Assembly(settings)
     supervisor.say({"built": assembly.row_length})
     start = supervisor.hear()
     placement = Placement(settings.mapping, tuple(start["workers"]))
+    if links is not None and links.wire is not None:
+        links.wire.limit(window(settings, placement, me, assembly.row_length))
     arena = Arena(memory, ArenaPlan(nodes, assembly.row_length))
     worker = assembly.worker(
         me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders,
@@ -133,6 +138,8 @@ def _work(
     try:
         worker.run()
         supervisor.say({"finished": real.now()})
+        if links is not None and links.wire is not None:
+            supervisor.say({"transport": links.wire.summary()})
         _save(worker, settings)
         supervisor.say({"done": me.worker})
         worker.serve()
@@ -140,6 +147,32 @@ def _work(
         worker.reporter.close()
         if links is not None:
             links.close()
+
+
+def give_up(settings: Settings) -> float:
+    """Seconds after which a worker that cannot be reached fails the run.
+
+    Where losses are to be survived the supervisors act before: they drop the machine, or wait.
+    """
+    resilience = settings.resilience
+    silence = resilience.peer_timeout
+    if resilience.on_loss == "fail":
+        return silence
+    waited = resilience.wait_limit if resilience.on_loss == "wait" else 0.0
+    return 2 * silence + 10 + waited
+
+
+def window(settings: Settings, placement: Placement, me: WorkerId, row_length: int) -> int:
+    """Bytes of a worker's messages that may wait unread at one worker elsewhere.
+
+    That is its nodes' share of ``mailbox_budget``. By default there is room for eight rows of each
+    node, and a GB: synchronous nodes are never more than two rounds ahead of one another.
+    """
+    mine = len(placement.uids(me))
+    budget = settings.transport.mailbox_budget
+    if budget is None:
+        return (1 << 30) + 8 * 4 * row_length * mine
+    return int(budget * 1e6 * mine / settings.mapping.n)
 
 
 def _save(worker: Worker, settings: Settings) -> None:

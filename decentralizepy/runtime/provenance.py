@@ -25,7 +25,7 @@ _OF_AN_ATTEMPT = (
     "started", "ended", "training_started", "outcome", "error", "notes", "workers", "revision",
     "host", "last_attempt",
 )  # fmt: skip
-_PACKAGES = ("torch", "numpy", "pyzmq", "networkx", "safetensors", "scikit-learn")
+_PACKAGES = ("torch", "numpy", "pyzmq", "cryptography", "networkx", "safetensors", "scikit-learn")
 
 
 def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
@@ -85,13 +85,13 @@ def _former(settings: Settings) -> dict[str, Any]:
 
 
 def end(settings: Settings, outcome: str, status: Status) -> None:
-    """Add the outcome, who left, and when training began (Unix time), to ``run.json``."""
+    """Add the outcome, who left, what was counted, and when training began, to ``run.json``."""
     path = settings.folder.run
     value = json.loads(path.read_text(encoding="utf-8"))
     value |= {"training_started": status.began, "ended": _now(), "wall_s": round(status.seconds, 6)}
     value |= {"outcome": outcome, "error": status.error, "notes": status.notes}
     value |= {"membership": status.membership.value(), "last_attempt": status.attempt}
-    write_json(path, value)
+    write_json(path, value | {"transport": status.transport.value})
 
 
 def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +106,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "ini": experiment.text,
         "graph": {"file": flags["graph_file"], "sha256": settings.graph.digest()},
         "addresses": list(settings.addresses),
+        "encrypted": settings.key is not None,
         "agents_per_machine": list(settings.mapping.counts),
         "workers": settings.workers,
         "last_attempt": settings.attempt,
@@ -129,7 +130,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
 def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
     """What must be equal on all machines, by the name a user knows it by."""
     own = {"machine_id", "log_dir", "weights_store_dir", "config_file", "graph_file", "workers"}
-    own |= {"cache_dir", "log_level", "resume", "simulate", "faults"}
+    own |= {"cache_dir", "log_level", "resume", "simulate", "faults", "key"}
     common = {key: value for key, value in flags.items() if key not in own}
     plan = settings.faults.text if settings.faults else None
     return {

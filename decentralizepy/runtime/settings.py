@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from decentralizepy.communication.tcp import TCP
 from decentralizepy.config import Experiment
+from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.schedules import RandomRegularSchedule, Schedule, StaticSchedule
 from decentralizepy.mappings.mapping import Mapping
@@ -67,6 +71,19 @@ class Resilience:
     peer_timeout: float = 60.0
 
 
+def transport_of(experiment: Experiment) -> TCP:
+    """The options of [COMMUNICATION], checked; raises `ConfigError`.
+
+    A class of one's own that has no such options gets the defaults.
+    """
+    known = inspect.signature(TCP).parameters
+    options = experiment.communication.options
+    try:
+        return TCP(**{key: value for key, value in options.items() if key in known})
+    except ConfigError as error:
+        raise ConfigError(f"{experiment.path}: [COMMUNICATION] {error}") from None
+
+
 @dataclass(frozen=True)
 class Settings:
     """One machine's view of a run; equal on all machines but for ``machine`` and the folders."""
@@ -93,6 +110,13 @@ class Settings:
     resilience: Resilience = Resilience()
     simulation: Simulation | None = None
     faults: FaultPlan | None = None
+    #: 32 bytes that all machines of the run share; None leaves the wire in the clear
+    key: bytes | None = field(default=None, repr=False)
+
+    @cached_property
+    def transport(self) -> TCP:
+        """The options of the transport between machines."""
+        return transport_of(self.experiment)
 
     @property
     def folder(self) -> MachineFolder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,6 +15,25 @@ from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.shared import ArenaPlan, Control
 
 _EVERY: Final = 0.5
+
+
+class Transport:
+    """Sums of what the transport between machines counted, over the workers and the supervisor."""
+
+    def __init__(self) -> None:
+        self._refused: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter(
+            {"reconnects": 0, "resent": 0, "held": 0, "duplicates": 0}
+        )
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """What one of them counted: ``refused`` by kind, and whole numbers."""
+        self._refused.update(counts.get("refused", {}))
+        self._counts.update({key: value for key, value in counts.items() if key != "refused"})
+
+    @property
+    def value(self) -> dict[str, Any]:
+        return {"refused": dict(sorted(self._refused.items())), **self._counts}
 
 
 class Status:
@@ -35,6 +55,7 @@ class Status:
         self._simulated = 0.0
         self.began: float | None = None
         self.error: str | None = None
+        self.transport = Transport()
 
     @property
     def going(self) -> bool:
@@ -117,6 +138,7 @@ class Status:
             **simulated,
             "test_acc": self._latest("test_acc"),
             "train_loss": self._latest("train_loss"),
+            "refused": sum(self.transport.value["refused"].values()),
             "error": self.error,
             "notes": self.notes,
         }

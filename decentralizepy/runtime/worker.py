@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from time import perf_counter, sleep
 from typing import Any, Final, Protocol
 
@@ -51,6 +52,8 @@ from decentralizepy.training.stacked import StackedTrainer
 from decentralizepy.training.trainer import Learner, Trainer
 
 _PARKED: Final = object()
+#: what is left of a `Send`
+Outgoing = Iterator[tuple[Sequence[int], Message]]
 #: how long to wait for the network before looking at timers and the supervisor again
 _IDLE_MS: Final = 200
 #: a worker that found no free row looks again after this
@@ -141,6 +144,7 @@ class Worker:
         self._ready: deque[tuple[Seat, Any]] = deque()
         self._work: deque[tuple[Seat, Train | Report | Checkpoint]] = deque()
         self._starved: deque[Seat] = deque()
+        self._held: deque[tuple[Seat, Outgoing, tuple[int, int]]] = deque()
         self._pending: dict[int, Pending] = {}
         self._active = 0
 
@@ -186,14 +190,15 @@ class Worker:
         if self.links is not None:
             self.links.flush()
         self._wait(self._patience(self.timers.next))
-        self.post.take_in()
+        self.post.take_in(idle=True)
         self._timers_due()  # a message that was held back leaves although its node is done
 
     def _idle(self) -> None:
         """Nothing can go on: let messages go, wait for others, or for time to pass."""
         if self.links is not None:
             self.links.flush()
-        if self.post.take_in() or self._retry_starved() or self._timers_due():
+        arrived = self.post.take_in(idle=True)
+        if self._retry_starved() or self._retry_held() or arrived or self._timers_due():
             return
         next_timer = self.timers.next
         if next_timer is not None and self.links is None and self.clock.advance(next_timer):
@@ -270,8 +275,7 @@ class Worker:
                 self._start_training(seat, effect)
             return _PARKED
         if isinstance(effect, Send):
-            self._send(seat, effect)
-            return None
+            return self._send(seat, iter(effect.outgoing), effect.round)
         if isinstance(effect, Receive):
             return self._receive(seat, effect)
         if isinstance(effect, Report):
@@ -293,16 +297,28 @@ class Worker:
         if not seat.lost:
             self._ready.append((seat, None))
 
-    def _send(self, seat: Seat, effect: Send) -> None:
-        self._sent = max(self._sent, effect.round[0])
+    def _send(self, seat: Seat, outgoing: Outgoing, round_: tuple[int, int]) -> Any:
+        """Send what a program says; it is held while a receiver's machine has no room."""
+        self._sent = max(self._sent, round_[0])
         carry = self.transmit if self.faults is None else self.faults.carry
         try:
-            for uids, message in effect.outgoing:
-                carry(seat, uids, message.stamped(seat.uid, effect.round))
+            for uids, message in outgoing:
+                if not self.post.may_send(seat.uid, uids):
+                    self._held.append((seat, chain([(uids, message)], outgoing), round_))
+                    return _PARKED
+                carry(seat, uids, message.stamped(seat.uid, round_))
         except RunError:
             raise
         except Exception as error:  # what is sent is computed lazily, here
             raise self._failure(seat, error) from error
+        return None
+
+    def _retry_held(self) -> bool:
+        for _ in range(len(self._held)):
+            seat, outgoing, round_ = self._held.popleft()
+            if self._send(seat, outgoing, round_) is not _PARKED:
+                self._ready.append((seat, None))
+        return bool(self._ready)
 
     def transmit(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
         """Put a node's message on its way."""
@@ -330,6 +346,7 @@ class Worker:
         self._work = deque(item for item in self._work if item[0] is not seat)
         self._ready = deque(item for item in self._ready if item[0] is not seat)
         self._starved = deque(other for other in self._starved if other is not seat)
+        self._held = deque(item for item in self._held if item[0] is not seat)
         self._active -= not seat.ended
 
     def ask_for_death(self) -> None:
@@ -484,7 +501,10 @@ class Worker:
     def _do_work(self) -> None:
         if self.links is not None:
             self.links.flush()  # others may be waiting for it: they work while we do
-            if self.post.take_in() and self._ready:
+            self.post.take_in()
+            if self._held:
+                self._retry_held()
+            if self._ready:
                 return
         seat, effect = self._work.popleft()
         if isinstance(effect, Report):

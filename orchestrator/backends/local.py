@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder, machine_records
@@ -65,9 +66,11 @@ class LocalBackend:
         ]
 
     def allocate(self, plan: Plan, folder: RunFolder) -> Allocation:
-        """Make the machines' folders."""
+        """Make the machines' folders, and above them the key that they share."""
         for machine in plan.machines:
             folder.machine(machine.machine).root.mkdir()
+        if _needs_key(plan):
+            make_key(folder.root)
         return Allocation(plan, folder)
 
     def run(self, allocation: Allocation, watch: Watch) -> float:
@@ -90,8 +93,9 @@ class LocalBackend:
         ]
 
     def release(self, allocation: Allocation) -> None:
-        """End every process of the run; returns when none is left."""
+        """End every process of the run; when none is left, the key goes too."""
         process.stop(allocation.handles, self.grace_s)
+        (allocation.folder.root / KEY_NAME).unlink(missing_ok=True)
 
     def _start(self, allocation: Allocation) -> None:
         env = process.environment(self.ours, allocation.plan.task.search)
@@ -123,6 +127,11 @@ def statuses(allocation: Allocation) -> list[Status]:
         read_status(allocation.folder.machine(machine.machine).status, machine.machine)
         for machine in allocation.plan.machines
     ]
+
+
+def _needs_key(plan: Plan) -> bool:
+    options = plan.task.experiment.communication.options
+    return len(plan.machines) > 1 and options.get("encryption") != "none"
 
 
 def _address(machine: int) -> str:

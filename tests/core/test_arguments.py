@@ -328,6 +328,8 @@ def test_the_address_file_is_looked_for_beside_the_ini_first(folder):
     (folder / "conf" / "small.ini").write_text(examples.ini())
     assert accept("-cf", "conf/small.ini", "-ms", "2", "-mid", "1").addresses[1] == "127.0.0.2"
     (folder / "conf" / "ip.json").write_text('{"0": "node-a", "1": "node-b"}')
+    clear = examples.ini(COMMUNICATION__encryption="none")
+    (folder / "conf" / "small.ini").write_text(clear)
     assert accept("-cf", "conf/small.ini", "-ms", "2", "-mid", "1").addresses == (
         "node-a",
         "node-b",

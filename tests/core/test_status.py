@@ -56,7 +56,7 @@ def test_before_the_start(status, clock):
     assert written(status, "starting") == {
         "state": "starting", "machine": 1, "workers": 2, "nodes": 4, "iterations": 100,
         "round_start": 0, "round_min": 0, "round_mean": 0.0, "round_max": 0, "elapsed_s": 0.0,
-        "test_acc": None, "train_loss": None, "error": None, "notes": [],
+        "test_acc": None, "train_loss": None, "refused": 0, "error": None, "notes": [],
     }  # fmt: skip
     assert status.busy_with(0) is None
 
@@ -165,10 +165,13 @@ def test_the_end_is_added(run):
     status = Status(settings)
     status._total = 12.5
     status.error, status.began = "machine 0, worker 1 was killed", 1.5e9
+    status.transport.add({"refused": {"forged": 1}, "resent": 2})
     provenance.end(settings, "failed", status)
     found = json.loads(settings.folder.run.read_text())
     assert found.pop("error") == "machine 0, worker 1 was killed" and found.pop("ended")
     more = {"notes": [], "membership": [], "last_attempt": 0, "wall_s": 12.5}
+    counts = {"refused": {"forged": 1}, "reconnects": 0, "resent": 2, "held": 0, "duplicates": 0}
+    more["transport"] = counts
     assert found == before | {"outcome": "failed", "training_started": 1.5e9} | more
 
 
@@ -209,7 +212,7 @@ def test_other_files_are_named_as_the_user_knows_them(run):
     one = provenance.digests(*run("-ms", "2", "-mid", "0"))
     Path("small.ini").write_text(examples.ini(OPTIMIZER_PARAMS__lr="0.1"))
     Path("ring.edges").write_text(examples.ring(8) + "0 4\n")
-    Path("ip.json").write_text('{"0": "10.0.0.1", "1": "10.0.0.2"}')
+    Path("ip.json").write_text('{"0": "127.0.0.8", "1": "127.0.0.9"}')
     other = provenance.digests(*run("-ms", "2", "-mid", "0"))
     assert {name for name in one if one[name] != other[name]} == {
         "INI file (small.ini)", "graph (ring.edges)", "addresses (ip.json)"

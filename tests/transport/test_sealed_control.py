@@ -1,0 +1,150 @@
+"""The supervisors' words, sealed with the run key."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+import zmq
+from proxies import Proxy
+
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.runtime import control
+from decentralizepy.runtime.control import Coordinator, Member
+from decentralizepy.runtime.settings import Resilience
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+HELLO = {"hello": True, "workers": 1, "digests": {"flags": "1"}, "sets": {}}
+SECRET = "a reason that nobody else should read"
+
+
+def coordinator(port, key):
+    return Coordinator(Mapping((1, 1)), Resilience(), f"tcp://127.0.0.1:{port}", key)
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def planes(port):
+    """Make the planes of a run with a proxy between: (coordinator, member, proxy)."""
+    made = []
+
+    def make(key=KEY, theirs=KEY):
+        proxy = Proxy(("127.0.1.1", port), ("127.0.0.1", port))
+        made.append(proxy)
+        made.extend([coordinator(port, key), Member(1, 60.0, f"tcp://127.0.1.1:{port}", theirs)])
+        return made[-2], made[-1], proxy
+
+    yield make
+    for plane in reversed(made):
+        plane.close()
+
+
+def hear(planes, key, seconds=10.0):
+    """Let all planes hear until each has heard of ``key``."""
+    heard = {}
+    until = time.monotonic() + seconds
+    while len(heard) < len(planes) and time.monotonic() < until:
+        for number, plane in enumerate(planes):
+            for news in plane.hear():
+                if key in news:
+                    heard[number] = news[key]
+        time.sleep(0.002)
+    assert len(heard) == len(planes), heard
+    return [heard[number] for number in range(len(planes))]
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_machines_agree_and_only_the_clear_can_be_read(planes, key):
+    first, second, proxy = planes(key, key)
+    for plane in (first, second):
+        plane.say(HELLO)
+    assert hear([first, second], "workers") == [[1, 1]] * 2
+    second.say({"failed": SECRET})
+    assert hear([first, second], "abort") == [SECRET] * 2
+    assert (SECRET.encode() in proxy.seen) == (key is None)
+    assert not first.refused and not second.refused
+
+
+@pytest.mark.parametrize("theirs", [OTHER, None])
+def test_another_key_is_refused_and_counted(planes, theirs):
+    first, second, _ = planes(KEY, theirs)
+    first.say(HELLO)
+    second.say(HELLO)
+    until = time.monotonic() + 10
+    while not first.refused and time.monotonic() < until:
+        assert first.hear() == second.hear() == []
+    assert first.refused and first.missing() == [1]
+
+
+def test_replayed_words_are_not_heard(planes, port):
+    """A recorded hello and all that followed, from another connection; ready is said once."""
+    recorded = []
+    seal = control.coordinator_seal
+
+    class Recording:
+        def __init__(self, real):
+            self.real, self.refused, self.waiting = real, real.refused, 0
+            self.first, self.seal = real.first, real.seal
+
+        def open(self, who, frame):
+            recorded.append(frame)
+            return self.real.open(who, frame)
+
+    control.coordinator_seal = lambda key: Recording(seal(key))
+    try:
+        first, second, _ = planes()
+    finally:
+        control.coordinator_seal = seal
+    for plane in (first, second):
+        plane.say(HELLO)
+    hear([first, second], "workers")
+    second.say({"ready": 0})
+    while len(recorded) < 3:
+        first.hear()
+    context = zmq.Context()
+    stranger = context.socket(zmq.DEALER)
+    stranger.connect(f"tcp://127.0.0.1:{port}")
+    replay = list(recorded)
+    try:
+        for frame in replay:
+            stranger.send(frame)
+        while len(recorded) < 6:
+            assert first.hear() == []
+        assert first.refused == {"forged": 2}, "the hello alone is authentic, and leads nowhere"
+    finally:
+        context.destroy(linger=0)
+    first.say({"ready": 0})
+    assert hear([first, second], "go") == [True, True]
+
+
+def test_a_last_word_waits_for_the_welcome(port):
+    """A machine that fails at once is heard, though its words wait for machine 0's welcome."""
+    member = Member(1, 60.0, f"tcp://127.0.0.1:{port}", KEY)
+    machine0 = coordinator(port, KEY)
+    try:
+        member.say({"failed": SECRET, "config": True})
+        leaving = threading.Thread(target=member.close)
+        leaving.start()
+        assert hear([machine0], "abort") == [SECRET]
+        leaving.join(5)
+    finally:
+        machine0.close()
+
+
+def test_machine_0_gone_before_its_welcome_hints_at_the_key(planes):
+    first, second, _ = planes(KEY, OTHER)
+    second.say(HELLO)
+    until = time.monotonic() + 10
+    while not first.refused and time.monotonic() < until:
+        first.hear()
+    first.close()
+    (said,) = hear([second], "abort")
+    assert "machine 0 is gone" in said and "same run key" in said
+    assert json.dumps(said).isascii()
