@@ -101,7 +101,7 @@ def start(folder: Path, repeats: int) -> Iterator[Result]:
 
 
 def between_machines(folder: Path, repeats: int) -> Iterator[Result]:
-    """Rows over TCP against a bare socket; see `benchmarks.transport`."""
+    """Rows over TCP against a bare socket (`benchmarks.transport`); training over two machines."""
     bounds = {"45 MB": {"plain": 1 / 0.80, "sealed": 1 / 0.45}, "360 kB": {"plain": 2.0}}
     for name, size, rows in transport.CASES:
         found = transport.measure(size, rows, 7 * repeats)
@@ -109,6 +109,17 @@ def between_machines(folder: Path, repeats: int) -> Iterator[Result]:
         for way, bound in bounds[name].items():
             title = f"transport, {name} rows, {way}: time / raw socket"
             yield Result(title, found[way] / found["raw"], bound, detail)
+    load = Load(CIFAR + "LeNet", 16, 8)
+    found = medians(
+        repeats,
+        {
+            "best": lambda: loops.seconds("best", load, 2, 1, 30),
+            "two machines": lambda: engine.two_machines(folder, load, 30),
+        },
+    )
+    detail = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in found.items())
+    name = "transport, LeNet, 16 nodes, two encrypted machines: engine / best"
+    yield Result(name, found["two machines"] / found["best"], 1.10, detail)
 
 
 def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.loops import WARM, Load
+from decentralizepy.communication.keys import make_key
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import regular
 from decentralizepy.runfolder import MachineFolder, machine_records
@@ -116,6 +117,28 @@ def seconds(folder: Path, load: Load, workers: int, iterations: int) -> float:
         for count in (WARM, WARM + iterations)
     )
     return (long - short) / iterations
+
+
+def two_machines(folder: Path, load: Load, iterations: int) -> float:
+    """Seconds an iteration, once warm, of two encrypted machines of one worker each."""
+    short, long = (_two_machines(folder, load, count) for count in (WARM, WARM + iterations))
+    return (long - short) / iterations
+
+
+def _two_machines(folder: Path, load: Load, iterations: int) -> float:
+    command, log = prepare(folder, load), _log_folder(folder)
+    make_key(log.parent)
+    (folder / "ip.json").write_text('{"0": "127.0.0.1", "1": "127.0.0.2"}')
+    processes = [
+        subprocess.Popen(
+            [*command, "-is", str(iterations), "-ms", "2", "-mid", str(machine), "--workers", "1",
+             "-ld", str(log.with_name(f"machine{machine}"))],
+            stdout=subprocess.DEVNULL,
+        )
+        for machine in (0, 1)
+    ]  # fmt: skip
+    assert [process.wait() for process in processes] == [0, 0]
+    return float(json.loads((log / "status.json").read_text())["elapsed_s"])
 
 
 def evaluation_seconds(folder: Path, load: Load, workers: int, rounds: int = 4) -> float:

@@ -6,6 +6,9 @@
 # below may be edited, or given in the environment; further arguments go to `decentralizepy run`:
 #
 #   CONFIG=my.ini GRAPH=16_4regular.edges MACHINES=2 ITERATIONS=100 scripts/run.sh --workers 4
+#
+# On a network add --key FILE, equal on all machines (`decentralizepy keys` makes it), or set
+# encryption = none in [COMMUNICATION].
 set -euo pipefail
 
 PYTHON=${PYTHON:-python}                  # with decentralizepy installed

@@ -9,6 +9,7 @@ import pytest
 
 from decentralizepy import arguments
 from decentralizepy.arguments import flags_of, settings_of
+from decentralizepy.communication.keys import load_key, make_key
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import regular
 from decentralizepy.graphs.schedules import RandomRegularSchedule, StaticSchedule
@@ -266,6 +267,7 @@ def test_addresses_that_are_none(folder, text, said):
 
 
 def test_machines_of_one_address_have_their_own_ports(folder):
+    Path("small.ini").write_text(examples.ini(COMMUNICATION__encryption="none"))
     Path("ip.json").write_text(json.dumps({"0": "Node-1", "1": "::1", "2": "node-1"}))
     found = accept("-ms", "3", "-ps", "3,3,2", "-mid", "2")
     assert found.addresses == ("node-1", "::1", "node-1")
@@ -280,10 +282,60 @@ def test_machines_of_one_address_have_their_own_ports(folder):
     assert "offset = 65300: machine 2 with 1 workers needs the ports up to 65557" in said
 
 
+# ---------------------------------------------------------------- the run key
+
+
+def test_machines_on_a_network_need_a_key_or_say_that_they_need_none(folder):
+    Path("ip.json").write_text('{"0": "127.0.0.1", "1": "192.0.2.77"}')
+    said = refuse("-ms", "2", "-mid", "0")
+    for remedy in ("decentralizepy keys DIR", "--key", "encryption = none in [COMMUNICATION]"):
+        assert remedy in said
+    made = make_key(folder / "keys")
+    found = accept("-ms", "2", "-mid", "0", "--key", str(made))
+    assert found.key == load_key(made)
+    assert found.key.hex() not in repr(found) and str(found.key) not in repr(found)
+    Path("small.ini").write_text(examples.ini(COMMUNICATION__encryption="none"))
+    assert accept("-ms", "2", "-mid", "0", "--key", str(made)).key is None
+
+
+def test_on_one_computer_a_key_is_used_if_it_is_there(folder):
+    assert accept("-ms", "2", "-mid", "0").key is None
+    made = make_key(folder)  # above the log folder
+    assert accept("-ms", "2", "-mid", "0").key == load_key(made)
+    assert accept("-ms", "1").key is None, "one machine says nothing to others"
+    made.chmod(0o644)
+    assert "chmod 600" in refuse("-ms", "2", "-mid", "0")
+
+
+def test_the_key_is_in_no_flags(folder):
+    made = make_key(folder / "keys")
+    args = parse("-cf", "small.ini", "-gf", "ring.edges", "-ld", "out", "-ms", "2", "-mid", "1",
+                 "--key", str(made))  # fmt: skip
+    flags = flags_of(args, settings_of(args))
+    assert flags["key"] == str(made)
+    assert made.read_text().strip() not in json.dumps(flags)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("encryption", "nome", "did you mean 'none'?"),
+        ("encryption", "yes", "one of auto, none"),
+        ("peer_timeout", "0", "peer_timeout = 0"),
+        ("mailbox_budget", "-1", "more than 0 MB"),
+    ],
+)
+def test_options_of_the_transport_are_checked(folder, key, value, said):
+    Path("small.ini").write_text(examples.ini(**{f"COMMUNICATION__{key}": value}))
+    found = refuse("-ms", "2", "-mid", "0")
+    assert "small.ini: [COMMUNICATION]" in found and said in found
+
+
 # ---------------------------------------------------------------- which machine this is
 
 
 def test_a_machine_finds_itself_by_its_address(folder):
+    Path("small.ini").write_text(examples.ini(COMMUNICATION__encryption="none"))
     Path("ip.json").write_text(json.dumps({"0": "192.0.2.77", "1": "127.3.2.1"}))
     found = accept("-ms", "2")
     assert found.machine == 1 and found.uids == range(4, 8)
@@ -303,6 +355,7 @@ def test_a_machine_finds_itself_by_its_address(folder):
     ],
 )
 def test_no_machine_or_two_are_told_with_the_remedy(folder, addresses, said):
+    Path("small.ini").write_text(examples.ini(COMMUNICATION__encryption="none"))
     Path("ip.json").write_text(json.dumps(dict(zip("01", addresses, strict=True))))
     found = refuse("-ms", "2")
     assert said in found and "-mid" in found

@@ -33,7 +33,7 @@ def plane_of(machine, addresses, port):
     """The control plane of a machine with one node per machine."""
     settings = SimpleNamespace(
         machine=machine, addresses=addresses, mapping=Mapping((1,) * len(addresses)),
-        resilience=Resilience(), experiment=SimpleNamespace(offset=port),
+        resilience=Resilience(), experiment=SimpleNamespace(offset=port), key=None,
     )  # fmt: skip
     return connect(settings)
 
