@@ -248,6 +248,8 @@ class Worker:
             except StopIteration:
                 self._consumed(seat)
                 seat.ended = True
+                for parcel in seat.mailbox.drain():  # others wait until what they sent is read
+                    self._release(parcel)
                 self._active -= 1
                 return
             except RunError:
@@ -407,7 +409,7 @@ class Worker:
 
     def _deliver(self, uid: int, parcel: Parcel) -> None:
         seat = self.seats.get(uid)
-        if seat is None or seat.lost:
+        if seat is None or seat.lost or seat.ended:
             self._release(parcel)
             return
         seat.mailbox.put(parcel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from launching import Experiment, digests, end_all, free_ports, leftovers
 
 import decentralizepy
 from decentralizepy import arguments, cli
+from decentralizepy.communication.keys import make_key
 from decentralizepy.communication.ports import BLOCK, can_bind, is_free
 from decentralizepy.graphs.generators import ring
 from decentralizepy.runtime import provenance
@@ -179,6 +181,7 @@ def test_every_machine_finds_itself_by_its_address(experiment: Experiment) -> No
     """The script, the same on two machines that have only their addresses to go by."""
     (experiment.folder / "ip.json").write_text(json.dumps({"0": "10.77.0.1", "1": "10.77.0.2"}))
     logs = experiment.folder / "logs"
+    make_key(logs)
     command = script(experiment, logs, "--digests", "--workers", "1")
     process = subprocess.Popen(
         ["unshare", "-Urn", "bash", "-c", NAMESPACES, "bash", *command],
@@ -193,6 +196,43 @@ def test_every_machine_finds_itself_by_its_address(experiment: Experiment) -> No
     assert len(digests(logs)) == 24
     machines = [json.loads((logs / f"machine{m}" / "args.json").read_text()) for m in (0, 1)]
     assert [args["machine_id"] for args in machines] == [0, 1]
+
+
+#: as above, but the cable is cut for two seconds once machine 0 has done 20 iterations
+CUT = NAMESPACES.replace(
+    '"$@"; wait $second',
+    """"$@" & first=$!
+until grep -q '"round_min": [2-9][0-9]' $LOGS/machine0/status.json 2>/dev/null; do sleep 0.02; done
+ip link set west down
+sleep 1; cp $LOGS/machine0/status.json $LOGS/early.json
+sleep 1; cp $LOGS/machine0/status.json $LOGS/late.json
+ip link set west up
+wait $first; wait $second""",
+)
+
+
+@pytest.mark.skipif(not may_unshare(), reason="network namespaces may not be made here")
+def test_a_run_survives_a_cable_that_is_cut_and_comes_back(experiment: Experiment) -> None:
+    """Nobody goes on without the other; when the cable is back, the bits are the usual ones."""
+    expected = digests(experiment.run((8,), 1, 400, "--digests"))
+    (experiment.folder / "ip.json").write_text(json.dumps({"0": "10.77.0.1", "1": "10.77.0.2"}))
+    logs = experiment.folder / "logs"
+    make_key(logs)
+    command = script(experiment, logs, "--digests", "--workers", "1", "-is", "400")
+    process = subprocess.Popen(
+        ["unshare", "-Urn", "bash", "-c", CUT, "bash", *command],
+        cwd=experiment.folder, text=True, start_new_session=True, env=os.environ | {
+            "LOGS": str(logs)
+        }, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        _, text = process.communicate(timeout=120)
+        assert process.returncode == 0, text
+    finally:
+        end_all([process])
+    early, late = (json.loads((logs / name).read_text()) for name in ("early.json", "late.json"))
+    assert early["round_max"] == late["round_max"] < 400, "the cut was felt"
+    assert digests(logs) == expected
 
 
 # ---------------------------------------------------------------- no iterations

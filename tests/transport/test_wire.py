@@ -145,6 +145,18 @@ def test_memory_is_held_until_the_peer_has_it(make: Make) -> None:
     until([a, b], lambda: a.done == [0])
 
 
+def test_what_was_kept_for_a_dead_peer_is_let_go(make: Make) -> None:
+    """Queued, kept or on its way: its memory is free, and the others are served."""
+    a, c = make(A), make(WorkerId(2, 0))
+    say(a, B, 2, MAX_FRAME)
+    say(a, B, 1, start=2)
+    a.pump()
+    a.wire.forget(B)
+    assert sorted(a.done) == [0, 1, 2] and a.wire.may_send(B, 0)
+    say(a, WorkerId(2, 0), 1, start=3)
+    until([a, c], lambda: len(a.done) == 4)
+
+
 def test_who_listens_sees_the_model_only_without_encryption(make: Make) -> None:
     """The canary: taking the protection out makes the second half of this test fail."""
     for key, visible in ((None, True), (KEY, False)):
