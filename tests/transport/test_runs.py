@@ -109,10 +109,10 @@ def machine_run(
          "-ms", "2", "-ps", "4", "-mid", str(machine), "-ld", str(root / f"machine{machine}"),
          "--workers", "1", "-ro", "0", "--cache-dir", str(experiment.cache), *MORE]
     )  # fmt: skip
-    settings = replace(arguments.settings_of(args), addresses=addresses, key=key)
-    settings.log_dir.mkdir(parents=True)
     me = WorkerId(machine, 0)
-    with together.building:  # the first weights are drawn from torch's global generator
+    with together.building:  # torch's generator is global, and ast.parse is not for two threads
+        settings = replace(arguments.settings_of(args), addresses=addresses, key=key)
+        settings.log_dir.mkdir(parents=True)
         torch.set_num_threads(1)
         assembly = Assembly(settings)
     plan = ArenaPlan((4,), assembly.row_length)
