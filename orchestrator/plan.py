@@ -68,9 +68,7 @@ class Plan:
             *("--eval_file", self.config.EVAL_FILE),
         ]
 
-    def command(
-        self, machine: Machine, folder: RunFolder, again: bool | None = None
-    ) -> list[str]:
+    def command(self, machine: Machine, folder: RunFolder, again: bool | None = None) -> list[str]:
         """The command of one machine, as a list of arguments: nothing is left to a shell.
 
         ``again``: it goes on with what lies in its folder (default: by `resumed`).

@@ -52,10 +52,7 @@ class Scenario:
         """The flags of ``decentralizepy run``."""
         flags = {"--simulate": self.simulate, "--faults": self.faults}
         return [
-            word
-            for flag, kept in flags.items()
-            if kept
-            for word in (flag, str(folder / kept.name))
+            word for flag, kept in flags.items() if kept for word in (flag, str(folder / kept.name))
         ]
 
 

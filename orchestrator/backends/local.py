@@ -188,7 +188,9 @@ def _killed(code: int) -> bool:
 
 
 def _has_begun(allocation: Allocation) -> bool:
-    """Whether training has begun, by machine 0."""
+    """Whether training has begun, by machine 0; once there was a loss, it had."""
+    if allocation.losses:
+        return True
     status = read_status(allocation.folder.machine(0).status, 0)
     return status.state == "running" or status.round_max > status.round_start
 
