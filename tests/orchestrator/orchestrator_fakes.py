@@ -119,6 +119,13 @@ if mode == "killed" and machine == 1:
 if mode == "killed":
     time.sleep(0.2)
     leave(5, "decentralizepy: machine 1 is gone")
+if mode.startswith("dies") and machine == 1 and (mode == "dies" or "--resume" not in rest):
+    time.sleep(0.3)
+    os.killpg(0, signal.SIGKILL)
+if mode == "dies" and option("--on_loss") == "wait":
+    time.sleep(300)
+if mode == "dies" or (mode == "dies-once" and machine == 0):
+    time.sleep(1.5)
 if mode in ("fail", "hang", "stubborn"):
     if mode == "stubborn":
         for number in (signal.SIGINT, signal.SIGTERM):
