@@ -30,7 +30,7 @@ from orchestrator.backends.base import (
 from orchestrator.backends.local import LocalBackend
 from orchestrator.costs import cache_path, read_costs, remember
 from orchestrator.describe import headline
-from orchestrator.hold import held
+from orchestrator.hold import PATIENCE_S, held
 from orchestrator.inputs import REPOSITORY, Inputs, read_inputs
 from orchestrator.ledger import Ledger, read_ledger
 from orchestrator.plan import Plan, graph_name, plan
@@ -57,6 +57,7 @@ class Setting:
     costs: Path = field(default_factory=cache_path)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     now: Callable[[], datetime] = datetime.now
+    patience_s: float = PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def run_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
 
 def resume_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
     """Go on with the run in a folder; raises as `run_experiment`, and ends the same."""
-    with held(open_run(path).ledger) as hold:
+    with held(open_run(path).ledger, setting.patience_s) as hold:
         folder, inputs, planned = make_resumed_plan(path, setting)
         _rehearsed(inputs, planned, setting, screen)
         screen.say(f"run folder {folder.root}")

@@ -122,7 +122,7 @@ if mode == "killed":
 if mode.startswith("dies") and machine == 1 and (mode == "dies" or "--resume" not in rest):
     time.sleep(0.3)
     os.killpg(0, signal.SIGKILL)
-if mode == "dies" and option("--on_loss") == "wait":
+if mode == "dies" and "wait" in rest:
     time.sleep(300)
 if mode == "dies" or (mode == "dies-once" and machine == 0):
     time.sleep(1.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestrator.backends.local import MOST_RESTARTS
 from orchestrator.closing import closing_lines
 from orchestrator.experiment import Setting, run_experiment
 from orchestrator.ledger import read_ledger
+from orchestrator.reality import measure, measured_cost, read_rows, read_story
 from orchestrator.text import Screen
 
 Build = Callable[..., Setting]
@@ -40,6 +42,11 @@ def test_wait_starts_a_killed_machine_again(make: Make, setting: Build) -> None:
     assert "started again (1 of at most 3 times)" in out.getvalue()
 
 
+def test_without_the_policy_the_same_loss_is_the_end(make: Make, setting: Build) -> None:
+    with pytest.raises(RunError, match=r"machine 1 .* failed, killed by SIGKILL"):
+        run_experiment(make(), setting("dies-once"), Screen(io.StringIO()))
+
+
 def test_wait_has_an_end(make: Make, setting: Build) -> None:
     path = make(**WAIT)
     with pytest.raises(RunError) as error:
@@ -61,23 +68,19 @@ def test_drop_goes_on_without_it(make: Make, setting: Build) -> None:
     assert outcome.missing == ()
 
 
-@pytest.mark.parametrize("policy", [{}, {"ON_LOSS": "drop"}, WAIT])
-def test_a_machine_that_says_why_it_fails_ends_the_run(
-    make: Make, setting: Build, policy: dict[str, Any]
-) -> None:
-    """The fake machine 0 does not hear of it, so without a policy at least this ends the run."""
-    mode = "fail" if policy != {"ON_LOSS": "drop"} else "killed"
-    with pytest.raises(RunError, match="machine 0|the disk is full"):
-        run_experiment(make(**policy), setting(mode), Screen(io.StringIO()))
+def test_a_machine_that_ends_by_itself_is_not_started_again(make: Make, setting: Build) -> None:
+    with pytest.raises(RunError, match=r"^machine 1 .* failed, exit code 5: .*the disk is full"):
+        run_experiment(make(**WAIT), setting("fail"), Screen(io.StringIO()))
+
+
+def test_drop_is_no_help_where_machine_0_ends_too(make: Make, setting: Build) -> None:
+    with pytest.raises(RunError, match=r"machine 0 .* failed, exit code 5"):
+        run_experiment(make(ON_LOSS="drop"), setting("killed"), Screen(io.StringIO()))
 
 
 def test_who_left_is_told_in_the_end(make: Make, setting: Build) -> None:
     path = make(ON_LOSS="drop")
     outcome = run_experiment(path, setting("ok"), Screen(io.StringIO()))
-    from dataclasses import replace
-
-    from orchestrator.reality import measure, measured_cost, read_rows, read_story
-
     why = "machine 1 is gone (nodes 5, 6, 7, 8)"
     epoch = {"before": 7, "left": [5, 6, 7, 8], "why": why}
     notes = [f"{why}: left before iteration 8", "going on after iteration 5"]
