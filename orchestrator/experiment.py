@@ -115,6 +115,9 @@ def _carried_out(
         seconds, missing = _on_machines(planned, folder, setting.backend, screen, hold)
     except RunError as error:
         raise RunError(f"{error}\n{_what_next(planned, folder)}") from error
+    except KeyboardInterrupt:
+        screen.say(_what_next(planned, folder))
+        raise
     reality = _learn(planned, folder, seconds, setting.costs)
     tables = make_tables(setting.results, folder, setting.environment)
     return Outcome(folder, planned, reality, tables, tuple(missing))
