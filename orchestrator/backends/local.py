@@ -25,6 +25,8 @@ WATCH_S: Final = 0.5
 #: After a first failure the others get this long to end too, so that the cause can be told.
 LINGER_S: Final = 2.0
 MAX_MACHINES: Final = 1000
+#: Machine 0 says within this time whether training had begun when another machine was lost.
+TOLD_S: Final = 10.0
 #: How often one machine is started again in a run (ON_LOSS = wait).
 MOST_RESTARTS: Final = 3
 
@@ -175,7 +177,7 @@ def _goes_on(allocation: Allocation, policy: str, code: int) -> bool:
     """
     if policy == "fail" or (policy == "wait" and not _killed(code)):
         return False
-    until = time.monotonic() + LINGER_S
+    until = time.monotonic() + (TOLD_S if _killed(code) else LINGER_S)
     while time.monotonic() < until and allocation.handles[0].poll() is None:
         if _killed(code) and _has_begun(allocation):
             return True
@@ -188,11 +190,14 @@ def _killed(code: int) -> bool:
 
 
 def _has_begun(allocation: Allocation) -> bool:
-    """Whether training has begun, by machine 0; once there was a loss, it had."""
+    """Whether training has begun, by machine 0; once there was a loss, it had.
+
+    Its status may be older than the loss, or of the start after it, which notes that there was one.
+    """
     if allocation.losses:
         return True
     status = read_status(allocation.folder.machine(0).status, 0)
-    return status.state == "running" or status.round_max > status.round_start
+    return status.state == "running" or bool(status.notes)
 
 
 def _address(machine: int) -> str:
