@@ -120,12 +120,14 @@ def test_killed_with_all_it_started_and_resumed_on_other_ports(
     assert "started" in events(folder) and "finished" not in events(folder)
     value = json.loads(folder.config.read_text())
     folder.config.write_text(json.dumps(value | {"FAULTS": None}))
+    assert (root / "run.key").exists(), "nobody was left to remove it"
     offset = former_offset(folder)
     assert offset is not None
     out = io.StringIO()
     with socket.create_server(("127.0.0.1", offset)):
         outcome = resume_experiment(root, real, Screen(out))
     assert former_offset(folder) != offset
+    assert (root / "run.key").exists() is False, "the killed start's was replaced, and removed"
     assert weights(folder) == undisturbed
     assert events(folder)[-6:] == [
         "resumed", "submitted", "started", "finished", "collected", "released"
