@@ -34,13 +34,16 @@ examples:
   python g5k_execution.py g5k_config/quickstart.json             run it on this computer
   python g5k_execution.py g5k_config/quickstart.json --dry-run   placement, files, commands, bytes
   python g5k_execution.py my.json --dry-run --json | jq .traffic.total_bytes
+  python g5k_execution.py --resume results/my_results/20261120-183554_night   go on with a run
 
 the smallest CONFIG.json:
   {"job_name": "first", "CONFIG_NAME": "digits_kshard2_mlp.ini", "GRAPH_FILE": "16_4regular.edges",
    "NB_AGENTS": 16, "NB_MACHINE": 2, "NB_ITERATION": 100, "TEST_AFTER": 20,
    "EVAL_FILE": "testingPeerSampler.py"}
   Files are looked for beside CONFIG.json and in run_configuration/; all keys are explained in
-  g5k_config/schema.json. Ctrl-C ends all processes; what was recorded until then is kept.
+  g5k_config/schema.json. Ctrl-C ends all processes; what was recorded until then is kept, and
+  with "CHECKPOINT_AFTER": 50 the run can be resumed from its last checkpoint. "ON_LOSS": "wait"
+  starts a machine that dies again by itself, "drop" goes on without it (docs/failures.md).
 
 exit codes:
   0 ok   2 usage or configuration   5 run failed   6 run fine, tables or records missing
@@ -77,12 +80,20 @@ def _without_verb(arguments: Sequence[str]) -> Sequence[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="g5k_execution.py",
-        usage="python %(prog)s [run] CONFIG.json [--dry-run] [--json] [--yes]",
+        usage="python %(prog)s [run] CONFIG.json [--dry-run] [--json] [--yes]\n"
+        "       python %(prog)s --resume RUN_FOLDER [--dry-run] [--json] [--yes]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", metavar="CONFIG.json", type=Path, help="the experiment")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("config", metavar="CONFIG.json", type=Path, nargs="?", help="the experiment")
+    what.add_argument(
+        "--resume",
+        metavar="RUN_FOLDER",
+        type=Path,
+        help="go on with a run that was interrupted, killed or failed, in its own folder",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="show everything that would happen; start nothing"
     )
@@ -95,10 +106,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
     from orchestrator.describe import describe
-    from orchestrator.experiment import Setting, example_folder, make_plan
+    from orchestrator.experiment import Setting, example_folder, make_plan, make_resumed_plan
 
-    _, planned = make_plan(options.config, setting or Setting())
-    folder = example_folder(planned)
+    if options.resume is not None:
+        folder, _, planned = make_resumed_plan(options.resume, setting or Setting())
+    else:
+        _, planned = make_plan(options.config, setting or Setting())
+        folder = example_folder(planned)
     screen = Screen(sys.stdout)
     if options.json:
         screen.say(json.dumps(planned.as_dict(folder), indent=2))
@@ -109,11 +123,14 @@ def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
 
 def _run(options: argparse.Namespace, setting: Setting | None) -> int:
     from orchestrator.closing import closing_lines
-    from orchestrator.experiment import Setting, run_experiment, summary
+    from orchestrator.experiment import Setting, resume_experiment, run_experiment, summary
 
     screen = Screen(sys.stderr if options.json else sys.stdout)
     _handle_signals()
-    outcome = run_experiment(options.config, setting or Setting(), screen)
+    if options.resume is not None:
+        outcome = resume_experiment(options.resume, setting or Setting(), screen)
+    else:
+        outcome = run_experiment(options.config, setting or Setting(), screen)
     if options.json:
         Screen(sys.stdout).say(json.dumps(summary(outcome), indent=2))
     else:

@@ -12,6 +12,7 @@ from orchestrator.text import bytes_text, plural, seconds_text
 
 if TYPE_CHECKING:
     from orchestrator.experiment import Outcome
+    from orchestrator.plan import Plan
 
 
 def closing_lines(outcome: Outcome) -> Iterator[str]:
@@ -19,11 +20,10 @@ def closing_lines(outcome: Outcome) -> Iterator[str]:
     reality, planned = outcome.reality, outcome.plan
     if reality.accuracy is not None:
         yield f"accuracy  {_accuracy(reality.accuracy)}"
-    yield (
-        f"time      {seconds_text(reality.seconds)} "
-        f"(expected {seconds_text(planned.estimate.seconds)})"
-    )
+    yield f"time      {_time(reality, planned)}"
     yield f"bytes     {_bytes(reality)}"
+    yield from _column("left", [str(departure) for departure in reality.left])
+    yield from _column("notes", reality.notes)
     yield f"run       {outcome.folder.root}"
     yield from _paths("tables", _tables(outcome))
     yield from _folders("figures", outcome.tables.figures)
@@ -37,8 +37,20 @@ def _accuracy(accuracy: Accuracy) -> str:
     )
 
 
+def _time(reality: Reality, planned: Plan) -> str:
+    """Seconds beside those expected, which are of the whole run and of this computer."""
+    if planned.resumed:
+        return f"{seconds_text(reality.seconds)} since it was resumed"
+    expected = f"{seconds_text(reality.seconds)} (expected {seconds_text(planned.estimate.seconds)}"
+    if planned.config.SIMULATE is not None:
+        return f"{expected}; simulated {seconds_text(reality.training_elapsed_s)})"
+    return f"{expected})"
+
+
 def _bytes(reality: Reality) -> str:
     told = {True: ", as planned", False: ", not as planned (see plan.json)", None: ""}
+    if reality.left:
+        told[None] = f", with {plural(reality.agents_left, 'agent')} fewer than planned at the end"
     return (
         f"{reality.total:,} ({bytes_text(reality.payload)} payload, "
         f"{bytes_text(reality.headers)} headers{told[reality.bytes_as_planned]}), "
@@ -60,5 +72,9 @@ def _folders(name: str, paths: Sequence[Path]) -> Iterator[str]:
 
 
 def _paths(name: str, paths: Sequence[Path]) -> Iterator[str]:
-    for number, path in enumerate(paths):
-        yield f"{name if number == 0 else '':<9} {path}"
+    return _column(name, [str(path) for path in paths])
+
+
+def _column(name: str, texts: Sequence[str]) -> Iterator[str]:
+    for number, text in enumerate(texts):
+        yield f"{name if number == 0 else '':<9} {text}"

@@ -45,6 +45,7 @@ def _job_types(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1, le=LIMIT)]
+Seconds = Annotated[float, Field(ge=0, le=LIMIT, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Boolean = Annotated[
     bool,
@@ -105,6 +106,31 @@ class Config(BaseModel):
     RESET_OPTIMIZER: Literal[0, 1] = Field(
         0, description="1: a fresh optimizer in every iteration (momentum is lost)."
     )
+    CHECKPOINT_AFTER: Annotated[int, Field(ge=0, le=LIMIT)] = Field(
+        0, description="Save all agents every so many iterations, to resume from; 0: never."
+    )
+    ON_LOSS: Literal["fail", "drop", "wait"] = Field(
+        "fail",
+        description="A worker or machine is lost: end, go on without its agents, or go back to "
+        "the newest checkpoint with all of them.",
+    )
+    WAIT_LIMIT: Seconds | None = Field(
+        None,
+        description="With ON_LOSS wait: seconds that a lost machine has to come back (600 if "
+        "absent).",
+    )
+    PROGRESS_LIMIT: Annotated[Seconds, Field(ge=1)] | None = Field(
+        None, description="A worker that stands still for so many seconds is lost (1800 if absent)."
+    )
+    SIMULATE: Text | None = Field(
+        None,
+        description="Links and compute costs (docs/simulated_time.md) that seconds are calculated "
+        "from; looked for as GRAPH_FILE is. Needs NB_MACHINE 1.",
+    )
+    FAULTS: Text | None = Field(
+        None,
+        description="Faults to inject (docs/simulated_time.md); looked for as GRAPH_FILE is.",
+    )
     BACKEND: Literal["local", "grid5000", "ssh", "slurm"] | None = Field(
         None, description="Where: this computer (default without a cluster), or a cluster."
     )
@@ -147,6 +173,32 @@ class Config(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _checkpoints_to_go_back_to(self) -> Self:
+        if self.ON_LOSS == "wait" and not self.CHECKPOINT_AFTER:
+            raise ValueError(
+                "ON_LOSS = 'wait' goes back to checkpoints: set CHECKPOINT_AFTER to 1 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _simulated_in_one_worker(self) -> Self:
+        if self.SIMULATE is None:
+            return self
+        problem = None
+        if self.NB_MACHINE != 1:
+            problem = (
+                f"NB_MACHINE = {self.NB_MACHINE}: set it to 1, and give virtual 'machines' in "
+                f"{self.SIMULATE}"
+            )
+        elif self.WORKERS not in (None, 1):
+            problem = f"WORKERS = {self.WORKERS}: leave it out"
+        elif self.ON_LOSS == "wait":
+            problem = "ON_LOSS = 'wait', but simulated time does not go back: set fail or drop"
+        if problem:
+            raise ValueError(f"SIMULATE runs all agents in one process, {problem}")
+        return self
+
     @property
     def backend(self) -> str:
         """BACKEND, or what the cluster implies."""
@@ -170,9 +222,9 @@ class Config(BaseModel):
     def workers(self, cpus: int | None = None) -> int:
         """Worker processes per machine; ``cpus`` (default: those allotted to us) are shared.
 
-        On a GPU one worker is the default, as for ``decentralizepy run``.
+        On a GPU and in simulated time one worker is the default, as for ``decentralizepy run``.
         """
-        if self.DEVICE != "cpu":
+        if self.DEVICE != "cpu" or self.SIMULATE is not None:
             return self.WORKERS or 1
         share = (allotted() if cpus is None else cpus) // self.NB_MACHINE
         return self.WORKERS or max(share, 1)

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,17 +19,28 @@ from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder, write_atomic, write_json
-from orchestrator.backends.base import Backend, refuse_unavailable, require
+from orchestrator.backends.base import (
+    Allocation,
+    Backend,
+    Loss,
+    Watch,
+    refuse_unavailable,
+    require,
+)
 from orchestrator.backends.local import LocalBackend
 from orchestrator.costs import cache_path, read_costs, remember
 from orchestrator.describe import headline
+from orchestrator.hold import PATIENCE_S, held
 from orchestrator.inputs import REPOSITORY, Inputs, read_inputs
-from orchestrator.ledger import Ledger
-from orchestrator.plan import Plan, plan
-from orchestrator.progress import progress_for
-from orchestrator.reality import Reality, measure, measured_cost, read_rows
+from orchestrator.ledger import Ledger, read_ledger
+from orchestrator.plan import Plan, graph_name, plan
+from orchestrator.progress import Progress, progress_for
+from orchestrator.reality import Reality, measure, measured_cost, read_rows, read_story
 from orchestrator.rehearsal import rehearse
 from orchestrator.render import ADDRESSES, render_addresses
+from orchestrator.resume import as_resumed, former_offset, open_run, tidy
+from orchestrator.scenario import read_scenario
+from orchestrator.status import Status
 from orchestrator.tables import Tables, make_tables
 from orchestrator.task import read_task
 from orchestrator.text import Screen
@@ -46,6 +57,7 @@ class Setting:
     costs: Path = field(default_factory=cache_path)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     now: Callable[[], datetime] = datetime.now
+    patience_s: float = PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -66,52 +78,104 @@ class Outcome:
 def run_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
     """Everything; raises `ConfigError` or `RunError`, with nothing left running."""
     inputs, planned = make_plan(path, setting)
+    _rehearsed(inputs, planned, setting, screen)
+    folder = create_run_folder(planned, setting.now())
+    screen.say(f"run folder {folder.root}")
+    with held(folder.ledger) as hold:
+        write_inputs(folder, inputs, planned)
+        return _carried_out(planned, folder, setting, screen, hold)
+
+
+def resume_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
+    """Go on with the run in a folder; raises as `run_experiment`, and ends the same."""
+    with held(open_run(path).ledger, setting.patience_s) as hold:
+        folder, inputs, planned = make_resumed_plan(path, setting)
+        _rehearsed(inputs, planned, setting, screen)
+        screen.say(f"run folder {folder.root}")
+        tidy(folder)
+        for name, text in planned.files.items():
+            write_atomic(folder.root / name, text)
+        return _carried_out(planned, folder, setting, screen, hold)
+
+
+def _rehearsed(inputs: Inputs, planned: Plan, setting: Setting, screen: Screen) -> None:
+    """Tell what will happen, and whether it can."""
     screen.say(headline(planned))
     for note in planned.notes:
         screen.say(f"note: {note}")
     require(setting.backend.check(planned))
     rehearse(planned, inputs.graph_path, setting.environment, screen)
-    folder = create_run_folder(planned, setting.now())
-    screen.say(f"run folder {folder.root}")
-    write_inputs(folder, inputs, planned)
+
+
+def _carried_out(
+    planned: Plan, folder: RunFolder, setting: Setting, screen: Screen, hold: int
+) -> Outcome:
+    """Run, measure, and make tables."""
     try:
-        seconds, missing = _on_machines(planned, folder, setting.backend, screen)
+        seconds, missing = _on_machines(planned, folder, setting.backend, screen, hold)
     except RunError as error:
-        again = shlex.join(["python", "-m", "results", str(folder.root)])
-        raise RunError(f"{error}\ntables of what was recorded until then: {again}") from error
+        raise RunError(f"{error}\n{_what_next(planned, folder)}") from error
+    except KeyboardInterrupt:
+        screen.say(_what_next(planned, folder))
+        raise
     reality = _learn(planned, folder, seconds, setting.costs)
     tables = make_tables(setting.results, folder, setting.environment)
     return Outcome(folder, planned, reality, tables, tuple(missing))
 
 
-def make_plan(path: Path, setting: Setting) -> tuple[Inputs, Plan]:
-    """Read everything and lay it out; starts and writes nothing."""
+def _what_next(planned: Plan, folder: RunFolder) -> str:
+    """What can be done about a run that failed."""
+    tables = shlex.join(["python", "-m", "results", str(folder.root)])
+    lines = [f"tables of what was recorded until then: {tables}"]
+    if planned.config.CHECKPOINT_AFTER:
+        again = shlex.join(["python", "g5k_execution.py", "--resume", str(folder.root)])
+        lines.append(f"to go on from its newest checkpoint: {again}")
+    return "\n".join(lines)
+
+
+def make_resumed_plan(path: Path, setting: Setting) -> tuple[RunFolder, Inputs, Plan]:
+    """Lay out again what lies in a run folder, on the same ports if they are free."""
+    folder = open_run(path)
+    inputs, planned = make_plan(folder.config, setting, former_offset(folder))
+    return folder, inputs, as_resumed(planned, folder, inputs)
+
+
+def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[Inputs, Plan]:
+    """Read everything and lay it out; starts and writes nothing.
+
+    ``former`` is the first port of an earlier start.
+    """
     inputs = read_inputs(path)
     refuse_unavailable(inputs.config, inputs.path)
-    site = setting.backend.plan(inputs.config)
+    site = setting.backend.plan(inputs.config, former)
     task = read_task(inputs, site)
     cost = read_costs(setting.costs).lookup(task.model, task.row_length)
     files = {"config.ini": task.experiment.text, ADDRESSES: render_addresses(site.addresses)}
     for name, source in task.experiment.files.items():
         if not Path(name).is_absolute():  # beside the rendered INI, as beside the user's
             files[name] = source.read_text(encoding="utf-8")
-    made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path)
+    taken = {*files, graph_name(inputs.config), inputs.ini_path.name}
+    scenario = read_scenario(inputs, site.workers, taken)
+    files |= scenario.files
+    made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
     return inputs, made
 
 
 def _on_machines(
-    planned: Plan, folder: RunFolder, backend: Backend, screen: Screen
+    planned: Plan, folder: RunFolder, backend: Backend, screen: Screen, hold: int
 ) -> tuple[float, list[str]]:
     """Get the machines, run, collect, release; the ledger tells how far it came."""
     ledger = Ledger(folder.ledger)
-    ledger.append("planned", job_name=planned.config.job_name, config=str(planned.config_path))
+    began = "resumed" if read_ledger(folder.ledger) else "planned"
+    ledger.append(began, job_name=planned.config.job_name, config=str(planned.config_path))
     allocation = backend.allocate(planned, folder)
+    allocation.hold = hold
     missing: list[str] = []
     try:
         ledger.append("submitted", backend=backend.name, addresses=planned.site.addresses)
         with progress_for(screen, planned.config.NB_ITERATION) as progress:
             ledger.append("started", commands=len(planned.machines))
-            seconds = backend.run(allocation, progress.update)
+            seconds = backend.run(allocation, _watch(allocation, ledger, progress))
         ledger.append("finished", seconds=round(seconds, 3))
     except BaseException as error:
         ledger.append("failed", error=str(error) or type(error).__name__)
@@ -126,10 +190,28 @@ def _on_machines(
     return seconds, missing
 
 
+def _watch(allocation: Allocation, ledger: Ledger, progress: Progress) -> Watch:
+    """Show where the machines are, and tell the ledger of those that were lost."""
+    told: list[Loss] = []
+
+    def watch(statuses: Sequence[Status]) -> None:
+        for loss in allocation.losses[len(told) :]:
+            ledger.append(
+                "restarted" if loss.restart else "lost",
+                machine=loss.machine,
+                cause=loss.cause,
+                **({"restart": loss.restart} if loss.restart else {}),
+            )
+            told.append(loss)
+        progress.update(statuses, [str(loss) for loss in told])
+
+    return watch
+
+
 def _learn(planned: Plan, folder: RunFolder, seconds: float, costs: Path) -> Reality:
     """Put what the run took beside the plan, and remember it for the next one."""
     rows = read_rows(folder)
-    reality = measure(planned, rows, seconds)
+    reality = measure(planned, rows, seconds, read_story(folder))
     write_json(folder.plan, planned.as_dict(folder) | {"reality": reality.as_dict()})
     cost = measured_cost(planned, rows, reality)
     if cost is not None:
@@ -189,6 +271,7 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Plan) -> None:
     for name, text in planned.files.items():
         write_atomic(folder.root / name, text)
     beside = {"CONFIG_NAME": inputs.ini_path.name, "GRAPH_FILE": planned.graph_name}
+    beside |= planned.scenario.keys
     write_json(folder.config, planned.config.resolved() | beside)
     (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
     for module in planned.task.modules:
@@ -205,6 +288,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "planned_bytes": outcome.plan.traffic.total_bytes,
         "tables": [str(path) for path in outcome.tables.tables],
         "figures": [str(path) for path in outcome.tables.figures],
+        "notes": list(outcome.reality.notes),
         "missing": list(outcome.missing),
         "complete": outcome.complete,
     }

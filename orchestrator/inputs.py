@@ -32,6 +32,8 @@ class Inputs:
     ini_text: str
     graph_path: Path
     graph: Graph
+    simulate_path: Path | None = None
+    faults_path: Path | None = None
 
 
 def read_inputs(path: Path) -> Inputs:
@@ -47,7 +49,13 @@ def read_inputs(path: Path) -> Inputs:
         ini_text=read_text(ini_path),
         graph_path=graph_path,
         graph=_graph(graph_path, config, path),
+        simulate_path=_named(config.SIMULATE, path, "SIMULATE"),
+        faults_path=_named(config.FAULTS, path, "FAULTS"),
     )
+
+
+def _named(name: str | None, path: Path, key: str) -> Path | None:
+    return None if name is None else find(name, path, key)
 
 
 def _graph(graph_path: Path, config: Config, path: Path) -> Graph:

@@ -12,8 +12,11 @@ from typing import Any, Final
 
 EVENTS: Final = (
     "planned",
+    "resumed",
     "submitted",
     "started",
+    "lost",
+    "restarted",
     "finished",
     "collected",
     "released",

@@ -6,17 +6,17 @@ messages of a round take, and about how long it will last.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.mappings.mapping import Mapping as Placement
 from decentralizepy.runfolder import RunFolder
 from orchestrator.config import Config
 from orchestrator.costs import Cost
 from orchestrator.estimate import Estimate, Load, estimate
+from orchestrator.scenario import TAKEN, Scenario, free_name
 from orchestrator.site import Site
 from orchestrator.task import Task
 from orchestrator.text import plural
@@ -24,6 +24,8 @@ from orchestrator.traffic import Traffic, count_traffic, edges_per_round, is_dyn
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph
+
+NO_SCENARIO: Final = Scenario()
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Plan:
     load: Load
     estimate: Estimate
     notes: tuple[str, ...] = field(default=())
+    scenario: Scenario = field(default=NO_SCENARIO)
+    resumed: frozenset[int] = field(default=frozenset())  # machines that go on where they were
 
     def inputs_arguments(self, folder: RunFolder) -> list[str]:
         """Flags that ``check`` and ``run`` share: graph, placement, driver."""
@@ -64,9 +68,14 @@ class Plan:
             *("--eval_file", self.config.EVAL_FILE),
         ]
 
-    def command(self, machine: Machine, folder: RunFolder) -> list[str]:
-        """The command of one machine, as a list of arguments: nothing is left to a shell."""
+    def command(self, machine: Machine, folder: RunFolder, again: bool | None = None) -> list[str]:
+        """The command of one machine, as a list of arguments: nothing is left to a shell.
+
+        ``again``: it goes on with what lies in its folder (default: by `resumed`).
+        """
         config, logs = self.config, str(folder.machine(machine.machine).root)
+        if again is None:
+            again = machine.machine in self.resumed
         return [
             *(*self.site.core, "run", "-mid", str(machine.machine)),
             *self.inputs_arguments(folder),
@@ -75,6 +84,9 @@ class Plan:
             *("-tea", str(config.train_evaluate_after), "-ro", str(config.RESET_OPTIMIZER)),
             *("-as", str(config.AVERAGING_STEPS), "--workers", str(machine.workers)),
             *("--device", config.DEVICE),
+            *resilience_arguments(config),
+            *self.scenario.arguments(folder.root),
+            *(["--resume"] if again else []),
         ]
 
     def check_command(self, folder: RunFolder) -> list[str]:
@@ -105,6 +117,22 @@ class Plan:
         }
 
 
+def resilience_arguments(config: Config) -> list[str]:
+    """Flags about checkpoints and losses; what the JSON leaves open, the core knows."""
+    values = {
+        "--checkpoint_after": config.CHECKPOINT_AFTER or None,
+        "--on_loss": None if config.ON_LOSS == "fail" else config.ON_LOSS,
+        "--wait_limit": config.WAIT_LIMIT,
+        "--progress_limit": config.PROGRESS_LIMIT,
+    }
+    given = ((flag, value) for flag, value in values.items() if value is not None)
+    return [word for flag, value in given for word in (flag, _word(value))]
+
+
+def _word(value: float | str) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 def plan(
     config: Config,
     task: Task,
@@ -113,6 +141,7 @@ def plan(
     cost: Cost,
     files: Mapping[str, str],
     config_path: Path,
+    scenario: Scenario = NO_SCENARIO,
 ) -> Plan:
     """Lay out an experiment; raises `ConfigError` for what cannot work."""
     dynamic = is_dynamic(config, config_path)
@@ -133,6 +162,7 @@ def plan(
         load=load,
         estimate=estimate(load, cost),
         notes=_notes(config, task, graph, site, dynamic),
+        scenario=scenario,
     )
 
 
@@ -147,10 +177,8 @@ def place(config: Config, site: Site) -> tuple[Machine, ...]:
 
 def graph_name(config: Config) -> str:
     """The graph's name in the run folder; never one of the names that mean something there."""
-    name = Path(config.GRAPH_FILE).name
-    taken = {"g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key"}
-    taken.add(Path(config.CONFIG_NAME).name)
-    return f"graph_{name}" if name in taken or re.fullmatch(r"machine\d+", name) else name
+    taken = {*TAKEN, Path(config.CONFIG_NAME).name}
+    return free_name(Path(config.GRAPH_FILE).name, "graph", taken)
 
 
 def _facts(graph: Graph, machines: tuple[Machine, ...]) -> dict[str, Any]:
@@ -212,6 +240,8 @@ def _notes(config: Config, task: Task, graph: Graph, site: Site, dynamic: bool) 
     offset = task.experiment.offset
     if config.OFFSET is not None and offset not in (config.OFFSET, site.offset):
         notes.append(f"OFFSET = {config.OFFSET} is not used: the INI's own offset is {offset}")
+    if config.WAIT_LIMIT is not None and config.ON_LOSS != "wait":
+        notes.append(f"WAIT_LIMIT is not used: ON_LOSS is {config.ON_LOSS}, not wait")
     if site.workers * len(site.addresses) > site.cores:
         machines = f"{plural(len(site.addresses), 'machine')} of {plural(site.workers, 'worker')}"
         notes.append(f"{machines} share {plural(site.cores, 'CPU')}")

@@ -22,12 +22,16 @@ def width(workers: int) -> int:
     return 2 * workers + SPARE
 
 
-def free_offset(addresses: Iterable[str], count: int, draws: int = 50) -> int:
-    """First of ``count`` ports in a row that are free on all addresses; drawn at random.
+def free_offset(
+    addresses: Iterable[str], count: int, draws: int = 50, former: int | None = None
+) -> int:
+    """First of ``count`` ports in a row that are free on all addresses: ``former``, or at random.
 
     They stay free only until somebody takes them, so this is asked again right before a start.
     """
     addresses = list(addresses)
+    if former is not None and taken(addresses, former, count) is None:
+        return former
     draw = random.SystemRandom()
     for _ in range(draws):
         offset = draw.randrange(LOWEST, HIGHEST - count)

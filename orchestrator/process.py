@@ -76,8 +76,12 @@ def start(
     err: Path,
     env: Mapping[str, str],
     grace_s: float = GRACE_S,
+    keep: Sequence[int] = (),
 ) -> Guarded:
-    """Start a command whose output is appended to files."""
+    """Start a command whose output is appended to files.
+
+    The guard, and nothing that it starts, keeps the descriptors ``keep`` open.
+    """
     guard = [sys.executable, "-I", "-S", str(GUARD), str(grace_s), *command]
     with out.open("ab") as stdout, err.open("ab") as stderr:
         process = subprocess.Popen(
@@ -87,6 +91,7 @@ def start(
             stderr=stderr,
             env=dict(env),
             start_new_session=True,
+            pass_fds=tuple(keep),
         )
     return Guarded(tuple(command), out, err, process)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
-from orchestrator.status import Overview, Status, overview
+from orchestrator.status import Overview, Status, merged_notes, overview
 from orchestrator.text import Screen, seconds_text
 
 #: Seconds between plain lines.
@@ -27,8 +28,8 @@ class Progress(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def update(self, statuses: Sequence[Status]) -> None:
-        """Called about twice a second."""
+    def update(self, statuses: Sequence[Status], notes: Sequence[str] = ()) -> None:
+        """Called about twice a second; ``notes`` are ours, beside those of the machines."""
 
 
 def progress_for(
@@ -48,6 +49,24 @@ def is_terminal(stream: TextIO, environment: Mapping[str, str]) -> bool:
         return False
 
 
+class News:
+    """Notes of the machines and ours, each once, however often and by whom it is told."""
+
+    def __init__(self) -> None:
+        self._told: Counter[str] = Counter()
+
+    def take(self, statuses: Sequence[Status], notes: Sequence[str]) -> list[str]:
+        """The notes that were not there before."""
+        now = [*notes, *merged_notes([status.notes for status in statuses])]
+        fresh, seen = [], Counter[str]()
+        for note in now:
+            seen[note] += 1
+            if seen[note] > self._told[note]:
+                fresh.append(note)
+        self._told |= seen
+        return fresh
+
+
 class Plain:
     """A line when the run starts, at new accuracies and ends, at most one per ``every_s``."""
 
@@ -62,6 +81,7 @@ class Plain:
         self._every_s, self._clock = every_s, clock
         self._next = clock()
         self._shown: tuple[int, float | None] = (-1, None)
+        self._news = News()
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +94,11 @@ class Plain:
     ) -> None:
         """Lines need no tidying up."""
 
-    def update(self, statuses: Sequence[Status]) -> None:
-        """Print a line if there is news and enough time has passed; the last round always."""
+    def update(self, statuses: Sequence[Status], notes: Sequence[str] = ()) -> None:
+        """Print a line if there is news and enough time has passed; the last round and notes
+        always."""
+        for note in self._news.take(statuses, notes):
+            self._screen.say(f"  note: {note}")
         now, seen = self._clock(), overview(statuses, self._total)
         news = (seen.done, seen.accuracy)
         ended = seen.done == self._total
@@ -93,7 +116,7 @@ class Live:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self._total = total
+        self._total, self._news = total, News()
         self._bar = Bar(
             TextColumn("iteration"),
             BarColumn(),
@@ -119,10 +142,12 @@ class Live:
         except OSError:  # the terminal is gone: nothing to restore
             return
 
-    def update(self, statuses: Sequence[Status]) -> None:
-        """Redraw."""
+    def update(self, statuses: Sequence[Status], notes: Sequence[str] = ()) -> None:
+        """Redraw; notes stand above the bar."""
         seen = overview(statuses, self._total)
         try:
+            for note in self._news.take(statuses, notes):
+                self._bar.console.print(f"  note: {note}", markup=False, highlight=False)
             self._bar.update(self._task, completed=seen.done, more=details(seen), refresh=True)
         except OSError:
             return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,9 @@ class Status:
     elapsed_s: float = 0.0
     accuracy: tuple[int, float, int] | None = None  # iteration, mean per cent, nodes
     error: str | None = None
+    round_start: int = 0
+    notes: tuple[str, ...] = ()
+    members: int | None = None  # nodes that have not left; None if it does not say
 
 
 def read_status(path: Path, machine: int) -> Status:
@@ -50,7 +54,14 @@ def _status(value: Mapping[str, Any], machine: int) -> Status:
         elapsed_s=_number(value.get("elapsed_s")),
         accuracy=_accuracy(value.get("test_acc")),
         error=error if isinstance(error, str) and error else None,
+        round_start=int(_number(value.get("round_start"))),
+        notes=_notes(value.get("notes")),
+        members=int(_number(value["members"])) if "members" in value else None,
     )
+
+
+def _notes(value: Any) -> tuple[str, ...]:
+    return tuple(note for note in value if isinstance(note, str)) if isinstance(value, list) else ()
 
 
 def _number(value: Any) -> float:
@@ -77,17 +88,22 @@ class Overview:
     slowest: int | None
     running: bool
     elapsed_s: float
+    start: int = 0  # iterations that were done when the present attempt began
 
     @property
     def seconds_left(self) -> float | None:
-        """By the speed so far; None before there is any."""
-        if not self.done or self.elapsed_s <= 0:
+        """By the speed of this attempt so far; None before there is any."""
+        if self.done <= self.start or self.elapsed_s <= 0:
             return None
-        return self.elapsed_s * (self.total - self.done) / self.done
+        return self.elapsed_s * (self.total - self.done) / (self.done - self.start)
 
 
 def overview(statuses: Sequence[Status], total: int) -> Overview:
-    """Sum up: the round that all have done, and the mean accuracy of the latest evaluation."""
+    """Sum up: the round that all have done, and the mean accuracy of the latest evaluation.
+
+    Machines whose nodes have all left do not count, unless there are no others.
+    """
+    statuses = [status for status in statuses if status.members != 0] or statuses
     done = min((status.round_min for status in statuses), default=0)
     iteration, accuracy = _mean_accuracy(statuses)
     rounds = {status.round_mean for status in statuses}
@@ -101,6 +117,7 @@ def overview(statuses: Sequence[Status], total: int) -> Overview:
         slowest=behind.machine if behind else None,
         running=any(status.state == "running" for status in statuses),
         elapsed_s=max((status.elapsed_s for status in statuses), default=0.0),
+        start=min((status.round_start for status in statuses), default=0),
     )
 
 
@@ -111,3 +128,13 @@ def _mean_accuracy(statuses: Sequence[Status]) -> tuple[int, float | None]:
         return 0, None
     nodes = sum(count for _, _, count in known)
     return min(i for i, _, _ in known), sum(mean * count for _, mean, count in known) / nodes / 100
+
+
+def merged_notes(lists: Iterable[Sequence[str]]) -> list[str]:
+    """What all machines have noted, each event once: most events are noted by every machine."""
+    found: list[str] = []
+    for notes in lists:
+        known = Counter(found)
+        for note, count in Counter(notes).items():
+            found += [note] * (count - known[note])
+    return found

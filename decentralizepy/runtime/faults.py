@@ -7,7 +7,9 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from decentralizepy.communication.message import Message
@@ -20,7 +22,7 @@ class Faults:
     """Stands between a worker's nodes and what they want to do.
 
     Every fault that fires leaves a line in ``faults.jsonl``, once per worker, and another one when
-    what it held back is let go.
+    what it held back is let go. What was killed once is not killed again when the run goes back.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Faults:
         self._plan, self._worker, self._path = plan, worker, folder.faults
         self._virtual = virtual
         self._logged: set[tuple[str, int]] = set()
+        self._killed = _kills_before(folder.faults)
         #: sender -> partition by rounds, receiver, message: waiting for the sender to get past it
         self._held: dict[int, list[tuple[Partition, int, Message]]] = {}
 
@@ -38,7 +41,8 @@ class Faults:
         """A node starts iteration ``t``: what it held back may go, and it may have to die."""
         self._let_go(seat, t)
         for fault in self._plan.events_at(seat.uid, t, home=self._worker.me):
-            if isinstance(fault, Kill) and not seat.lost:
+            spent = fault.number in self._killed
+            if isinstance(fault, Kill) and not seat.lost and not spent:
                 self._log("fired", fault, uid=seat.uid, round=t + 1)
                 self._kill(fault, seat)
         return seat.lost
@@ -128,6 +132,21 @@ class Faults:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab", buffering=0) as out:
             out.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+
+def _kills_before(path: Path) -> set[int]:
+    """Numbers of the kills that fired before this start of the worker."""
+    found: set[int] = set()
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return found
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):  # a line that a kill has cut
+            entry = json.loads(line)
+            if "kill" in entry["plan"]:
+                found.add(int(entry["fault"]) - 1)
+    return found
 
 
 def _hinders(fault: Fault, receiver: int, sender: int) -> bool:

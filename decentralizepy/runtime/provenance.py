@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,8 @@ def _former(settings: Settings) -> dict[str, Any]:
     try:
         old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         same = {
-            f"INI file ({settings.experiment.path})": old["ini"] == settings.experiment.text,
+            f"INI file ({settings.experiment.path})": _without_port(old["ini"])
+            == _without_port(settings.experiment.text),
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
             "nodes per machine (-ps)": old["agents_per_machine"] == list(settings.mapping.counts),
         }
@@ -82,6 +84,11 @@ def _former(settings: Settings) -> dict[str, Any]:
             "resume with the same files, or start a new run without --resume in a new folder"
         )
     return old
+
+
+def _without_port(ini: str) -> str:
+    """An INI without its first port: where a run listens may change when it is resumed."""
+    return re.sub(r"^offset[ \t]*[=:].*\n?", "", ini, flags=re.MULTILINE | re.IGNORECASE)
 
 
 def end(settings: Settings, outcome: str, status: Status) -> None:

@@ -129,6 +129,7 @@ class Status:
             "machine": self._settings.machine,
             "workers": self._settings.workers,
             "nodes": len(self._settings.uids),
+            "members": len(set(self._settings.uids) - self.membership.left),
             "iterations": self._settings.intervals.iterations,
             "round_start": self.round_start,
             "round_min": min(rounds, default=0),

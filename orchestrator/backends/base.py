@@ -26,13 +26,39 @@ class Check:
     message: str
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A machine that ended early, and what was done: started again, or gone on without."""
+
+    machine: int
+    cause: str
+    restart: int = 0  # how often it has been started again; 0: the run goes on without it
+    most: int = 0
+
+    def __str__(self) -> str:
+        done = "the run goes on without it"
+        if self.restart:
+            done = f"started again ({self.restart} of at most {self.most} times)"
+        return f"{self.cause}: {done}"
+
+
 @dataclass
 class Allocation:
-    """Machines that are ours for one run, until they are released."""
+    """Machines that are ours for one run, until they are released.
+
+    ``hold`` is a descriptor that what is started keeps open (`orchestrator.hold`).
+    """
 
     plan: Plan
     folder: RunFolder
     handles: list[Any] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    hold: int | None = None
+
+    @property
+    def gone(self) -> set[int]:
+        """Machines that the run goes on without."""
+        return {loss.machine for loss in self.losses if not loss.restart}
 
 
 class Backend(Protocol):
@@ -43,8 +69,11 @@ class Backend(Protocol):
     def name(self) -> str:
         """As BACKEND names it."""
 
-    def plan(self, config: Config) -> Site:
-        """What this place offers for an experiment; reserves nothing."""
+    def plan(self, config: Config, former: int | None = None) -> Site:
+        """What this place offers for an experiment; reserves nothing.
+
+        ``former`` is the first port of an earlier start, which is taken again if it is free.
+        """
 
     def check(self, plan: Plan) -> list[Check]:
         """What must hold before anything is started, row by row."""

@@ -10,12 +10,12 @@ from typing import Final
 
 from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.cpus import allotted
-from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.errors import EXIT_INTERRUPTED, ConfigError, RunError
 from decentralizepy.runfolder import RunFolder, machine_records
 from orchestrator import ports, process
-from orchestrator.backends.base import Allocation, Check, Watch
+from orchestrator.backends.base import Allocation, Check, Loss, Watch
 from orchestrator.config import Config
-from orchestrator.plan import Plan
+from orchestrator.plan import Machine, Plan
 from orchestrator.process import Guarded
 from orchestrator.site import CORE, Site
 from orchestrator.status import Status, read_status
@@ -25,6 +25,10 @@ WATCH_S: Final = 0.5
 #: After a first failure the others get this long to end too, so that the cause can be told.
 LINGER_S: Final = 2.0
 MAX_MACHINES: Final = 1000
+#: Machine 0 says within this time whether training had begun when another machine was lost.
+TOLD_S: Final = 10.0
+#: How often one machine is started again in a run (ON_LOSS = wait).
+MOST_RESTARTS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class LocalBackend:
     ours: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     name: str = "local"
 
-    def plan(self, config: Config) -> Site:
+    def plan(self, config: Config, former: int | None = None) -> Site:
         """Loopback addresses, our share of the CPUs, and ports that are free now."""
         if config.NB_MACHINE > MAX_MACHINES:
             raise ConfigError(
@@ -47,7 +51,7 @@ class LocalBackend:
             )
         addresses = tuple(_address(machine) for machine in range(config.NB_MACHINE))
         workers = config.workers()
-        found = config.OFFSET or ports.free_offset(addresses, ports.width(workers))
+        found = config.OFFSET or ports.free_offset(addresses, ports.width(workers), former=former)
         return Site(
             backend=self.name,
             addresses=addresses,
@@ -66,15 +70,19 @@ class LocalBackend:
         ]
 
     def allocate(self, plan: Plan, folder: RunFolder) -> Allocation:
-        """Make the machines' folders, and above them the key that they share."""
+        """Make the machines' folders, and above them the key that they share.
+
+        A resumed run has its folders, and perhaps the key of a start that was killed.
+        """
         for machine in plan.machines:
-            folder.machine(machine.machine).root.mkdir()
+            folder.machine(machine.machine).root.mkdir(exist_ok=True)
+        (folder.root / KEY_NAME).unlink(missing_ok=True)
         if _needs_key(plan):
             make_key(folder.root)
         return Allocation(plan, folder)
 
     def run(self, allocation: Allocation, watch: Watch) -> float:
-        """Start every machine and wait; one that fails ends the others."""
+        """Start every machine and wait; one that fails ends the others, unless ON_LOSS helps."""
         began = time.monotonic()
         try:
             self._start(allocation)
@@ -89,7 +97,8 @@ class LocalBackend:
         return [
             f"machine {machine.machine} left no records"
             for machine in plan.machines
-            if not machine_records(folder.machine(machine.machine)).rows
+            if machine.machine not in allocation.gone
+            and not machine_records(folder.machine(machine.machine)).rows
         ]
 
     def release(self, allocation: Allocation) -> None:
@@ -98,18 +107,27 @@ class LocalBackend:
         (allocation.folder.root / KEY_NAME).unlink(missing_ok=True)
 
     def _start(self, allocation: Allocation) -> None:
-        env = process.environment(self.ours, allocation.plan.task.search)
         for machine in allocation.plan.machines:
-            log = allocation.folder.machine(machine.machine).root / STDOUT
-            command = allocation.plan.command(machine, allocation.folder)
-            allocation.handles.append(process.start(command, log, log, env, self.grace_s))
+            allocation.handles.append(self._command(allocation, machine))
+
+    def _command(
+        self, allocation: Allocation, machine: Machine, again: bool | None = None
+    ) -> Guarded:
+        """Start one machine's command; ``again`` as for `Plan.command`."""
+        env = process.environment(self.ours, allocation.plan.task.search)
+        log = allocation.folder.machine(machine.machine).root / STDOUT
+        command = allocation.plan.command(machine, allocation.folder, again)
+        keep = [] if allocation.hold is None else [allocation.hold]
+        return process.start(command, log, log, env, self.grace_s, keep)
 
     def _wait(self, allocation: Allocation, watch: Watch, began: float) -> None:
         limit, next_watch = allocation.plan.config.walltime_seconds, began
         while True:
             codes = [handle.poll() for handle in allocation.handles]
-            if any(codes):
-                raise RunError(_failure(allocation))
+            if any(code for m, code in enumerate(codes) if m not in allocation.gone):
+                self._lose(allocation)
+                watch(statuses(allocation))
+                continue
             now = time.monotonic()
             if now >= next_watch or None not in codes:
                 watch(statuses(allocation))
@@ -120,18 +138,66 @@ class LocalBackend:
                 raise RunError(_too_long(allocation))
             time.sleep(process.POLL_S)
 
+    def _lose(self, allocation: Allocation) -> None:
+        """What ON_LOSS says of the machine that failed; raises `RunError` where it is no help."""
+        machine, code = next(iter(_exits(allocation).items()))
+        policy = allocation.plan.config.ON_LOSS
+        restarts = sum(loss.machine == machine for loss in allocation.losses)
+        if machine == 0 or not _goes_on(allocation, policy, code) or restarts >= MOST_RESTARTS:
+            raise RunError(_failure(allocation))
+        place = allocation.plan.machines[machine]
+        cause = f"machine {machine} ({place.address}) was lost, {process.describe_exit(code)}"
+        if policy == "drop":
+            allocation.losses.append(Loss(machine, cause))
+            return
+        allocation.losses.append(Loss(machine, cause, restarts + 1, MOST_RESTARTS))
+        allocation.handles[machine] = self._command(allocation, place, again=True)
+
 
 def statuses(allocation: Allocation) -> list[Status]:
-    """What every machine tells about itself."""
+    """What every machine tells about itself, but for those that the run goes on without."""
     return [
         read_status(allocation.folder.machine(machine.machine).status, machine.machine)
         for machine in allocation.plan.machines
+        if machine.machine not in allocation.gone
     ]
 
 
 def _needs_key(plan: Plan) -> bool:
     options = plan.task.experiment.communication.options
     return len(plan.machines) > 1 and options.get("encryption") != "none"
+
+
+def _goes_on(allocation: Allocation, policy: str, code: int) -> bool:
+    """Whether the others can do without a machine that ended, for good or until it is back.
+
+    Machine 0 decides: where it ends too, the run has failed. A command that was killed could not
+    tell it; one that ended by itself has told it so, and machine 0 gets the time to follow. Before
+    training has begun, it does not go on either.
+    """
+    if policy == "fail" or (policy == "wait" and not _killed(code)):
+        return False
+    until = time.monotonic() + (TOLD_S if _killed(code) else LINGER_S)
+    while time.monotonic() < until and allocation.handles[0].poll() is None:
+        if _killed(code) and _has_begun(allocation):
+            return True
+        time.sleep(process.POLL_S)
+    return allocation.handles[0].poll() is None and _has_begun(allocation)
+
+
+def _killed(code: int) -> bool:
+    return code > 128 and code != EXIT_INTERRUPTED
+
+
+def _has_begun(allocation: Allocation) -> bool:
+    """Whether training has begun, by machine 0; once there was a loss, it had.
+
+    Its status may be older than the loss, or of the start after it, which notes that there was one.
+    """
+    if allocation.losses:
+        return True
+    status = read_status(allocation.folder.machine(0).status, 0)
+    return status.state == "running" or bool(status.notes)
 
 
 def _address(machine: int) -> str:
@@ -161,6 +227,7 @@ def _failure(allocation: Allocation) -> str:
     codes = _exits(allocation)
     blamed = _blame(first, codes)
     lines = [_why(allocation, blamed, codes[blamed])]
+    lines += [f"before, {loss}" for loss in allocation.losses]
     lines += [
         f"machine {machine} ended too, {_cause(allocation, machine, code)}"
         for machine, code in codes.items()
@@ -170,9 +237,9 @@ def _failure(allocation: Allocation) -> str:
 
 
 def _exits(allocation: Allocation) -> dict[int, int]:
-    """Exit codes of the machines that failed by now."""
+    """Exit codes of the machines that failed by now, without those that may be missing."""
     codes = {m: handle.poll() for m, handle in enumerate(allocation.handles)}
-    return {machine: code for machine, code in codes.items() if code}
+    return {m: code for m, code in codes.items() if code and m not in allocation.gone}
 
 
 def _linger(handles: Sequence[Guarded]) -> None:
@@ -196,7 +263,7 @@ def _why(allocation: Allocation, machine: int, code: int) -> str:
 
 def _cause(allocation: Allocation, machine: int, code: int) -> str:
     """How a machine ended, and what it said of it."""
-    error = statuses(allocation)[machine].error
+    error = read_status(allocation.folder.machine(machine).status, machine).error
     return process.describe_exit(code) + (f": {error}" if error else "")
 
 

@@ -27,6 +27,8 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.models.sizes",
     "decentralizepy.registry",
     "decentralizepy.runfolder",
+    "decentralizepy.runtime.faultplan",
+    "decentralizepy.runtime.simulation",
 )
 #: what of the core must load without torch
 TORCH_FREE = (

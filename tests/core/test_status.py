@@ -55,8 +55,9 @@ def test_before_the_start(status, clock):
     assert not status.going
     assert written(status, "starting") == {
         "state": "starting", "machine": 1, "workers": 2, "nodes": 4, "iterations": 100,
-        "round_start": 0, "round_min": 0, "round_mean": 0.0, "round_max": 0, "elapsed_s": 0.0,
-        "test_acc": None, "train_loss": None, "refused": 0, "error": None, "notes": [],
+        "members": 4, "round_start": 0, "round_min": 0, "round_mean": 0.0, "round_max": 0,
+        "elapsed_s": 0.0, "refused": 0,
+        "test_acc": None, "train_loss": None, "error": None, "notes": [],
     }  # fmt: skip
     assert status.busy_with(0) is None
 

@@ -100,17 +100,21 @@ shares = [int(s) for s in shares] * (int(option("-ms")) if len(shares) == 1 else
 first, agents = sum(shares[:machine]), shares[machine]
 
 
-def status(state, done, error=None):
+def status(state, done, error=None, notes=()):
     value = dict(state=state, machine=machine, workers=1, nodes=agents, iterations=rounds,
                  round_min=done, round_mean=float(done), round_max=done, elapsed_s=0.1 * done,
                  test_acc=dict(iteration=done, mean=50.0 + machine, nodes=agents) if done else None,
-                 train_loss=None, error=error)
+                 train_loss=None, error=error, notes=notes)
     (folder / "status.tmp").write_text(json.dumps(value))
     os.replace(folder / "status.tmp", folder / "status.json")
 
 
 print("machine", machine, "of", option("-ms"), flush=True)
-status("running", 1)
+if mode == "dies-once" and machine == 0:  # it went back before it told that it was running
+    time.sleep(1)
+    status("starting", 0, notes=["machine 1 is gone; all go back to the newest checkpoint"])
+else:
+    status("running", 1)
 if mode == "fail" and machine == 1:
     status("failed", 3, "node 9 of machine 1 in round 3: the disk is full")
     leave(5, "Traceback: OSError: the disk is full")
@@ -119,6 +123,13 @@ if mode == "killed" and machine == 1:
 if mode == "killed":
     time.sleep(0.2)
     leave(5, "decentralizepy: machine 1 is gone")
+if mode.startswith("dies") and machine == 1 and (mode == "dies" or "--resume" not in rest):
+    time.sleep(0.3)
+    os.killpg(0, signal.SIGKILL)
+if mode == "dies" and "wait" in rest:
+    time.sleep(300)
+if mode == "dies" or (mode == "dies-once" and machine == 0):
+    time.sleep(1.5)
 if mode in ("fail", "hang", "stubborn"):
     if mode == "stubborn":
         for number in (signal.SIGINT, signal.SIGTERM):

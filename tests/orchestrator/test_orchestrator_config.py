@@ -135,6 +135,30 @@ def test_walltime(text: str, seconds: int) -> None:
     assert "walltime" in refused(json.dumps(values(walltime="0:00:00")))
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ON_LOSS": "wait"}, "set CHECKPOINT_AFTER to 1 or more"),
+        ({"ON_LOSS": "ignore"}, "ON_LOSS = \"ignore\": Input should be 'fail', 'drop' or 'wait'"),
+        ({"CHECKPOINT_AFTER": -1}, "CHECKPOINT_AFTER = -1"),
+        ({"WAIT_LIMIT": -0.5}, "WAIT_LIMIT = -0.5"),
+        ({"PROGRESS_LIMIT": 0}, "PROGRESS_LIMIT = 0"),
+        ({"SIMULATE": "s.json"}, "NB_MACHINE = 2: set it to 1, and give virtual 'machines' in s"),
+        ({"SIMULATE": "s.json", "NB_MACHINE": 1, "WORKERS": 2}, "WORKERS = 2: leave it out"),
+        (
+            {"SIMULATE": "s.json", "NB_MACHINE": 1, "ON_LOSS": "wait", "CHECKPOINT_AFTER": 5},
+            "ON_LOSS = 'wait', but simulated time does not go back",
+        ),
+    ],
+)
+def test_what_losses_and_simulations_need(changes: dict[str, Any], expected: str) -> None:
+    assert expected in refused(json.dumps(values(**changes)))
+
+
+def test_a_simulation_has_one_worker() -> None:
+    assert config(SIMULATE="s.json", NB_MACHINE=1, WORKERS=None).workers(8) == 1
+
+
 def test_the_resolved_configuration_is_a_configuration() -> None:
     resolved = config(job_type=[[]], cluster="x", BACKEND="local").resolved()
     again = parse_config(json.dumps(resolved), PATH)

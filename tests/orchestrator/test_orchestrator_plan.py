@@ -276,3 +276,71 @@ def test_an_offset_that_is_not_used_is_told(make: Make) -> None:
     assert note in planned(make(ini=ini, OFFSET=5000), cores=8).notes
     for changes in ({"ini": ini}, {"ini": ini, "OFFSET": 4000}, {"OFFSET": 5000}):
         assert not planned(make(**changes), cores=8).notes
+
+
+def scenario(path: Path, **files: Any) -> None:
+    for name, value in files.items():
+        (path.parent / f"{name}.json").write_text(json.dumps(value))
+
+
+def test_checkpoints_and_losses_are_flags_of_every_machine(make: Make) -> None:
+    path = make(CHECKPOINT_AFTER=50, ON_LOSS="wait", WAIT_LIMIT=90, PROGRESS_LIMIT=1.5)
+    for machine in planned(path).machines:
+        words = shlex.join(planned(path).command(machine, RUN))
+        assert "--checkpoint_after 50 --on_loss wait --wait_limit 90 --progress_limit 1.5" in words
+    plain = planned(make())
+    assert not any(
+        "loss" in word or "limit" in word for word in plain.command(plain.machines[0], RUN)
+    )
+    assert "WAIT_LIMIT is not used: ON_LOSS is fail, not wait" in planned(make(WAIT_LIMIT=9)).notes
+
+
+def test_simulations_and_faults_are_copied_and_named(
+    make: Make, setting: Callable[..., Setting], tmp_path: Path
+) -> None:
+    path = make(NB_MACHINE=1, WORKERS=None, SIMULATE="run.json", FAULTS="kills.json")
+    measured = tmp_path / "measured"
+    run = RunFolder(measured).machine(0)
+    run.root.mkdir(parents=True)
+    rows = [{"uid": uid, "iteration": 10, "train_s": 1.0} for uid in range(9)]
+    run.records(0).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kills = [{"kill": {"node": 3}, "round": 4}]
+    scenario(path, run={"compute": {"run": "measured"}}, kills=kills)
+    _, made = make_plan(path, setting())
+    assert json.loads(made.files["kills.json"]) == kills
+    assert json.loads(made.files["simulate_run.json"]) == {"compute": {"run": str(measured)}}
+    words = made.command(made.machines[0], RUN)
+    assert words[words.index("--simulate") + 1] == str(RUN.root / "simulate_run.json")
+    assert words[words.index("--faults") + 1] == str(RUN.root / "kills.json")
+    assert made.scenario.keys == {"SIMULATE": "simulate_run.json", "FAULTS": "kills.json"}
+    assert "--faults" in describe(made, RUN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "files", "expected"),
+    [
+        ({"FAULTS": "absent.json"}, {}, "small.json: FAULTS = 'absent.json': no such file"),
+        ({"FAULTS": "f.json"}, {"f": {}}, "small.json: FAULTS: "),
+        ({"FAULTS": "f.json"}, {"f": [{"kill": {"node": 9}, "round": 1}]}, "kill: node"),
+        ({"FAULTS": "f.json"}, {"f": [{"kill": {"node": 1}, "round": 11}]}, "round"),
+        ({"FAULTS": "f.json"}, {"f": [{"kill": {"worker": [1, 2]}, "round": 1}]}, "change WORKERS"),
+        ({"SIMULATE": "s.json", "NB_MACHINE": 1}, {"s": {}}, "small.json: SIMULATE: "),
+        (
+            {"SIMULATE": "s.json", "NB_MACHINE": 1},
+            {"s": {"machines": [4, 4], "links": {}}},
+            "8 nodes, but the graph has 9",
+        ),
+    ],
+)
+def test_simulations_and_faults_that_do_not_fit(
+    make: Make,
+    setting: Callable[..., Setting],
+    changes: dict[str, Any],
+    files: dict[str, Any],
+    expected: str,
+) -> None:
+    path = make(**changes)
+    scenario(path, **files)
+    with pytest.raises(ConfigError) as error:
+        make_plan(path, setting())
+    assert expected in str(error.value)

@@ -57,6 +57,28 @@ def test_plain_lines_are_few_and_never_say_the_same_twice() -> None:
     assert lines[-1].endswith("done")
 
 
+def test_notes_are_said_once_by_whomever() -> None:
+    out = io.StringIO()
+    plain = Plain(Screen(out), 100, every_s=10)
+    both = [running(0, 1, notes=("a", "b")), running(1, 1, notes=("a",))]
+    plain.update([running(0, 1, notes=("a",)), running(1, 1)])
+    plain.update(both)
+    plain.update(both, ["machine 1 was lost"])
+    plain.update([running(0, 1, notes=("a", "b", "a")), running(1, 1)], ["machine 1 was lost"])
+    notes = [text.strip() for text in out.getvalue().splitlines() if "note" in text]
+    assert notes == ["note: a", "note: b", "note: machine 1 was lost", "note: a"]
+
+
+def test_time_left_goes_by_the_present_attempt() -> None:
+    seen = overview([running(0, 60, round_start=50, elapsed_s=2.0)], 100)
+    assert seen.seconds_left == pytest.approx(8.0)
+    assert overview([running(0, 50, round_start=50)], 100).seconds_left is None
+
+
+def test_a_machine_whose_nodes_all_left_holds_nothing_up() -> None:
+    assert overview([running(0, 70), running(1, 0, members=0)], 100).done == 70
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -72,6 +94,7 @@ def test_a_bar_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     shown = _drawn()
     assert "3/10" in shown
+    assert "note: [node] 3 is [b]gone" in shown
     assert "accuracy 0.250" in shown
     assert not any(f"\x1b[{colour}" in shown for colour in ("38;", "31m", "32m", "35m"))
 
@@ -81,7 +104,7 @@ def _drawn() -> str:
     live = progress_for(Screen(out), 10, {"TERM": "xterm"})
     assert isinstance(live, Live)
     with live:
-        live.update([running(0, 3, accuracy=(3, 25.0, 8))])
+        live.update([running(0, 3, accuracy=(3, 25.0, 8), notes=("[node] 3 is [b]gone",))])
     return out.getvalue()
 
 
@@ -104,7 +127,17 @@ JSON = st.recursive(
     ),
     max_leaves=4,
 )
-NAMES = ["state", "nodes", "round_min", "round_mean", "elapsed_s", "test_acc", "error"]
+NAMES = [
+    "state",
+    "nodes",
+    "round_min",
+    "round_mean",
+    "elapsed_s",
+    "test_acc",
+    "error",
+    "notes",
+    "members",
+]
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), JSON))

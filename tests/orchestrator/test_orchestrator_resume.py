@@ -1,0 +1,233 @@
+"""Runs that are killed, resumed and disturbed: the real core on handwritten digits."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orchestrator_fakes as fakes
+import pytest
+from orchestrator_fakes import REPOSITORY, Make, alive, await_true, read_when_there
+
+from decentralizepy.errors import ConfigError
+from decentralizepy.runfolder import RunFolder
+from orchestrator.backends.local import LocalBackend
+from orchestrator.cli import main
+from orchestrator.experiment import (
+    Outcome,
+    Setting,
+    make_resumed_plan,
+    resume_experiment,
+    run_experiment,
+)
+from orchestrator.ledger import Ledger, read_ledger
+from orchestrator.resume import former_offset
+from orchestrator.text import Screen
+
+Build = Callable[..., Setting]
+SIZE = {"NB_ITERATION": 30, "TEST_AFTER": 10, "CHECKPOINT_AFTER": 5}
+#: Nobody gets past iteration 13: a good moment to be killed, however fast the computer is.
+STUCK = [{"partition": [[0, 1, 2, 3, 4], [5, 6, 7, 8]], "rounds": [13, 13]}]
+KILL = [{"kill": {"machine": 1}, "round": 13}]
+
+
+@pytest.fixture
+def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
+    """The real core, without rehearsals, and without tables."""
+    monkeypatch.setattr("orchestrator.experiment.rehearse", lambda *_: None)
+    results = fakes.script(tmp_path, "results_room.py", fakes.RESULTS)
+    return Setting(LocalBackend(), results=results, costs=tmp_path / "costs.json")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Final parameters of a run to which nothing happened."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    results = fakes.script(folder, "results_room.py", fakes.RESULTS)
+    setting = Setting(LocalBackend(), results=results, costs=folder / "costs.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.experiment.rehearse", lambda *_: None)
+        outcome = run_experiment(written(folder), setting, Screen(io.StringIO()))
+    found = weights(outcome.folder)
+    assert len(found) == 9
+    return found
+
+
+def written(folder: Path, plan: Any = None, **changes: Any) -> Path:
+    """The files of an experiment with a fault plan."""
+    (folder / "small.ini").write_text(fakes.INI)
+    (folder / "ring.edges").write_text(fakes.ring(9))
+    (folder / "plan of faults.json").write_text(json.dumps(plan))
+    more = {} if plan is None else {"FAULTS": "plan of faults.json"}
+    value = fakes.values(**SIZE, LOCAL_SAVE_DIR=str(folder / "results"), **more, **changes)
+    (folder / "small.json").write_text(json.dumps(value))
+    return folder / "small.json"
+
+
+def weights(folder: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.root.glob("machine*/*_weight_*")}
+
+
+def events(folder: RunFolder) -> list[str]:
+    return [entry["event"] for entry in read_ledger(folder.ledger)]
+
+
+def run(path: Path, setting: Setting) -> tuple[Outcome, str]:
+    out = io.StringIO()
+    return run_experiment(path, setting, Screen(out)), out.getvalue()
+
+
+def offspring(pid: int) -> list[int]:
+    """A process and all that it started, by /proc."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def test_killed_with_all_it_started_and_resumed_on_other_ports(
+    tmp_path: Path, real: Setting, undisturbed: dict[str, bytes]
+) -> None:
+    path = written(tmp_path, STUCK)
+    command = [sys.executable, str(REPOSITORY / "g5k_execution.py"), str(path)]
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    sets = "*/machine*/checkpoints/10/set.json"
+    assert await_true(lambda: len(list((tmp_path / "results").glob(sets))) == 2, 60)
+    doomed = offspring(started.pid)
+    assert len(doomed) >= 7, "orchestrator, two guards, two supervisors, two workers"
+    for pid in doomed:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    started.wait()
+    assert await_true(lambda: not any(map(alive, doomed)))
+
+    (root,) = (tmp_path / "results").iterdir()
+    folder = RunFolder(root)
+    assert "started" in events(folder) and "finished" not in events(folder)
+    value = json.loads(folder.config.read_text())
+    folder.config.write_text(json.dumps(value | {"FAULTS": None}))
+    assert (root / "run.key").exists(), "nobody was left to remove it"
+    offset = former_offset(folder)
+    assert offset is not None
+    out = io.StringIO()
+    with socket.create_server(("127.0.0.1", offset)):
+        outcome = resume_experiment(root, real, Screen(out))
+    assert former_offset(folder) != offset
+    assert (root / "run.key").exists() is False, "the killed start's was replaced, and removed"
+    assert weights(folder) == undisturbed
+    assert events(folder)[-6:] == [
+        "resumed", "submitted", "started", "finished", "collected", "released"
+    ]  # fmt: skip
+    assert out.getvalue().count("note: going on after iteration 10") == 1
+    assert "going on after iteration 10" in outcome.reality.notes
+    assert outcome.reality.bytes_as_planned
+    with pytest.raises(ConfigError, match="this run is complete"):
+        resume_experiment(root, real, Screen(io.StringIO()))
+
+
+def test_wait_brings_a_killed_machine_back_with_the_same_bits(
+    tmp_path: Path, real: Setting, undisturbed: dict[str, bytes]
+) -> None:
+    outcome, said = run(written(tmp_path, KILL, ON_LOSS="wait"), real)
+    assert weights(outcome.folder) == undisturbed
+    assert events(outcome.folder).count("restarted") == 1
+    assert "machine 1 (127.0.0.2) was lost, killed by SIGKILL" in said
+    assert said.count("all go back to the newest checkpoint") == 1
+    assert (outcome.folder.machine(1).root / "plan of faults.json").is_file()
+
+
+def test_drop_ends_well_without_a_killed_machine(tmp_path: Path, real: Setting) -> None:
+    outcome, said = run(written(tmp_path, KILL, ON_LOSS="drop"), real)
+    assert outcome.complete
+    assert events(outcome.folder).count("lost") == 1
+    (departure,) = outcome.reality.left
+    assert departure.uids == (5, 6, 7, 8)
+    assert "iteration 30/30" in said
+    assert outcome.reality.accuracy is not None
+    assert outcome.reality.accuracy.nodes == 5
+
+
+# ------------------------------------------------------------------ with a fake core
+
+
+@pytest.fixture
+def hanging(make: Make, setting: Build) -> Iterator[subprocess.Popen[bytes]]:
+    """A run of the fake core that never ends, in a process of its own."""
+    code = (
+        "import sys, pathlib; from orchestrator.backends.local import LocalBackend; "
+        "from orchestrator.cli import main; from orchestrator.experiment import Setting; "
+        "core = tuple(sys.argv[3:]); sys.exit(main([sys.argv[1]], Setting("
+        "backend=LocalBackend(core=core, grace_s=0.3), costs=pathlib.Path(sys.argv[2]))))"
+    )
+    path = make(CHECKPOINT_AFTER=5)
+    backend = setting("stubborn").backend
+    assert isinstance(backend, LocalBackend)
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), str(path.parent / "costs.json"), *backend.core],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    read_when_there(path.parent / "results", 2)
+    yield started
+    started.kill()
+    started.wait()
+
+
+def test_a_run_that_goes_on_is_not_resumed_and_one_that_was_killed_is(
+    tmp_path: Path, setting: Build, hanging: subprocess.Popen[bytes]
+) -> None:
+    (root,) = (tmp_path / "results").iterdir()
+    found = fakes.pids_of(root)
+    given = setting()
+    with pytest.raises(ConfigError, match="is still going on"):
+        resume_experiment(root, replace(given, patience_s=0.2), Screen(io.StringIO()))
+    hanging.kill()
+    hanging.wait()
+    offset = former_offset(RunFolder(root))
+    outcome = resume_experiment(root, given, Screen(io.StringIO()))
+    assert not any(map(alive, found)), "it waited until the guards had ended everything"
+    assert outcome.complete
+    assert former_offset(RunFolder(root)) == offset
+    assert events(RunFolder(root)).count("resumed") == 1
+
+
+def test_only_machines_that_had_begun_are_told_to_go_on(make: Make, setting: Build) -> None:
+    outcome, _ = run(make(), setting())
+    folder = outcome.folder
+    folder.ledger.unlink()
+    Ledger(folder.ledger).append("planned")
+    folder.machine(0).records(0).unlink()
+    _, _, planned = make_resumed_plan(folder.root, setting())
+    assert planned.resumed == {1}
+    commands = [planned.command(machine, folder) for machine in planned.machines]
+    assert ["--resume" in command for command in commands] == [False, True]
+    assert "there are no checkpoints (CHECKPOINT_AFTER): from the start" in planned.notes
+
+
+def test_what_cannot_be_resumed(
+    tmp_path: Path, make: Make, setting: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert main(["--resume", str(folder), "--dry-run"], setting()) == 2
+    assert main(["--resume", str(folder / "absent")], setting()) == 2
+    told = capsys.readouterr().err
+    assert "has no g5k_config.json, config.ini, plan.json, ledger.jsonl" in told
+    assert "is no folder: name a run folder" in told
+    with pytest.raises(SystemExit):
+        main(["--resume", str(folder), str(make())], setting())
