@@ -226,7 +226,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _complain("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         code = EXIT_RUN_FAILED
+    except OSError as error:  # a full disk or temporary folder, wherever it is met
+        code = _complain(_system_error(error), EXIT_RUN_FAILED)
     raise SystemExit(code)
+
+
+def _system_error(error: OSError) -> str:
+    about = "" if error.filename is None else f"{error.filename}: "
+    return f"{about}{error.strerror or error}"
 
 
 def _complain(message: str, code: int) -> int:
