@@ -354,19 +354,21 @@ def read_addresses(experiment: Experiment, machines: int) -> tuple[str, ...]:
     value = read_json_file(path, f'{named} and holds {{"0": "address", "1": ...}}')
     wanted = [str(machine) for machine in range(machines)]
     if not isinstance(value, dict) or value.keys() != set(wanted):
-        raise ConfigError(f"{path}: {_key_fault(value, wanted)} (-ms {machines})")
+        listed = ", ".join(wanted if len(wanted) < 9 else [*wanted[:2], "...", wanted[-1]])
+        raise ConfigError(
+            f"{path} must have exactly the keys {listed} (-ms {machines})"
+            f"{_key_fault(value, wanted)}"
+        )
     return tuple(_address(value[key], key, path) for key in wanted)
 
 
 def _key_fault(value: Any, wanted: Sequence[str]) -> str:
     """What is wrong with the keys of ip.json."""
-    listed = ", ".join(wanted if len(wanted) < 9 else [*wanted[:2], "...", wanted[-1]])
-    need = f"it must have exactly the keys {listed}, one for each machine"
     if not isinstance(value, dict):
-        return f"no object; {need}"
-    over = [key for key in value if key not in wanted]
+        return "; it is no object"
+    over = next((key for key in value if key not in wanted), None)
     missing = next((key for key in wanted if key not in value), None)
-    return f"key {over[0]!r:.40} is none; {need}" if over else f"no key '{missing}'; {need}"
+    return f"; {over!r:.40} is none of them" if over is not None else f"; '{missing}' is missing"
 
 
 def _address(value: Any, key: str, path: Path) -> str:
