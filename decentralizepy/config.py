@@ -135,6 +135,12 @@ def parse_experiment(text: str, path: Path) -> Experiment:
     return _Reader(_sections(text, path), path).experiment(text)
 
 
+def not_ini(path: Path, error: configparser.Error) -> ConfigError:
+    """One line for what configparser says in several, and with whole lines of the file."""
+    said = " ".join(error.message.split())
+    return ConfigError(f"{path} is not a valid INI file: {said:.300}")
+
+
 def _sections(text: str, path: Path) -> dict[str, dict[str, str]]:
     parser = configparser.ConfigParser(
         interpolation=None, inline_comment_prefixes=(";", "#"), default_section="\0"
@@ -142,13 +148,12 @@ def _sections(text: str, path: Path) -> dict[str, dict[str, str]]:
     try:
         parser.read_string(text, source=str(path))
     except configparser.Error as error:
-        said = " ".join(error.message.split())  # configparser's own messages have several lines
-        raise ConfigError(f"{path} is not a valid INI file: {said:.300}") from None
+        raise not_ini(path, error) from None
     sections = {name: dict(parser[name]) for name in parser.sections()}
     for name in sections:
         if name not in SECTIONS:
             raise ConfigError(
-                f"{path}: unknown section [{name}]{nearest(name, SECTIONS)}; "
+                f"{path}: unknown section [{name:.60}]{nearest(name, SECTIONS)}; "
                 f"known: {', '.join(SECTIONS)}"
             )
     return sections

@@ -193,8 +193,10 @@ class Dataset(ABC):
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # a damaged file can raise nearly anything
+            why = str(error) or type(error).__name__
             raise ValueError(
-                f"the prepared {path} is damaged ({error}): delete its folder, to have it made anew"
+                f"the prepared {path} is damaged ({why:.200}): delete its folder, "
+                "to have it made anew"
             ) from None
 
     def _check(self) -> None:

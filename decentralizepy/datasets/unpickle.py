@@ -34,7 +34,8 @@ def load_batch(path: Path) -> dict[bytes, Any]:
         _check_sizes(data)
         value = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"{path} is not a readable CIFAR-10 batch: {error}") from error
+        what = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not a readable CIFAR-10 batch: {what:.300}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not the dictionary of a batch")
     return {_as_bytes(key): _plain(item) for key, item in value.items()}
@@ -59,7 +60,7 @@ class _BatchUnpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which a batch never needs: the file is not "
+                f"it asks for {module:.60}.{name:.60}, which a batch never needs: the file is not "
                 "CIFAR-10's (or was tampered with) and was not loaded"
             ) from None
 
