@@ -48,7 +48,13 @@ class Supervisor:
             ) from None
         self.status.attempt = self.settings.attempt
         start_server(self.settings.threads)
-        control = connect(self.settings)
+        try:
+            control = connect(self.settings)
+        except ConfigError:
+            stop_server()
+            if self._is_new:
+                provenance.withdraw(self.settings, made)
+            raise
         outcome = "failed"
         try:
             self._prepare_data()

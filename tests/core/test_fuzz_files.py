@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from mutations import EXTREMES, bounded, mutated
+from mutations import bounded, mutated, swaps
 
 from decentralizepy import arguments, convert
 from decentralizepy.datasets import cifar10, leaf
@@ -297,21 +297,15 @@ def test_prepared_arrays(tmp_path):
     damage()
 
 
-def test_the_mutations_find_what_they_are_for(tmp_path):
-    """Readers without care fail: the corpus does reach NaN, depth, other types and lengths."""
-    seen: set[type] = set()
-
-    @fuzz(200)
-    @given(mutated([LEAF]))
-    def careless(data):
+def test_the_mutations_find_what_they_are_for():
+    """Readers without care fail: the corpus does reach depth, other types, text that is none."""
+    seen = set()
+    for data in swaps(LEAF):
         try:
             value = json.loads(data)
             sum(value["num_samples"]) + value["user_data"]["b"]["y"][1]
         except Exception as error:
             seen.add(type(error))
-
-    careless()
-    assert {RecursionError, json.JSONDecodeError, UnicodeDecodeError} <= seen and len(seen) > 4
+    assert {RecursionError, json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError} <= seen
     with pytest.raises(MemoryError), bounded():
         bytearray(1 << 30)
-    assert len(EXTREMES) > 30

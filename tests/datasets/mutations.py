@@ -34,6 +34,13 @@ def mutated(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
     return data
 
 
+def swaps(data: bytes) -> Iterator[bytes]:
+    """All that one swap makes of ``data``."""
+    for match in _VALUE.finditer(data):
+        start, stop = match.span()
+        yield from (data[:start] + value + data[stop:] for value in EXTREMES)
+
+
 def _mutation(draw: st.DrawFn, data: bytes) -> bytes:
     kind = draw(st.sampled_from(("swap", "swap", "swap", "flip", "cut", "insert", "repeat")))
     if kind == "swap":
