@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import ipaddress
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.graphs.files import read_graph
 from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
+from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import DRIVERS, Driver, driver
 from decentralizepy.runtime.faultplan import FaultPlan, Kill, describe, read_fault_plan
@@ -37,6 +37,9 @@ from decentralizepy.runtime.simulation import Simulation, read_simulation
 #: the method whose weights need edges both ways
 METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
 DEFAULT_GRAPH: Final = Path("36_nodes.edges")
+MOST_ITERATIONS: Final = 10**9
+MOST_THREADS: Final = 4096
+_DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
 _HOST_NAME: Final = re.compile(r"[\w.-]{1,255}")
 
 
@@ -347,19 +350,25 @@ def read_addresses(experiment: Experiment, machines: int) -> tuple[str, ...]:
     if machines == 1:
         return ("127.0.0.1",)
     path = address_file(experiment)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}; it is named by addresses_filepath in "
-            f'{experiment.path} and holds {{"0": "address", "1": ...}}'
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+    named = f"it is named by addresses_filepath in {experiment.path}"
+    value = read_json_file(path, f'{named} and holds {{"0": "address", "1": ...}}')
     wanted = [str(machine) for machine in range(machines)]
-    if not isinstance(value, dict) or sorted(value) != sorted(wanted):
-        raise ConfigError(f"{path} must have exactly the keys {', '.join(wanted)} (-ms {machines})")
+    if not isinstance(value, dict) or value.keys() != set(wanted):
+        listed = ", ".join(wanted if len(wanted) < 9 else [*wanted[:2], "...", wanted[-1]])
+        raise ConfigError(
+            f"{path} must have exactly the keys {listed} (-ms {machines})"
+            f"{_key_fault(value, wanted)}"
+        )
     return tuple(_address(value[key], key, path) for key in wanted)
+
+
+def _key_fault(value: Any, wanted: Sequence[str]) -> str:
+    """What is wrong with the keys of ip.json."""
+    if not isinstance(value, dict):
+        return "; it is no object"
+    over = next((key for key in value if key not in wanted), None)
+    missing = next((key for key in wanted if key not in value), None)
+    return f"; {over!r:.40} is none of them" if over is not None else f"; '{missing}' is missing"
 
 
 def _address(value: Any, key: str, path: Path) -> str:
@@ -408,8 +417,11 @@ def _check_numbers(args: argparse.Namespace) -> None:
     least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
     least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
     for name, least in least_of.items():
-        if getattr(args, name) < least:
+        if not getattr(args, name) >= least:  # NaN is not, either
             raise ConfigError(f"--{name} {getattr(args, name)}: at least {least}")
+    for name, most in {"iterations": MOST_ITERATIONS, "threads": MOST_THREADS}.items():
+        if getattr(args, name) > most:
+            raise ConfigError(f"--{name} {getattr(args, name)!s:.40}: at most {most}")
     if args.simulate and (args.resume or args.on_loss == "wait"):
         raise ConfigError("--simulate: a simulated run does not go back; without --resume and wait")
     if args.on_loss == "wait" and not args.checkpoint_after:
@@ -419,8 +431,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if args.log_level not in LEVELS:
         near = nearest(args.log_level, LEVELS)
         raise ConfigError(f"-ll {args.log_level}{near}: one of {', '.join(LEVELS)}")
-    if args.device.split(":")[0] not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {args.device}: cpu or cuda")
+    if not _DEVICE.fullmatch(args.device):
+        raise ConfigError(f"--device {args.device}: cpu or cuda (cuda:1 is the second GPU)")
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers {args.workers}: at least 1")
 
@@ -525,8 +537,9 @@ def _check_writable(folder: Path, flag: str) -> None:
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         fit = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    except OSError as error:
-        raise ConfigError(f"{folder}: {error.strerror}: choose another folder ({flag})") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{folder}: {reason}: choose another folder ({flag})") from None
     if not fit:
         raise ConfigError(f"{there} is no folder to write in: choose another one ({flag})")
 

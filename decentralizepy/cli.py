@@ -85,6 +85,10 @@ exit codes: 0 it can run (with -o: what was written can), 2 it cannot
 """
 
 
+#: characters of a message about bad input
+_LONGEST = 2000
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="decentralizepy",
@@ -219,14 +223,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         code = args.function(args)
     except ConfigError as error:
-        code = _complain(str(error), EXIT_USAGE)
+        code = _complain(_shortened(str(error)), EXIT_USAGE)
     except RunError as error:
         code = _complain(str(error), EXIT_RUN_FAILED)
     except KeyboardInterrupt:
         code = _complain("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         code = EXIT_RUN_FAILED
+    except OSError as error:  # a full disk or temporary folder, wherever it is met
+        code = _complain(_system_error(error), EXIT_RUN_FAILED)
     raise SystemExit(code)
+
+
+def _shortened(message: str) -> str:
+    """A message that quotes a value of any length, at a length that can be read."""
+    cut = f" ... ({len(message) - _LONGEST} characters) ... "
+    half = _LONGEST // 2
+    return message if len(message) <= _LONGEST else message[:half] + cut + message[-half:]
+
+
+def _system_error(error: OSError) -> str:
+    about = "" if error.filename is None else f"{error.filename}: "
+    return f"{about}{error.strerror or error}"
 
 
 def _complain(message: str, code: int) -> int:

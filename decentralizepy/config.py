@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.jsonfile import read_text_file
 from decentralizepy.pernode import PerNode, read_per_node
 from decentralizepy.registry import (
     LEGACY,
@@ -40,6 +41,9 @@ SECTIONS: Final = (
 DEFAULT_SEED: Final = 97
 DEFAULT_OFFSET: Final = 9000
 DEFAULT_PEER_TIMEOUT: Final = 60.0
+LONGEST_PEER_TIMEOUT: Final = 1e6
+#: an INI file is a page of text; what is bigger is another file
+MAX_BYTES: Final = 1 << 20
 #: options of [TRAIN_PARAMS] that may differ from node to node, and the least value of each
 PER_NODE: Final = {"rounds": 0, "batch_size": 1}
 #: what a function of a learning-rate schedule is called with
@@ -62,6 +66,9 @@ class Component:
             raise
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{self.target.dotted}: {error}") from error
+        except Exception as error:  # wrong options can raise nearly anything
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{self.target.dotted}: {what}") from error
 
 
 @dataclass(frozen=True)
@@ -120,17 +127,18 @@ def read_experiment(path: Path) -> Experiment:
 
 def read_text(path: Path) -> str:
     """The text of an INI file; raises `ConfigError`."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
+    return read_text_file(path, most=MAX_BYTES)
 
 
 def parse_experiment(text: str, path: Path) -> Experiment:
     """Check the text of an INI file; ``path`` is for messages and for finding users' modules."""
     return _Reader(_sections(text, path), path).experiment(text)
+
+
+def not_ini(path: Path, error: configparser.Error) -> ConfigError:
+    """One line for what configparser says in several, and with whole lines of the file."""
+    said = " ".join(error.message.split())
+    return ConfigError(f"{path} is not a valid INI file: {said:.300}")
 
 
 def _sections(text: str, path: Path) -> dict[str, dict[str, str]]:
@@ -140,12 +148,12 @@ def _sections(text: str, path: Path) -> dict[str, dict[str, str]]:
     try:
         parser.read_string(text, source=str(path))
     except configparser.Error as error:
-        raise ConfigError(f"{path} is not a valid INI file: {error.message}") from None
+        raise not_ini(path, error) from None
     sections = {name: dict(parser[name]) for name in parser.sections()}
     for name in sections:
         if name not in SECTIONS:
             raise ConfigError(
-                f"{path}: unknown section [{name}]{nearest(name, SECTIONS)}; "
+                f"{path}: unknown section [{name:.60}]{nearest(name, SECTIONS)}; "
                 f"known: {', '.join(SECTIONS)}"
             )
     return sections
@@ -174,7 +182,7 @@ class _Reader:
             optimizer=self._component("OPTIMIZER_PARAMS", "optimizer"),
             training=self._training(),
             loss=loss,
-            communication=self._component("COMMUNICATION", "comm"),
+            communication=self._communication(),
             sharing=self._component("SHARING", "sharing"),
             node=self._node(),
             schedule=self._schedule(),
@@ -225,6 +233,18 @@ class _Reader:
                 where = f"{self._where('TRAIN_PARAMS')} {key}"
                 options[key] = read_per_node(options[key], least, folder, where)
         return replace(found, options=options)
+
+    def _communication(self) -> Component:
+        found = self._component("COMMUNICATION", "comm")
+        where, timeout = self._where("COMMUNICATION"), found.options.get("peer_timeout", 1.0)
+        if not isinstance(timeout, int | float) or not 0 < timeout <= LONGEST_PEER_TIMEOUT:
+            raise ConfigError(
+                f"{where} peer_timeout = {timeout!s:.40}: seconds above 0 are expected, at most "
+                f"{LONGEST_PEER_TIMEOUT:g}"
+            )
+        if not isinstance(found.options.get("offset", 1), int):
+            raise ConfigError(f"{where} offset: the number of a TCP port is expected")
+        return found
 
     def _schedule(self) -> Component | None:
         if not self.sections["LR_SCHEDULE"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from decentralizepy import reference
-from decentralizepy.config import NODE_OPTIONS, SECTIONS, models_of, read_text
+from decentralizepy.config import NODE_OPTIONS, SECTIONS, models_of, not_ini, read_text
 from decentralizepy.errors import ConfigError, nearest_name
 from decentralizepy.registry import options, target
 
@@ -75,7 +75,7 @@ def _parse(text: str, path: Path, comments: tuple[str, ...]) -> dict[str, dict[s
         parser.read_string(text, source=str(path))
     except configparser.Error as error:
         if comments:
-            raise ConfigError(f"{path} is not a valid INI file: {error.message}") from None
+            raise not_ini(path, error) from None
         return _parse(text, path, (";", "#"))  # a comment after a section's name, and the like
     return {name: dict(parser[name]) for name in parser.sections()}
 

@@ -20,18 +20,29 @@ def read_json_file(path: Path, flag: str) -> Any:
     Keys that stand twice, NaN and infinities are refused: JSON has none of them, Python would
     take them all.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} has more than {MAX_BYTES >> 20} MiB ({flag})")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror} ({flag})") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error} ({flag})") from None
+    text = read_text_file(path, flag, MAX_BYTES)
     try:
         return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error} ({flag})") from None
+
+
+def read_text_file(path: Path, flag: str = "", most: int = MAX_BYTES) -> str:
+    """The text of a file of at most ``most`` bytes that ``flag`` names; raises `ConfigError`."""
+    named = f" ({flag})" if flag else ""
+    try:
+        with path.open("rb") as source:
+            data = source.read(most + 1)
+    except (OSError, ValueError) as error:  # a name may hold what no name can
+        reason = getattr(error, "strerror", None) or error
+        shown = str(path) if str(path).isprintable() else repr(str(path))
+        raise ConfigError(f"cannot read {shown}: {reason}{named}") from None
+    if len(data) > most:
+        raise ConfigError(f"{path} has more than {most >> 20} MiB{named}")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}{named}") from None
 
 
 def _no_constant(name: str) -> Any:

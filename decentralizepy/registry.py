@@ -63,6 +63,9 @@ class Target:
             module = importlib.import_module(self.module)
         except ImportError as error:
             raise ConfigError(f"cannot import {self.module}: {error}") from None
+        except Exception as error:  # a module of the user's may raise anything as it is loaded
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"cannot import {self.module}: {what}") from error
         if not hasattr(module, self.name):
             raise ConfigError(f"{self.module} has no {self.name}{nearest(self.name, dir(module))}")
         return getattr(module, self.name)

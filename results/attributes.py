@@ -59,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty when the file is absent, broken or something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

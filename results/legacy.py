@@ -76,5 +76,5 @@ def _points(points: Any) -> Iterable[tuple[int, float]]:
     if not isinstance(points, dict):
         return
     for iteration, value in points.items():
-        if iteration.isdecimal() and isinstance(value, int | float):
+        if iteration.isdecimal() and len(iteration) < 19 and isinstance(value, int | float):
             yield int(iteration), value

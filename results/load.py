@@ -147,7 +147,9 @@ def _machines(root: Path) -> dict[int, MachineFolder]:
 def _machine_id(alone: MachineFolder) -> int:
     said = read_json(alone.args).get("machine_id")
     named = re.fullmatch(r"machine(\d+)", alone.root.name)
-    return said if type(said) is int else int(named.group(1)) if named else 0
+    if type(said) is int and 0 <= said <= _LARGEST:
+        return said
+    return int(named.group(1)) if named else 0
 
 
 def _not_a_run(root: Path) -> str:

@@ -126,7 +126,10 @@ def _tensor(item: Any) -> TensorInfo:
         raise MessageError(f"unknown tensor {name!r:.40} of {dtype!r:.40}")
     if not isinstance(shape, list) or len(shape) > 8:
         raise MessageError(f"tensor {name!r:.40} has no proper shape")
-    return TensorInfo(name, dtype, tuple(_natural(size) for size in shape))
+    info = TensorInfo(name, dtype, tuple(_natural(size) for size in shape))
+    if math.prod(size for size in info.shape if size) >= 1 << 62:  # also beside a 0
+        raise MessageError(f"tensor {name!r:.40} is too large")
+    return info
 
 
 def row_message_bytes(row_length: int, n_nodes: int, rounds: int, steps: int) -> tuple[int, int]:

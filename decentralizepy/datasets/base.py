@@ -1,5 +1,6 @@
 """What every data set offers to the nodes that train on it."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ class Dataset(ABC):
         self.fetch(say)
         names = (*ARRAYS, *self.more_arrays)
         self._folder = prepared(cache_dir, self._cache_name(), self.build, say, names)
+        for name in names:
+            self._array(name)
         self.select("validation")
 
     def train(self) -> Arrays:
@@ -186,14 +189,22 @@ class Dataset(ABC):
         # Mapped anew each time: a kept map would be copied whole into a pickle of this object.
         if self._folder is None:
             raise RuntimeError(f"{type(self).__name__}: call prepare(cache_dir) first")
-        return np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        path = self._folder / f"{name}.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # a damaged file can raise nearly anything
+            why = str(error) or type(error).__name__
+            raise ValueError(
+                f"the prepared {path} is damaged ({why:.200}): delete its folder, "
+                "to have it made anew"
+            ) from None
 
     def _check(self) -> None:
         """Raise ValueError, naming the key, for an option that can never work."""
         scheme(self.partition_niid)
         if source(self.validation_source):
             check_size(self.validation_size)
-        if not self.alpha > 0:
+        if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha = {self.alpha} must be above 0 (small: more skew)")
         for key in ("shards", "test_batch_size"):
             if getattr(self, key) < 1:

@@ -8,6 +8,7 @@ type, is never called.
 import io
 import math
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _BUILTINS = ("__builtin__", "builtins")
 
 # Plain numbers only: an object array would hold pointers.
 _KINDS = frozenset("biuf")
+_REMEMBER = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 
 
 def load_batch(path: Path) -> dict[bytes, Any]:
@@ -28,12 +30,26 @@ def load_batch(path: Path) -> dict[bytes, Any]:
     that names anything but arrays and builtins.
     """
     try:
-        value = _BatchUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        data = path.read_bytes()
+        _check_sizes(data)
+        value = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"{path} is not a readable CIFAR-10 batch: {error}") from error
+        what = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not a readable CIFAR-10 batch: {what:.300}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not the dictionary of a batch")
     return {_as_bytes(key): _plain(item) for key, item in value.items()}
+
+
+def _check_sizes(data: bytes) -> None:
+    """Raise ValueError for a pickle that would take more memory than its own length allows.
+
+    The unpickler has a table of as many entries as the largest number under which something is
+    remembered, whatever else the file holds.
+    """
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in _REMEMBER and int(argument or 0) > len(data):
+            raise ValueError(f"it remembers something under the number {argument}")
 
 
 class _BatchUnpickler(pickle.Unpickler):
@@ -44,9 +60,18 @@ class _BatchUnpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which a batch never needs: the file is not "
+                f"it asks for {module:.60}.{name:.60}, which a batch never needs: the file is not "
                 "CIFAR-10's (or was tampered with) and was not loaded"
             ) from None
+
+
+def _empty(kind: type) -> Any:
+    """Stands for a builtin type, of which pickles only ask for an empty object."""
+
+    def make() -> Any:
+        return kind()
+
+    return make
 
 
 class _DType:
@@ -97,7 +122,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): _encode,
     **{(module, "_reconstruct"): _reconstruct for module in _NUMPY},
-    **{(module, kind.__name__): kind for module in _BUILTINS for kind in (list, dict, str, bytes)},
+    **{
+        (module, kind.__name__): _empty(kind)
+        for module in _BUILTINS
+        for kind in (list, dict, str, bytes)
+    },
 }
 
 

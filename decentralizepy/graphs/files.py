@@ -2,9 +2,11 @@
 
 ``.edges``
     Line 1 is the number of nodes n, each further line a link ``u v``. Read as undirected;
-    written both ways.
+    written both ways, as ``u v`` and ``v u``. The same line twice is an error, as is a node that
+    is linked to itself.
 ``.adj`` (adjacency)
-    Line 1 is n, line i + 2 the nodes to which node i sends: directed, empty if there are none.
+    Line 1 is n, line i + 2 the nodes to which node i sends: directed, empty if there are none,
+    each named once.
 """
 
 from __future__ import annotations
@@ -116,6 +118,7 @@ def _header(path: Path, lines: list[str]) -> int:
 
 def _parse_edges(path: Path, n: int, body: list[str]) -> Iterator[Edge]:
     end = max((i + 1 for i, text in enumerate(body) if text.strip()), default=0)
+    first: dict[Edge, int] = {}
     for number, text in enumerate(body[:end], start=2):
         words = text.split()
         if len(words) != 2:
@@ -123,6 +126,8 @@ def _parse_edges(path: Path, n: int, body: list[str]) -> Iterator[Edge]:
         u, v = (_node(path, number, n, word) for word in words)
         if u == v:
             _wrong(path, number, f"node {u} is linked to itself: delete the line")
+        if first.setdefault((u, v), number) != number:
+            _wrong(path, number, f"'{u} {v}' stands on line {first[u, v]} too: delete one of them")
         yield from _both_ways(u, v)
 
 
@@ -138,10 +143,14 @@ def _parse_adjacency(path: Path, n: int, body: list[str]) -> Iterator[Edge]:
         if text.strip():
             _wrong(path, number, f"there are only {n} nodes: delete the line, or correct line 1")
     for u, text in enumerate(body[:n]):
+        heard: set[int] = set()
         for word in text.split():
             v = _node(path, u + 2, n, word)
             if u == v:
                 _wrong(path, u + 2, f"node {u} sends to itself: delete {v} from its line")
+            if v in heard:
+                _wrong(path, u + 2, f"node {u} sends to {v} twice: delete one of them")
+            heard.add(v)
             yield u, v
 
 

@@ -61,6 +61,16 @@ def resumed(n: int, value: Sequence[dict[str, Any]], iteration: int) -> Membersh
     return membership
 
 
+def are_epochs(value: Any) -> bool:
+    """Whether JSON from a file or a message is what `Membership.value` gives."""
+    return type(value) is list and all(type(epoch) is dict and _is_left(epoch) for epoch in value)
+
+
+def _is_left(epoch: dict[str, Any]) -> bool:
+    left = epoch.get("left")
+    return type(left) is list and all(type(uid) is int for uid in left)
+
+
 def describe(uids: Sequence[int], most: int = 8) -> str:
     """``node 3`` or ``nodes 3, 4, 5 and 20 more``."""
     shown = ", ".join(str(uid) for uid in uids[:most])

@@ -191,6 +191,7 @@ class Assembly:
             )
             self._check_mixing(node)
             indices = self.partition[uid]
+            self.trainer.training.check(len(indices), uid)
             worker.add(node, self.trainer.learner(uid, indices), template.initial)
             worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")
             remark = self.trainer.training.remark(len(indices), uid)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.node.membership import are_epochs
 from decentralizepy.runfolder import MachineFolder, write_json
 
 KEPT: Final = 2
@@ -51,7 +52,8 @@ class CheckpointSets:
         folder = self.folder(iteration)
         try:
             value = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-            whole = all(is_whole(node_file(folder, uid)) for uid in value["uids"])
+            fit = all(type(uid) is int for uid in value["uids"]) and are_epochs(value["left"])
+            whole = fit and all(is_whole(node_file(folder, uid)) for uid in value["uids"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return value if whole else None
@@ -75,5 +77,8 @@ def is_whole(path: Path) -> bool:
             header = json.loads(file.read(length)) if length < size else {}
         ends = [value["data_offsets"][1] for key, value in header.items() if key[:2] != "__"]
         return bool(ends) and size == 8 + length + max(ends)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except (
+        OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError,
+        OverflowError,
+    ):  # fmt: skip
         return False

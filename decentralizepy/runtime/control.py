@@ -19,6 +19,7 @@ from zmq.utils.monitor import recv_monitor_message
 from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.node.membership import are_epochs
 from decentralizepy.runtime.agreement import Agreement, News
 from decentralizepy.runtime.sealed import Seal, coordinator_seal, member_seal
 from decentralizepy.runtime.settings import Resilience, Settings
@@ -168,7 +169,7 @@ class Coordinator:
         machine = news.get("machine")
         if type(machine) is not int or not 0 < machine < self._agreement.mapping.machines:
             return  # not one of ours: the handshake of a stranger is none
-        if not _is_formed(news):
+        if not _is_formed(news, len(self._agreement.mapping.uids(machine))):
             return
         if "hello" in news:
             if self._peers.get(machine, identity) != identity:
@@ -234,22 +235,27 @@ _FORMS: dict[str, dict[str, type]] = {
 }
 
 
-def _is_formed(news: News) -> bool:
-    """Whether a message is one of those above, with what it needs."""
+def _is_formed(news: News, nodes: int) -> bool:
+    """Whether a message is one of those above, with what it needs, of a machine of ``nodes``."""
     forms = [form for word, form in _FORMS.items() if word in news]
     if len(forms) != 1 or any(type(news.get(k)) is not kind for k, kind in forms[0].items()):
         return False
-    return "hello" not in news or (news["workers"] > 0 and all(map(_is_set, news["sets"].items())))
+    if "hello" in news:
+        return 0 < news["workers"] <= nodes and all(map(_is_set, news["sets"].items()))
+    if "lost" in news:
+        return all(type(uid) is int for uid in news["lost"]) and all(map(_is_pair, news["workers"]))
+    return True
 
 
 def _is_set(item: tuple[Any, Any]) -> bool:
     """Whether this is a checkpoint set: its iteration, and who had left by then."""
     number, left = item
-    uids = (
-        [epoch.get("left") for epoch in left if type(epoch) is dict] if type(left) is list else []
-    )
-    named = all(type(one) is list and all(type(uid) is int for uid in one) for one in uids)
-    return number.isdecimal() and type(left) is list and len(uids) == len(left) and named
+    return number.isdecimal() and len(number) < 20 and are_epochs(left)
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether this names a worker: its machine, and its number there."""
+    return type(value) is list and len(value) == 2 and all(type(one) is int for one in value)
 
 
 def _parse(data: bytes) -> News:

@@ -28,7 +28,7 @@ def prepared_dataset(
     dataset = build_dataset(experiment)
     try:
         dataset.prepare(cache_dir, progress=progress)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # the last: ~nobody in a path
         raise ConfigError(f"{experiment.path}: [DATASET] {error}") from None
     return dataset
 

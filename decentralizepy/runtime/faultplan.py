@@ -25,6 +25,7 @@ from decentralizepy.mappings.mapping import Mapping as Places
 
 FLAG: Final = "--faults"
 KINDS: Final = ("kill", "slow_link", "partition")
+MOST_FAULTS: Final = 1000
 _TARGETS: Final = ("node", "worker", "machine")
 
 
@@ -143,6 +144,8 @@ def read_fault_plan(path: Path, places: Places, iterations: int, virtual: bool) 
     """
     reader = _Reader(places, max(1, iterations), virtual)
     entries = check_list(read_json_file(path, FLAG), str(path))
+    if len(entries) > MOST_FAULTS:  # they are compared pair by pair
+        raise ConfigError(f"{path}: {len(entries)} faults, at most {MOST_FAULTS} ({FLAG})")
     faults = tuple(
         reader.fault(number, entry, f"{path}: fault {number + 1}")
         for number, entry in enumerate(entries)

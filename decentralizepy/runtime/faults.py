@@ -15,6 +15,7 @@ from typing import Any
 from decentralizepy.communication.message import Message
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.runtime.faultplan import Fault, FaultPlan, Kill, Partition, SlowLink, describe
+from decentralizepy.runtime.report import append_line
 from decentralizepy.runtime.worker import Seat, Worker
 
 
@@ -129,9 +130,7 @@ class Faults:
             "worker": me.worker, "elapsed_s": round(self._worker.clock.now(), 6),
             "plan": fault.text,
         }  # fmt: skip
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab", buffering=0) as out:
-            out.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        append_line(self._path, json.dumps(line, separators=(",", ":")))
 
 
 def _kills_before(path: Path) -> set[int]:

@@ -7,6 +7,9 @@ happens, no process is left behind and the records written so far are turned int
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from decentralizepy.communication import ports
@@ -34,10 +37,24 @@ class Supervisor:
     def run(self) -> None:
         """Run to the end; raises `ConfigError`, `RunError` or KeyboardInterrupt."""
         self._check_ports()
-        self.settings = provenance.begin(self.settings, self.flags)
+        made = provenance.missing_folders(self.settings.log_dir)
+        try:
+            self.settings = provenance.begin(self.settings, self.flags)
+        except OSError as error:
+            provenance.withdraw(self.settings, made)
+            raise RunError(
+                f"cannot write {self.settings.log_dir}: {error.strerror}: make room there, or "
+                "choose another folder (-ld)"
+            ) from None
         self.status.attempt = self.settings.attempt
         start_server(self.settings.threads)
-        control = connect(self.settings)
+        try:
+            control = connect(self.settings)
+        except ConfigError:
+            stop_server()
+            if self._is_new:
+                provenance.withdraw(self.settings, made)
+            raise
         outcome = "failed"
         try:
             self._prepare_data()
@@ -49,10 +66,12 @@ class Supervisor:
             raise
         except (ConfigError, RunError) as error:
             self.status.error = str(error)
+            if isinstance(error, ConfigError) and self._is_new:
+                outcome = "refused"
             self._tell_failure(control, str(error), isinstance(error, ConfigError))
             raise
         finally:
-            self._finish(control, outcome)
+            self._finish(control, outcome, () if outcome != "refused" else made)
 
     def _attempts(self, control: ControlPlane) -> None:
         """Start the workers, and again after each rollback, until the run is over."""
@@ -90,12 +109,44 @@ class Supervisor:
             text = why if why.startswith("machine ") else f"machine {self.settings.machine}: {why}"
             control.say({"failed": text[:4000], "config": config})
 
-    def _finish(self, control: ControlPlane, outcome: str) -> None:
+    @property
+    def _is_new(self) -> bool:
+        """Whether nothing was trained in the log folder, now or before."""
+        return self.status.began is None and not self.settings.attempt
+
+    def _finish(self, control: ControlPlane, outcome: str, made: Sequence[Path]) -> None:
         self.status.transport.add({"refused": dict(control.refused)})
         control.close()
         stop_server()
-        if self.settings.log_dir.is_dir():
-            write_legacy_results(self.settings.folder)
-            self.status.write(outcome)
-            self._progress.end(self.status.value(outcome), self.settings.log_dir)
+        if outcome == "refused":  # bad input leaves nothing half-written behind
+            self.status.write("failed")
+            provenance.withdraw(self.settings, made)
+            return
+        if not self.settings.log_dir.is_dir():
+            return
+        why = self._results()
+        failed = why is not None and outcome == "done"
+        if failed:
+            outcome, self.status.error = "failed", why
+        self.status.write(outcome)
+        self._progress.end(self.status.value(outcome), self.settings.log_dir)
+        try:
             provenance.end(self.settings, outcome, self.status)
+        except (OSError, ValueError) as error:
+            why, failed = why or self._unwritten(error), failed or outcome == "done"
+        if failed:
+            raise RunError(why)
+        if why is not None:
+            print(why, file=sys.stderr)  # beside what has ended the run
+
+    def _results(self) -> str | None:
+        """Derive the results from the records; why not, if that fails."""
+        try:
+            write_legacy_results(self.settings.folder)
+        except (OSError, ValueError) as error:
+            return self._unwritten(error)
+        return None
+
+    def _unwritten(self, error: Exception) -> str:
+        why = getattr(error, "strerror", None) or error
+        return f"cannot write the results in {self.settings.log_dir}: {why}; records are whole"

@@ -103,10 +103,34 @@ def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> float:
             rest = json.loads((file.metadata() or {}).get(_META, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = unflatten(tensors, rest)
+        _check(seat, state)
         _set(seat, state, optimizer)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        return float(state["elapsed"])
+    except (OSError, SafetensorError) as error:
         raise RunError(f"{path} is no checkpoint of this experiment: {error}") from error
-    return float(state["elapsed"])
+    except Exception as error:  # what a damaged file holds can be wrong in nearly any way
+        what = f"{type(error).__name__}: {error}"
+        raise RunError(f"{path} is no checkpoint of this experiment: {what:.300}") from error
+
+
+def _check(seat: Seat, state: State) -> None:
+    """Raise ValueError unless the numbers are such as `save` writes, of this node and row."""
+    row = state["row"]
+    if row.shape != seat.node.x.shape or row.dtype != seat.node.x.dtype:
+        raise ValueError(f"its row is {row.dtype} {tuple(row.shape)}")
+    if state["uid"] != seat.uid:
+        raise ValueError(f"it is of node {state['uid']!r:.20}")
+    learner = state["learner"]
+    numbers = [learner["steps"], learner["samples"], learner["nan"], state["iteration"]]
+    if not all(type(number) is int for number in [*numbers, *learner["counters"]]):
+        raise ValueError("a count is no whole number")
+    if len(learner["counters"]) != len(seat.learner.counters):
+        raise ValueError("it has other integer buffers")
+    for part in ("traffic", "seconds"):
+        if state[part].keys() != asdict(getattr(seat, part)).keys():
+            raise ValueError(f"{part} has other entries")
+        if not all(type(number) in (int, float) for number in state[part].values()):
+            raise ValueError(f"{part}: not all are numbers")
 
 
 def _set(seat: Seat, state: State, optimizer: NodeOptimizer) -> None:

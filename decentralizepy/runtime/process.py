@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from decentralizepy.communication.header import MessageError
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.node.membership import resumed
 from decentralizepy.runfolder import weights_name
@@ -99,6 +100,8 @@ def main(
         except (ConfigError, RunError) as error:
             kind = "config" if isinstance(error, ConfigError) else "error"
             supervisor.say({kind: str(error)})
+        except MessageError as error:
+            supervisor.say({"error": f"{me}: refused a message: {error}"})
         except Exception as error:
             text = f"{me}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
             supervisor.say({"error": text})
@@ -178,13 +181,23 @@ def window(settings: Settings, placement: Placement, me: WorkerId, row_length: i
 def _save(worker: Worker, settings: Settings) -> None:
     if not settings.intervals.iterations:
         return
-    from safetensors.torch import save_file
-
-    folder: Path = settings.weights_dir
-    folder.mkdir(parents=True, exist_ok=True)
     for uid, state in weights(worker).items():
         name = weights_name(settings.intervals.iterations - 1, uid)
-        aside = folder / f".{name}.{os.getpid()}"
+        _save_one(settings.weights_dir / name, state)
+
+
+def _save_one(path: Path, state: dict[str, torch.Tensor]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in state.items()}, aside)
         aside.chmod(0o644)  # as all other results
-        aside.rename(folder / name)
+        aside.rename(path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write {path}: {why}; the records are whole (-wsd)") from error

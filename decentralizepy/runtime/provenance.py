@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -10,8 +11,10 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,11 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     attempts: list[dict[str, Any]] = []
     if settings.resume:
         old = _former(settings)
-        attempts = [*old.get("attempts", []), {key: old.get(key) for key in _OF_AN_ATTEMPT}]
+        before = old.get("attempts")
+        attempts = [
+            *(before if isinstance(before, list) else []),
+            {key: old.get(key) for key in _OF_AN_ATTEMPT},
+        ]
         settings = dataclasses.replace(settings, attempt=max(map(_last_attempt, attempts)) + 1)
     folder.root.mkdir(parents=True, exist_ok=True)
     write_json(folder.args, flags)
@@ -58,8 +65,33 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     return settings
 
 
+def missing_folders(folder: Path) -> list[Path]:
+    """The folder and those above it that are not there yet, from the inside out."""
+    return [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
+
+
+def withdraw(settings: Settings, made: Sequence[Path]) -> None:
+    """Remove what `begin` and the workers wrote for a run that was refused before it trained.
+
+    The folders ``made`` for it go too. In a folder that was there before (somebody else may look
+    into it) the reason stays in ``status.json``.
+    """
+    folder = settings.folder
+    if made:
+        shutil.rmtree(folder.root, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another machine may be using one of them
+            for path in made[1:]:
+                path.rmdir()
+        return
+    logs = [folder.log(rank) for rank in range(len(settings.uids))]
+    for path in (folder.args, folder.run, *folder.all_records(), *logs):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 def _last_attempt(old: dict[str, Any]) -> int:
-    return int(old.get("last_attempt") or 0)
+    number = old.get("last_attempt") if isinstance(old, dict) else 0
+    return number if type(number) is int else 0
 
 
 def _former(settings: Settings) -> dict[str, Any]:
@@ -73,7 +105,7 @@ def _former(settings: Settings) -> dict[str, Any]:
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
             "nodes per machine (-ps)": old["agents_per_machine"] == list(settings.mapping.counts),
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{path} does not tell of a run ({type(error).__name__}): nothing to resume there (-ld)"
         ) from None
@@ -94,7 +126,7 @@ def _without_port(ini: str) -> str:
 def end(settings: Settings, outcome: str, status: Status) -> None:
     """Add the outcome, who left, what was counted, and when training began, to ``run.json``."""
     path = settings.folder.run
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     value |= {"training_started": status.began, "ended": _now(), "wall_s": round(status.seconds, 6)}
     value |= {"outcome": outcome, "error": status.error, "notes": status.notes}
     value |= {"membership": status.membership.value(), "last_attempt": status.attempt}

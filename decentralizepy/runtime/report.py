@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -53,8 +55,18 @@ class NodeLog:
         if LEVELS.index(level) < self._least:
             return
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        with self._folder.log(rank).open("a", encoding="utf-8") as out:
-            out.write(f"[{now}][decentralizepy][{level}] {message}\n")
+        append_line(self._folder.log(rank), f"[{now}][decentralizepy][{level}] {message}")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line with one write; raises `RunError` when the disk is full."""
+    try:
+        with path.open("ab", buffering=0) as out:
+            data = f"{line}\n".encode(errors="backslashreplace")
+            if out.write(data) < len(data):  # a disk that fills up takes a part first
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}; earlier lines are whole") from error
 
 
 class Evaluator:
@@ -137,9 +149,14 @@ class Meeting:
 
     def take(self, kind: str, message: Message) -> None:
         """A sum for the root, or the mean from it, has come."""
-        t, values = message.round[0], message["sum"]
+        t, values = message.round[0], message.tensors.get("sum")
+        nodes = message.meta.get("nodes")
+        if values is None or values.dtype != torch.float64 or values.shape != (self._n,):
+            raise MessageError(f"no sum of {self._n} numbers")
+        if type(nodes) is not int or nodes < 1:
+            raise MessageError("a sum of no nodes")
         if kind == "S":
-            self._add(t, message.sender, values, int(message.meta["nodes"]))
+            self._add(t, message.sender, values, nodes)
         else:
             self._arrived(t, values)
 
@@ -174,7 +191,11 @@ class Reporter:
     def __init__(self, settings: Settings, me: WorkerId) -> None:
         folder = settings.folder
         self._folder, self._me, self._first = folder, me, settings.uids.start
-        self._writer = RecordWriter(folder.records(me.worker))
+        path = folder.records(me.worker)
+        try:
+            self._writer = RecordWriter(path)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}") from error
         self._log = NodeLog(folder, settings.log_level)
         self._digests = settings.digests
         self._attempt = {"attempt": settings.attempt} if settings.attempt else {}
@@ -202,10 +223,8 @@ class Reporter:
         if not self._digests:
             return
         value = hashlib.sha256(row.numpy().tobytes()).hexdigest()
-        line = json.dumps({"iteration": iteration, "uid": uid, "sha256": value}) + "\n"
-        path: Path = self._folder.digests(self._me.worker)
-        with path.open("a", encoding="utf-8") as out:
-            out.write(line)
+        line = json.dumps({"iteration": iteration, "uid": uid, "sha256": value})
+        append_line(self._folder.digests(self._me.worker), line)
 
     def close(self) -> None:
         self._writer.close()

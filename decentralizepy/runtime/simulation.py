@@ -259,7 +259,10 @@ def _measured(value: Any, path: Path, nodes: int) -> tuple[Pace, ...]:
     where = f"{path}: compute: run"
     if not isinstance(value, str) or not value or "\0" in value:
         raise ConfigError(f"{where}: {value!r:.60} is no folder of a run")
-    folder = path.parent / Path(value).expanduser()
+    try:
+        folder = path.parent / Path(value).expanduser()
+    except RuntimeError as error:  # nobody has that name
+        raise ConfigError(f"{where}: {value:.60}: {error}") from None
     series = _train_seconds(folder)
     if not series:
         raise ConfigError(f"{where}: {folder} has no records: name the folder of a run")

@@ -122,9 +122,11 @@ class TorchOptimizer:
         options = dict(self._component.options)
         try:
             return self._component.target.load()(self._parameters, **options)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # wrong options can raise nearly anything
             name = self._component.target.dotted
-            raise ConfigError(f"[OPTIMIZER_PARAMS] {name}: {error}") from error
+            plain = isinstance(error, TypeError | ValueError)
+            said = str(error) if plain else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"[OPTIMIZER_PARAMS] {name}: {said}") from error
 
     def step(self, state: torch.optim.Optimizer) -> None:
         state.step()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from decentralizepy.errors import ConfigError
 from decentralizepy.pernode import PerNode, smallest, value_of
 from decentralizepy.streams import generator
+
+#: samples that a node may train on in one iteration
+MOST_SAMPLES: Final = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,19 @@ class Training:
         """Local steps of an iteration of node ``uid`` with ``n`` samples."""
         per_epoch = -(-n // value_of(self.batch_size, uid)) if self.full_epochs else 1
         return value_of(self.rounds, uid) * per_epoch
+
+    def check(self, n: int, uid: int) -> None:
+        """Raise `ConfigError` for more samples an iteration than can have been meant.
+
+        The order of an iteration's samples is drawn at once, so that they bound its memory too.
+        """
+        wanted = self.steps(n, uid) * min(value_of(self.batch_size, uid), n)
+        if wanted > MOST_SAMPLES:
+            raise ConfigError(
+                f"[TRAIN_PARAMS] rounds = {value_of(self.rounds, uid)!s:.40}: node {uid} would "
+                f"train on {wanted!s:.40} samples between two exchanges, more than "
+                f"{MOST_SAMPLES}: lower rounds, and take more iterations"
+            )
 
     def remark(self, n: int, uid: int) -> str:
         """What the log of node ``uid`` with ``n`` samples should say at the start, or nothing."""

@@ -30,9 +30,9 @@ def agreement_of(machines, **resilience):
 
 
 def plane_of(machine, addresses, port):
-    """The control plane of a machine with one node per machine."""
+    """The control plane of a machine with four nodes per machine."""
     settings = SimpleNamespace(
-        machine=machine, addresses=addresses, mapping=Mapping((1,) * len(addresses)),
+        machine=machine, addresses=addresses, mapping=Mapping((4,) * len(addresses)),
         resilience=Resilience(), experiment=SimpleNamespace(offset=port), key=None,
     )  # fmt: skip
     return connect(settings)

@@ -36,7 +36,7 @@ def test_adjacency_is_written_as_directed(tmp_path):
 
 
 def test_edges_are_read_as_undirected_once_each(tmp_path):
-    graph = read_graph(put(tmp_path, "4\n0 1\n1 0\n2   1\r\n2 1\n\n  \n"))
+    graph = read_graph(put(tmp_path, "4\n0 1\n1 0\n2   1\r\n\n  \n"))
     assert graph == Graph.undirected(4, [(0, 1), (1, 2)])
 
 
@@ -105,6 +105,7 @@ def test_force_connect_adds_the_ring(tmp_path):
         ("3\n0 1\n1 3\n", 3, "there is no node '3': the nodes are 0 to 2"),
         ("3\n0 " + "1" * 5000, 2, "there is no node"),
         ("3\n2 2\n", 2, "node 2 is linked to itself"),
+        ("3\n0 1\n1 0\n 0   1\n", 4, "'0 1' stands on line 2 too"),
     ],
 )
 def test_malformed_edges_name_file_and_line(tmp_path, text, line, words):
@@ -121,6 +122,7 @@ def test_malformed_edges_name_file_and_line(tmp_path, text, line, words):
         ("3\n1\n2\n", 3, "ends after 2 of 3 nodes"),
         ("2\n1\n0\n\n0\n", 5, "there are only 2 nodes"),
         ("2\n1\n1\n", 3, "node 1 sends to itself"),
+        ("3\n1 2 1\n\n\n", 2, "node 0 sends to 1 twice"),
         ("2\n1\n2\n", 3, "there is no node '2'"),
         ("2\n1\na\n", 3, "'a' is not a node number"),
         ("999999\n1\n", 2, "ends after 1 of 999999 nodes"),

@@ -1,0 +1,132 @@
+"""Damaged messages, checkpoints and classes' options: refused, never a crash, never unbounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from in_process import build
+from launching import Experiment
+from mutations import bounded, mutated
+
+from decentralizepy.communication.header import MessageError, decode
+from decentralizepy.communication.message import Message, from_frames, n_frames, to_frames
+from decentralizepy.config import parse_experiment
+from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.graphs.generators import ring
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.runtime import nodefile
+from decentralizepy.runtime.check import construct
+from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.runtime.post import sum_message
+from decentralizepy.runtime.report import Meeting
+
+LIMIT = 1 << 20
+
+
+def fuzz(most: int = 60) -> Callable:
+    return settings(
+        max_examples=most, deadline=None, database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+
+ROW = Message({"params": torch.arange(6.0), "index": torch.arange(2)}, {"k": [1]}, 3, (4, 0))
+HEADER, FRAMES = to_frames(ROW)
+
+
+def shaped(*shape: int) -> bytes:
+    value = {"from": 1, "round": [0, 0], "tensors": [["x", "uint8", list(shape)]], "meta": {}}
+    return json.dumps(value).encode()
+
+
+@fuzz(300)
+@given(mutated([HEADER.rstrip()]), st.lists(mutated([bytes(f) for f in FRAMES]), max_size=3))
+@example(shaped(10**9), [])
+@example(shaped(0, 2**61, 2**61), [])
+@example(shaped(2**61, 2**61, 0), [])
+@example(shaped(0, 0, 0), [])
+def test_messages(header: bytes, frames: list[bytes]) -> None:
+    with bounded():
+        try:
+            found = decode(header, LIMIT)
+            count = n_frames(found)
+            parts = [memoryview(bytes(f)) for f in FRAMES] if count == len(FRAMES) else []
+            for some in (parts, [memoryview(frame) for frame in frames][:count]):
+                message = from_frames(found, some)
+                assert sum(t.nbytes for t in message.tensors.values()) <= LIMIT
+        except MessageError as error:
+            assert len(str(error)) < 500
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Experiment:
+    path = tmp_path_factory.mktemp("fuzz")
+    return Experiment(path, ring(4), cache, optimizer_options="momentum = 0.9", rounds="1")
+
+
+@pytest.mark.parametrize("kind", ["S", "A"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message({}, {"nodes": 2}),
+        Message({"sum": torch.zeros(3, dtype=torch.float64)}, {"nodes": 2}),
+        Message({"sum": torch.zeros(4810)}, {"nodes": 2}),
+        sum_message(torch.zeros(4810, dtype=torch.float64), 0, 0, 0),
+        Message({"sum": torch.zeros(4810, dtype=torch.float64)}, {"nodes": "2"}),
+        Message({"sum": torch.zeros(4810, dtype=torch.float64)}),
+    ],
+)
+def test_sums_that_are_none(kind: str, message: Message) -> None:
+    placement = Placement(Mapping((2,)), (1,))
+    meeting = Meeting(WorkerId(0, 0), placement, 4810, lambda *message: None, lambda t, mean: None)
+    with pytest.raises(MessageError):
+        meeting.take(kind, message)
+
+
+def test_checkpoints_of_a_node(experiment: Experiment, tmp_path: Path) -> None:
+    """What is accepted has the right shapes and types, and the node can train on."""
+    worker = build(experiment, 3, "--checkpoint_after", "1", "-ta", "0", "-tea", "0")
+    worker.run()
+    seat, optimizer = worker.seats[1], worker.trainer.optimizer
+    path = tmp_path / "1.safetensors"
+    nodefile.save(path, seat, optimizer, 1, 1.5)
+    whole = path.read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    assert nodefile.load(path, seat, optimizer) == 1.5
+    refused = []
+
+    @fuzz(150)
+    @given(mutated([whole[:length]]))
+    def damage(head: bytes) -> None:
+        path.write_bytes(head + whole[length:])
+        with bounded():
+            try:
+                nodefile.load(path, seat, optimizer)
+            except RunError as error:
+                assert str(path) in str(error) and "Traceback" not in str(error)
+                refused.append(str(error))
+        assert seat.node.x.shape == (4810,) and seat.node.x.dtype == torch.float32
+        assert type(seat.learner.steps) is int and type(seat.traffic.data) is int
+
+    damage()
+    assert len(refused) > 50
+
+
+@fuzz(60)
+@given(st.data())
+def test_classes_and_their_options(experiment: Experiment, data: st.DataObject) -> None:
+    """What the INI's values make of torch's and our classes is built or refused."""
+    text = (experiment.folder / "config.ini").read_bytes()
+    found = data.draw(mutated([text])).decode("utf-8", "replace")
+    with bounded():
+        try:
+            for line in construct(parse_experiment(found, experiment.folder / "config.ini")):
+                assert line
+        except ConfigError as error:
+            assert str(error) and "Traceback" not in str(error)
