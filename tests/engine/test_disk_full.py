@@ -115,7 +115,13 @@ def test_logs_and_digests_say_which_file_is_full(
 
 
 def test_the_last_checkpoint_is_intact_and_can_be_resumed(experiment: Experiment) -> None:
-    """There is room for two sets of four nodes with 19 kB each, not for a third."""
+    """There is room for two sets of four nodes with 19 kB each, not for a third.
+
+    Whether the second one is marked as complete before the disk is full is a race, and either is
+    fine; there is much to train between two sets, so that the first one always is.
+    """
+    config = experiment.folder / "config.ini"
+    config.write_text(config.read_text().replace("rounds = 1\n", "rounds = 400\n"))
     more = ("-is", "8", "--checkpoint_after", "2", *QUIET)
     ended = run_with_little_room(experiment, "small", 220, *more, link="checkpoints")
     assert ended.code == 5, ended.err
@@ -124,14 +130,15 @@ def test_the_last_checkpoint_is_intact_and_can_be_resumed(experiment: Experiment
     log = experiment.folder / "log"
     (log / "checkpoints").unlink()
     (experiment.folder / "kept/checkpoints").rename(log / "checkpoints")
-    assert CheckpointSets(MachineFolder(log)).usable() == [2, 4]
+    usable = CheckpointSets(MachineFolder(log)).usable()
+    assert usable in ([2], [2, 4])
     command = [
         sys.executable, "-m", "decentralizepy", "run", "-cf", "config.ini", "-gf", "graph.edges",
         "-ld", "log", "--workers", "1", "--cache-dir", str(experiment.cache), *more, "--resume",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=experiment.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "going on after iteration 4" in done.stdout
+    assert f"going on after iteration {usable[-1]}" in done.stdout
     assert len(list(log.glob("7_weight_*.safetensors"))) == 4
 
 
