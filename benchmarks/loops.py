@@ -68,7 +68,8 @@ def plain(load: Load, own: int) -> Callable[[], None]:
     models = [load.make_model() for _ in range(own)]
     optimizers = [torch.optim.SGD(m.parameters(), lr=load.lr) for m in models]
     loss, weights = nn.CrossEntropyLoss(), _mixer(load, own)
-    rows = torch.rand(load.nodes, sum(p.numel() for p in models[0].parameters()))
+    with torch.no_grad():  # others' rows are real models, too: made-up ones would train faster
+        rows = nn.utils.parameters_to_vector(models[0].parameters()).repeat(load.nodes, 1)
     rng = np.random.default_rng(1)
 
     def iteration() -> None:

@@ -94,6 +94,35 @@ def test_without_the_policy_the_same_loss_ends_the_run(
     assert "machine 1 is gone" in text and story(root, 0)["membership"] == []
 
 
+@pytest.mark.parametrize(("policy", "code"), [("fail", 5), ("drop", 0)])
+def test_a_silent_machine_is_lost_after_the_peer_timeout(
+    policy: str, code: int, experiment: Experiment, running: list
+) -> None:
+    """Stopped as by a dead network: nothing is closed, only nothing is heard any more."""
+    ini = experiment.folder / "config.ini"
+    ini.write_text(ini.read_text().replace("[SHARING]", "peer_timeout = 3\n[SHARING]"))
+    iterations = 1_000_000 if policy == "fail" else 1000
+    root, processes = experiment.start((8, 4), 1, iterations, *MORE, "--on_loss", policy)
+    running += processes
+    wait_for_round(root / "machine1", 10)
+    os.killpg(processes[1].pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    time.sleep(0.5)
+    for worker in workers_of(processes[1]):
+        state = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0]
+        assert state == "T", "it is not dead, it stands still"
+    out, errors = processes[0].communicate(timeout=60)
+    assert time.monotonic() - stopped > 2.5, "it was waited for"
+    assert processes[0].returncode == code and "machine 1" in out + errors
+    if policy == "drop":
+        (epoch,) = story(root, 0)["membership"]
+        assert epoch["left"] == [8, 9, 10, 11]
+    os.killpg(processes[1].pid, signal.SIGCONT)  # it finds itself alone
+    processes[1].communicate(timeout=60)
+    assert processes[1].returncode == 5
+    assert not leftovers(processes)
+
+
 def test_machine_0_is_needed(experiment: Experiment, running: list) -> None:
     root, processes = experiment.start((6, 6), 1, 1_000_000, "--on_loss", "drop")
     running += processes
