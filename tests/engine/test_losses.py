@@ -31,6 +31,13 @@ def experiment(tmp_path: Path, cache: Path) -> Experiment:
     return Experiment(tmp_path, regular(12, 4, 1), cache)
 
 
+def plan(experiment: Experiment, kind: str, who: object, round_: int = 30) -> tuple[str, str]:
+    """Kill a worker or machine as it begins a round: no run is too fast for that."""
+    faults = [{"kill": {kind: who}, "round": round_}]
+    (experiment.folder / "faults.json").write_text(json.dumps(faults))
+    return "--faults", "faults.json"
+
+
 def end_of(processes: list, codes: list[int]) -> list[str]:
     """Output and errors of each machine; asserts their exit codes and that nothing is left."""
     found = [process.communicate(timeout=90) for process in processes]
@@ -54,15 +61,14 @@ def last(root: Path) -> dict[int, dict]:
 def test_drop_goes_on_without_a_workers_nodes(
     victim: int, experiment: Experiment, running: list
 ) -> None:
-    root, processes = experiment.start((6, 6), 3, ITERATIONS, *MORE, "--on_loss", "drop")
+    more = (*MORE, "--on_loss", "drop", *plan(experiment, "worker", [0, victim]))
+    root, processes = experiment.start((6, 6), 3, ITERATIONS, *more)
     running += processes
-    wait_for_round(root / "machine0", 20)
-    os.kill(workers_of(processes[0])[victim], signal.SIGKILL)
     texts = end_of(processes, [0, 0])
     stories = [story(root, machine) for machine in range(2)]
     (epoch,) = stories[0]["membership"]
     assert stories[1]["membership"] == [epoch] and len(epoch["left"]) == 2
-    assert 20 <= epoch["before"] < ITERATIONS and "SIGKILL" in epoch["why"]
+    assert 29 <= epoch["before"] <= 40 and "SIGKILL" in epoch["why"]
     for text in texts:
         assert f"left before iteration {epoch['before'] + 1}" in text
     rows = last(root)
@@ -71,12 +77,10 @@ def test_drop_goes_on_without_a_workers_nodes(
 
 
 def test_drop_goes_on_without_a_machine(experiment: Experiment, running: list) -> None:
-    root, processes = experiment.start((8, 4), 2, ITERATIONS, *MORE, "--on_loss", "drop")
+    more = (*MORE, "--on_loss", "drop", *plan(experiment, "machine", 1))
+    root, processes = experiment.start((8, 4), 2, ITERATIONS, *more)
     running += processes
-    wait_for_round(root / "machine1", 20)
-    os.killpg(processes[1].pid, signal.SIGKILL)
-    processes[1].communicate()
-    end_of(processes[:1], [0])
+    end_of(processes, [0, -signal.SIGKILL])
     (epoch,) = story(root, 0)["membership"]
     assert epoch["left"] == [8, 9, 10, 11] and "machine 1 is gone" in epoch["why"]
     assert last(root).keys() == set(range(8))
@@ -136,9 +140,7 @@ def test_machine_0_is_needed(experiment: Experiment, running: list) -> None:
 def test_drop_goes_on_without_a_node_that_a_plan_kills(
     experiment: Experiment, running: list
 ) -> None:
-    plan = [{"kill": {"node": 3}, "round": 10}]
-    (experiment.folder / "faults.json").write_text(json.dumps(plan))
-    more = (*MORE, "--on_loss", "drop", "--faults", "faults.json")
+    more = (*MORE, "--on_loss", "drop", *plan(experiment, "node", 3, 10))
     root, processes = experiment.start((6, 6), 2, ITERATIONS, *more)
     running += processes
     end_of(processes, [0, 0])
@@ -150,8 +152,8 @@ def test_drop_goes_on_without_a_node_that_a_plan_kills(
 
 
 def test_drop_in_simulated_time_is_the_same_every_time(experiment: Experiment) -> None:
-    plan = [{"kill": {"node": 3}, "round": 10}, {"kill": {"node": 7}, "round": 30}]
-    (experiment.folder / "faults.json").write_text(json.dumps(plan))
+    faults = [{"kill": {"node": 3}, "round": 10}, {"kill": {"node": 7}, "round": 30}]
+    (experiment.folder / "faults.json").write_text(json.dumps(faults))
     simulation = {"compute": {"seconds_per_iteration": 0.1}, "links": {"latency_s": 0.01}}
     (experiment.folder / "simulation.json").write_text(json.dumps(simulation))
     more = ("--on_loss", "drop", "--faults", "faults.json", "--simulate", "simulation.json")
@@ -171,10 +173,9 @@ def test_wait_goes_back_for_a_lost_worker_and_ends_with_the_same_bits(
     experiment: Experiment, running: list
 ) -> None:
     whole = digests(experiment.run((12,), 2, ITERATIONS, *MORE, "--digests"))
-    root, processes = experiment.start((12,), 2, ITERATIONS, *MORE, *WAIT)
+    more = (*MORE, *WAIT, *plan(experiment, "worker", [0, 1]))
+    root, processes = experiment.start((12,), 2, ITERATIONS, *more)
     running += processes
-    wait_for_round(root / "machine0", 30)
-    os.kill(workers_of(processes[0])[1], signal.SIGKILL)
     (text,) = end_of(processes, [0])
     assert "all go back to the newest checkpoint" in text and "going on after iteration" in text
     assert digests(root) == whole
@@ -185,14 +186,14 @@ def test_wait_goes_back_for_a_lost_worker_and_ends_with_the_same_bits(
 
 def test_wait_lets_a_lost_machine_come_back(experiment: Experiment, running: list) -> None:
     whole = digests(experiment.run((12,), 2, ITERATIONS, *MORE, "--digests"))
-    root, processes = experiment.start((6, 6), 1, ITERATIONS, *MORE, *WAIT)
+    more = (*MORE, *WAIT, *plan(experiment, "machine", 1))
+    root, processes = experiment.start((6, 6), 1, ITERATIONS, *more)
     running += processes
-    wait_for_round(root / "machine1", 30)
-    os.killpg(processes[1].pid, signal.SIGKILL)
-    processes[1].communicate()
+    processes[1].communicate(timeout=60)
+    assert processes[1].returncode == -signal.SIGKILL
     wait_for_note(root / "machine0", "all go back")
     experiment.runs -= 1
-    _, (back,) = experiment.start((6, 6), 2, ITERATIONS, *MORE, *WAIT, "--resume", only=(1,))
+    _, (back,) = experiment.start((6, 6), 2, ITERATIONS, *more, "--resume", only=(1,))
     running.append(back)
     end_of([processes[0], back], [0, 0])
     assert digests(root) == whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from launching import Experiment, digests, end_all, leftovers, wait_for_round
+from launching import Experiment, digests, end_all, leftovers
 from safetensors.torch import load_file
 
 from decentralizepy.graphs.generators import regular
@@ -22,8 +21,8 @@ from decentralizepy.runfolder import MachineFolder, machine_records
 from decentralizepy.runtime.checkpoints import CheckpointSets, is_whole
 from decentralizepy.runtime.nodefile import flatten, unflatten
 
-ITERATIONS = 72
-KEEP = ("--checkpoint_after", "4", "--digests", "-ta", "18", "-tea", "18")
+ITERATIONS = 36
+KEEP = ("--checkpoint_after", "4", "--digests", "-ta", "9", "-tea", "9")
 EVERYTHING = {
     "model_package": "everything", "model": "Everything", "optimizer_options": "momentum = 0.9",
 }  # fmt: skip
@@ -59,13 +58,20 @@ def running() -> Iterator[list]:
     end_all(started)
 
 
-def kill(processes: list) -> None:
-    """End everything at once, as a power cut would."""
+def fall(
+    made: Experiment, running: list, counts: tuple[int, ...], workers: int, round_: int, *more: str
+) -> Path:
+    """A run whose machine 0 is killed as a node begins a round; no run is too fast for that."""
+    plan = [{"kill": {"machine": 0}, "round": round_}]
+    (made.folder / "faults.json").write_text(json.dumps(plan))
+    faults = ("--faults", "faults.json")
+    root, processes = made.start(counts, workers, ITERATIONS, *KEEP, *more, *faults)
+    running += processes
     for process in processes:
-        os.killpg(process.pid, signal.SIGKILL)
-    for process in processes:
-        process.communicate()
+        process.communicate(timeout=60)
+    assert processes[0].returncode == -signal.SIGKILL
     assert not leftovers(processes)
+    return root
 
 
 def resume(made: Experiment, root: Path, counts, workers: int, *more: str) -> Path:
@@ -90,10 +96,7 @@ def test_resumed_is_bitwise_the_undisturbed_run(
     more = ("--eval_file", "testingPeerSamplerDynamic.py") if "node" in options else ()
     made = _made(tmp_path, cache, options)
     whole = digests(made.run((8,), 2, ITERATIONS, *KEEP, *more))
-    root, processes = made.start((8,), 2, ITERATIONS, *KEEP, *more)
-    running += processes
-    wait_for_round(root / "machine0", killed_at)
-    kill(processes)
+    root = fall(made, running, (8,), 2, killed_at, *more)
     before = machine_records(MachineFolder(root / "machine0")).rows
     resume(made, root, (8,), workers, *more)
     assert digests(root) == whole
@@ -111,9 +114,9 @@ def _check_story(root: Path, before: list[dict]) -> None:
     folder = MachineFolder(root / "machine0")
     rows = machine_records(folder).rows
     assert {(r["uid"], r["iteration"]) for r in rows} == {
-        (uid, t) for uid in range(8) for t in (1, 18, 36, 54, 72)
+        (uid, t) for uid in range(8) for t in (1, 9, 18, 27, 36)
     }
-    assert {r.get("attempt", 0) for r in rows if r["iteration"] == 72} == {1}
+    assert {r.get("attempt", 0) for r in rows if r["iteration"] == 36} == {1}
     assert {r.get("attempt", 0) for r in rows if r["iteration"] == 1} == {0}
     for row in before:  # bytes and seconds go on counting
         later = [r for r in rows if r["uid"] == row["uid"] and r["iteration"] > row["iteration"]]
@@ -123,7 +126,7 @@ def _check_story(root: Path, before: list[dict]) -> None:
     assert run["outcome"] == "done" and run["last_attempt"] == 1
     assert [one["outcome"] for one in run["attempts"]] == ["running"]  # it could not say more
     assert any("going on after iteration" in note for note in run["notes"])
-    assert CheckpointSets(folder).usable()[-1] == 68
+    assert CheckpointSets(folder).usable()[-1] == 32
 
 
 def test_without_the_checkpoints_of_a_node_the_set_before_is_taken(
@@ -131,11 +134,7 @@ def test_without_the_checkpoints_of_a_node_the_set_before_is_taken(
 ) -> None:
     made = _made(tmp_path, cache, {})
     whole = digests(made.run((4, 4), 1, ITERATIONS, *KEEP))
-    root, processes = made.start((4, 4), 1, ITERATIONS, *KEEP)
-    running += processes
-    for machine in ("machine0", "machine1"):
-        wait_for_round(root / machine, 13)
-    kill(processes)
+    root = fall(made, running, (4, 4), 1, 16)
     sets = CheckpointSets(MachineFolder(root / "machine1"))
     newest = sets.usable()[-1]
     path = sets.folder(newest) / "5.safetensors"
@@ -151,10 +150,7 @@ def test_a_run_resumed_before_its_first_checkpoint_starts_again(
     tmp_path: Path, cache: Path, running: list
 ) -> None:
     made = _made(tmp_path, cache, {})
-    root, processes = made.start((8,), 1, ITERATIONS, *KEEP)
-    running += processes
-    wait_for_round(root / "machine0", 1)
-    kill(processes)
+    root = fall(made, running, (8,), 1, 2)
     shutil.rmtree(root / "machine0" / "checkpoints", ignore_errors=True)
     resume(made, root, (8,), 1)
     notes = json.loads((root / "machine0" / "run.json").read_text())["notes"]
@@ -189,9 +185,9 @@ def test_a_checkpoint_is_plain_tensors_in_the_models_order(tmp_path: Path, cache
     made = _made(tmp_path, cache, {})
     root = made.run((8,), 1, ITERATIONS, *KEEP)
     sets = CheckpointSets(MachineFolder(root / "machine0"))
-    assert sets.usable() == [64, 68]  # two are kept; after the last iteration there are weights
-    assert sorted(path.name for path in sets.root.iterdir()) == ["64", "68"]
-    tensors = load_file(sets.folder(68) / "3.safetensors")
+    assert sets.usable() == [28, 32]  # two are kept; after the last iteration there are weights
+    assert sorted(path.name for path in sets.root.iterdir()) == ["28", "32"]
+    tensors = load_file(sets.folder(32) / "3.safetensors")
     assert tensors["row"].shape[0] == tensors["optimizer/momentum_buffer"].shape[0] + 8
     assert torch.isfinite(tensors["row"]).all()
 
