@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -48,3 +50,11 @@ class Screen:
             print(text, file=self.stream, flush=True)
         except (OSError, ValueError):
             self.gone = True
+            self._drain()
+
+    def _drain(self) -> None:
+        """What is still in the buffer must not fail the command as it ends."""
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)

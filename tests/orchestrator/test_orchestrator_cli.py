@@ -135,8 +135,10 @@ def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
 
 def test_nobody_reads_along_any_more(make: Make) -> None:
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", '"$@" | true', "-", *COMMAND, str(make()), "--dry-run"],
+        # the reader is gone before a word is said, whoever is faster
+        ["bash", "-o", "pipefail", "-c", '{ sleep 0.2; "$@"; } | true', "-", *COMMAND, str(make()),
+         "--dry-run"],
         capture_output=True,
         text=True,
-    )
+    )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
