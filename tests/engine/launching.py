@@ -138,7 +138,7 @@ class Experiment:
             ]  # fmt: skip
             process = subprocess.Popen(
                 command, cwd=self.folder, text=True, start_new_session=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_hear_interrupts,
             )  # fmt: skip
             found.append(process)
         return root, found
@@ -151,6 +151,11 @@ class Experiment:
             assert process.returncode == 0, errors
         assert not leftovers(processes)
         return root
+
+
+def _hear_interrupts() -> None:
+    """A shell has its background jobs ignore Ctrl-C, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def leftovers(processes: Iterable[subprocess.Popen[str]], patience: float = 2.0) -> list[str]:
