@@ -90,8 +90,8 @@ class Agreement:
             return self._abort(why)
         if self.began and self.resilience.on_loss == "drop":
             self.alive.discard(machine)
-        self.hellos.pop(machine, None)
         dead = [(machine, worker) for worker in range(self._workers[machine])]
+        self.hellos.pop(machine, None)
         return self._loss(self.mapping.uids(machine), dead, why)
 
     def tick(self) -> list[News]:

@@ -197,6 +197,17 @@ def test_drop_of_a_whole_machine_goes_on_with_the_others():
     assert agreement.take(2, {"done": 0}) == [{"end": True}]
 
 
+def test_all_workers_of_a_lost_machine_are_dead():
+    agreement = agreement_of(2, on_loss="drop")
+    for machine, workers in enumerate((1, 2)):
+        agreement.take(machine, hello(workers))
+    for machine in range(2):
+        agreement.take(machine, {"ready": 0})
+    agreement.lost(1)
+    (said,) = agreement.take(0, {"paused": 1, "round": 5})
+    assert said["epoch"]["workers"] == [(1, 0), (1, 1)]
+
+
 def test_a_second_loss_while_all_rest_asks_again():
     agreement = going(3, on_loss="drop")
     agreement.take(0, loss([0], [0, 1], "first"))
