@@ -8,7 +8,6 @@ beside it, and the first port.
 from __future__ import annotations
 
 import configparser
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,8 +117,3 @@ def _after(lines: Sequence[str], at: int) -> int:
     while at < len(lines) and lines[at].strip() and lines[at][0] in " \t":
         at += 1
     return at
-
-
-def parse_addresses(text: str) -> dict[int, str]:
-    """Machine id -> address of a rendered ``ip.json``."""
-    return {int(machine): address for machine, address in json.loads(text).items()}
