@@ -172,13 +172,13 @@ def _number(name: str) -> int:
     return int(digits.group()) if digits else -1
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``: written aside, synced and renamed, so never half there."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by ``content``: written aside, synced and renamed, so never half there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
+        with os.fdopen(handle, "wb") as out:
+            out.write(content.encode() if isinstance(content, str) else content)
             out.flush()
             os.fsync(out.fileno())
         os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp's 0600 would hide results from colleagues

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -87,11 +87,6 @@ def _bytes_of(flat: Tensor) -> memoryview:
     return memoryview(data)
 
 
-def n_frames(header: Header) -> int:
-    """How many payload frames follow a header."""
-    return sum(-(-info.nbytes // FRAME_BYTES) for info in header.tensors)
-
-
 class Builder:
     """A message whose payload arrives frame by frame, each opened straight into its tensor.
 
@@ -140,19 +135,3 @@ class Builder:
         header = self._header
         tensors = {info.name: self._tensors[info.name] for info in header.tensors}
         return Message(tensors, header.meta, header.sender, header.round)
-
-
-def from_frames(header: Header, frames: Sequence[memoryview]) -> Message:
-    """Copy a message's payload out of its frames; sizes are checked before memory is taken."""
-    expected = [size for info in header.tensors for size in _frame_sizes(info.nbytes)]
-    if [frame.nbytes for frame in frames] != expected:
-        raise MessageError(f"frames of {[f.nbytes for f in frames]} bytes, expected {expected}")
-    builder = Builder(header)
-    for frame in frames:
-        builder.take(Part(frame))
-    return builder.message()
-
-
-def _frame_sizes(nbytes: int) -> Iterator[int]:
-    for start in range(0, nbytes, FRAME_BYTES):
-        yield min(FRAME_BYTES, nbytes - start)

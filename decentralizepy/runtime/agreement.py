@@ -130,7 +130,7 @@ class Agreement:
             if differ:
                 return self._abort(
                     f"machine {machine} does not run the same experiment as machine {first}: "
-                    f"different {', '.join(differ)}; copy the files anew to all machines",
+                    f"different {', '.join(differ)}; give all machines the same files and flags",
                     True,
                 )
         self.hellos[machine] = news

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -19,8 +19,8 @@ from zmq.utils.monitor import recv_monitor_message
 from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.node.membership import are_epochs
 from decentralizepy.runtime.agreement import Agreement, News
+from decentralizepy.runtime.forms import is_announcement, is_word
 from decentralizepy.runtime.sealed import Seal, coordinator_seal, member_seal
 from decentralizepy.runtime.settings import Resilience, Settings
 
@@ -169,7 +169,7 @@ class Coordinator:
         machine = news.get("machine")
         if type(machine) is not int or not 0 < machine < self._agreement.mapping.machines:
             return  # not one of ours: the handshake of a stranger is none
-        if not _is_formed(news, len(self._agreement.mapping.uids(machine))):
+        if not is_word(news, len(self._agreement.mapping.uids(machine))):
             return
         if "hello" in news:
             if self._peers.get(machine, identity) != identity:
@@ -209,7 +209,8 @@ class Member:
         self._wire.send(message)
 
     def hear(self) -> list[News]:
-        news = [_parse(word) for _, _, word in self._wire.receive()]
+        heard = (_parse(word) for _, _, word in self._wire.receive())
+        news = [one for one in heard if is_announcement(one)]
         self._over = self._over or any("end" in one or "abort" in one for one in news)
         if self._wire.broken() and not self._over:
             self._over = True
@@ -221,41 +222,6 @@ class Member:
 
     def close(self) -> None:
         self._wire.close()
-
-
-#: what a message has to hold, by its first word, to be listened to
-_FORMS: dict[str, dict[str, type]] = {
-    "hello": {"workers": int, "digests": dict, "sets": dict},
-    "ready": {"ready": int},
-    "saved": {"saved": int},
-    "done": {"done": int},
-    "lost": {"lost": list, "workers": list, "why": str},
-    "paused": {"paused": int, "round": int},
-    "failed": {"failed": str},
-}
-
-
-def _is_formed(news: News, nodes: int) -> bool:
-    """Whether a message is one of those above, with what it needs, of a machine of ``nodes``."""
-    forms = [form for word, form in _FORMS.items() if word in news]
-    if len(forms) != 1 or any(type(news.get(k)) is not kind for k, kind in forms[0].items()):
-        return False
-    if "hello" in news:
-        return 0 < news["workers"] <= nodes and all(map(_is_set, news["sets"].items()))
-    if "lost" in news:
-        return all(type(uid) is int for uid in news["lost"]) and all(map(_is_pair, news["workers"]))
-    return True
-
-
-def _is_set(item: tuple[Any, Any]) -> bool:
-    """Whether this is a checkpoint set: its iteration, and who had left by then."""
-    number, left = item
-    return number.isdecimal() and len(number) < 20 and are_epochs(left)
-
-
-def _is_pair(value: Any) -> bool:
-    """Whether this names a worker: its machine, and its number there."""
-    return type(value) is list and len(value) == 2 and all(type(one) is int for one in value)
 
 
 def _parse(data: bytes) -> News:

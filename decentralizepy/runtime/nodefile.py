@@ -7,7 +7,6 @@ have the path of their place in the node's state as names; what is no tensor is 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from torch import Tensor
 
 from decentralizepy.errors import RunError
+from decentralizepy.runfolder import write_atomic
 from decentralizepy.training.optimizers import NodeOptimizer
 
 if TYPE_CHECKING:
@@ -79,16 +79,9 @@ def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> None:
     from safetensors.torch import save as to_bytes
 
     data = to_bytes({k: v.contiguous() for k, v in tensors.items()}, {_META: json.dumps(rest)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        aside.rename(path)
+        write_atomic(path, data)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise RunError(
             f"cannot write {path}: {error.strerror}; earlier checkpoints are whole"
         ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
-import os
 import signal
 import traceback
 from multiprocessing.connection import Connection
@@ -17,7 +16,7 @@ import torch
 from decentralizepy.communication.header import MessageError
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.node.membership import resumed
-from decentralizepy.runfolder import weights_name
+from decentralizepy.runfolder import weights_name, write_atomic
 from decentralizepy.runtime.arena import Arena, ArenaPlan
 from decentralizepy.runtime.assemble import Assembly
 from decentralizepy.runtime.clock import RealClock
@@ -187,17 +186,11 @@ def _save(worker: Worker, settings: Settings) -> None:
 
 
 def _save_one(path: Path, state: dict[str, torch.Tensor]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in state.items()}, aside)
-        aside.chmod(0o644)  # as all other results
-        aside.rename(path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        why = getattr(error, "strerror", None) or error
-        raise RunError(f"cannot write {path}: {why}; the records are whole (-wsd)") from error
+        write_atomic(path, save({key: value.contiguous() for key, value in state.items()}))
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; the records are whole (-wsd)"
+        ) from error

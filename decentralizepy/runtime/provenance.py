@@ -104,6 +104,7 @@ def _former(settings: Settings) -> dict[str, Any]:
             == _without_port(settings.experiment.text),
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
             "nodes per machine (-ps)": old["agents_per_machine"] == list(settings.mapping.counts),
+            "files of [TRAIN_PARAMS]": old["files"] == _files(settings),
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
@@ -143,6 +144,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "command": [sys.executable, "-m", "decentralizepy", *sys.argv[1:]],
         "flags": flags,
         "ini": experiment.text,
+        "files": _files(settings),
         "graph": {"file": flags["graph_file"], "sha256": settings.graph.digest()},
         "addresses": list(settings.addresses),
         "encrypted": settings.key is not None,
@@ -178,14 +180,17 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
         f"addresses ({Path(settings.experiment.addresses_filepath).name})": _sha(
             json.dumps(settings.addresses)
         ),
-        **{
-            f"file {name} of [TRAIN_PARAMS]": _sha(source.read_text(encoding="utf-8"))
-            for name, source in settings.experiment.files.items()
-        },
-        "flags": _sha(json.dumps(common, sort_keys=True)),
+        **{f"file {name} of [TRAIN_PARAMS]": digest for name, digest in _files(settings).items()},
+        **{f"--{flag}": _sha(json.dumps(value)) for flag, value in common.items()},
         "fault plan (--faults)": _sha(json.dumps(plan)),
         "code of decentralizepy": code_digest(),
     }
+
+
+def _files(settings: Settings) -> dict[str, str]:
+    """Digests of the files of numbers by node that the INI names."""
+    files = settings.experiment.files.items()
+    return {name: _sha(source.read_text(encoding="utf-8")) for name, source in files}
 
 
 def code_digest() -> str:

@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from multiprocessing.reduction import DupFd
 from typing import Any
 
 from decentralizepy.runtime.settings import Settings
+from decentralizepy.runtime.socketfolder import SocketFolder
 
 _PRELOAD = ["decentralizepy.runtime.process"]
 
@@ -54,7 +54,7 @@ class WorkerProcesses:
     """The worker processes of one machine."""
 
     def __init__(self, settings: Settings, nodes: tuple[int, ...], memory: int) -> None:
-        self._sockets = tempfile.TemporaryDirectory(prefix="decentralizepy-")
+        self._sockets = SocketFolder()
         context = multiprocessing.get_context("forkserver")
         from decentralizepy.runtime import workers
 
@@ -129,8 +129,7 @@ class WorkerProcesses:
         for handle in self.handles:
             handle.process.join(5)
             handle.line.close()
-        with contextlib.suppress(OSError):
-            self._sockets.cleanup()
+        self._sockets.remove()
 
 
 class _Descriptor:

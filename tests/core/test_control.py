@@ -15,6 +15,7 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runtime.agreement import MOST_VAIN, Agreement
 from decentralizepy.runtime.control import Alone, Coordinator, Member, connect
+from decentralizepy.runtime.forms import is_announcement
 from decentralizepy.runtime.settings import Resilience
 
 DIGESTS = {"INI file (a.ini)": "1", "graph (a.edges)": "2"}
@@ -84,7 +85,7 @@ def test_another_experiment_is_found_in_any_order(order, data):
     for machine in order:
         said += agreement.take(machine, hello(**({key: value} if machine == odd else {})))
     (abort,) = said
-    assert abort["config"] is True and f"different {key}; copy the files" in abort["abort"]
+    assert abort["config"] is True and f"different {key}; give all machines" in abort["abort"]
     assert f"machine {odd}" in abort["abort"] and agreement.over
 
 
@@ -511,6 +512,41 @@ def test_a_machines_words_count_from_its_own_socket_only(running, cluster):
     while time.monotonic() < until:
         assert running[0].hear() == []
         time.sleep(0.005)
+
+
+ANNOUNCED = [
+    {"workers": [1, 2], "from": 0, "left": [], "attempt": 0},
+    {"go": True},
+    {"pause": 1},
+    {"epoch": {"before": 3, "left": [1], "why": "", "workers": [[0, 1]]}},
+    {"complete": 5},
+    {"rollback": 1, "why": "x"},
+    {"end": True},
+    {"abort": "x", "config": False},
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("news", ANNOUNCED, ids=lambda news: next(iter(news)))
+@given(data=st.data())
+def test_only_whole_announcements_are_listened_to(news, data):
+    assert is_announcement(news)
+    damaged = data.draw(st.sampled_from(sorted(news.keys() - {"config"})))
+    other = data.draw(JSON.filter(lambda value: type(value) is not type(news[damaged])))
+    assert not is_announcement(news | {damaged: other})
+    assert not is_announcement(news | {"go": True, "end": True})
+    assert not is_announcement({key: news[key] for key in news.keys() - {damaged}})
+
+
+@given(JSON)
+def test_an_epoch_of_any_form_does_no_harm(value):
+    epoch = ANNOUNCED[3]["epoch"]
+    for key in epoch:
+        assert is_announcement({"epoch": epoch | {key: value}}) in (False, True)
 
 
 def test_a_port_in_use_is_named(cluster):

@@ -202,11 +202,18 @@ def test_machines_may_differ_in_what_is_their_own(run, words):
 
 
 @pytest.mark.parametrize(
-    "words",
-    [["-is", "9"], ["-ta", "9"], ["-ro", "0"], ["-as", "2"], ["--threads", "2"], ["-ps", "5", "3"]],
+    ("flag", "words"),
+    [
+        ("--iterations", ["-is", "9"]),
+        ("--test_after", ["-ta", "9"]),
+        ("--reset_optimizer", ["-ro", "0"]),
+        ("--averaging_rounds", ["-as", "2"]),
+        ("--threads", ["--threads", "2"]),
+        ("--procs_per_machine", ["-ps", "5", "3"]),
+    ],
 )
-def test_machines_may_not_differ_in_what_changes_numbers(run, words):
-    assert changed(run, *words) == {"flags"}
+def test_machines_may_not_differ_in_what_changes_numbers(run, flag, words):
+    assert changed(run, *words) == {flag}
 
 
 def test_other_files_are_named_as_the_user_knows_them(run):

@@ -282,7 +282,7 @@ CHANGES = {
     "graph (graph.edges)": _other_graph,
     "addresses (ip.json)": _other_addresses,
     "code of decentralizepy": lambda folder: None,
-    "flags": lambda folder: None,
+    "--iterations": lambda folder: None,
     "": lambda folder: None,
 }
 
@@ -302,7 +302,7 @@ def test_every_difference_is_found_before_training(
         with (copy / "streams.py").open("a") as out:
             out.write("# one line more\n")
         monkeypatch.setattr(decentralizepy, "__file__", str(copy / "__init__.py"))
-    words = ("-is", "2") if what == "flags" else ()
+    words = ("-is", "2") if what == "--iterations" else ()
     theirs = settings_of("-ms", "2", "-mid", "1", "-ld", "m1", *words)
     second = provenance.digests(*theirs)
     addresses = ("127.0.0.1", "127.0.0.2")  # whatever the changed file says

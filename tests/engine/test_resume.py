@@ -158,7 +158,9 @@ def test_a_run_resumed_before_its_first_checkpoint_starts_again(
 
 
 def test_what_can_not_be_resumed_is_said(tmp_path: Path, cache: Path) -> None:
-    made = _made(tmp_path, cache, {})
+    numbers = tmp_path / "rounds.json"
+    numbers.write_text(json.dumps(dict.fromkeys(range(8), 2)))
+    made = _made(tmp_path, cache, {"rounds": numbers.name})
 
     def complain(*more: str) -> str:
         _, (process,) = made.start((8,), 1, 4, *more)
@@ -170,6 +172,9 @@ def test_what_can_not_be_resumed_is_said(tmp_path: Path, cache: Path) -> None:
     root = made.run((8,), 1, 4)
     made.runs -= 1
     assert "holds a run already" in complain()
+    numbers.write_text(json.dumps(dict.fromkeys(range(8), 3)))
+    made.runs -= 1
+    assert "different files of [TRAIN_PARAMS];" in complain("--resume")
     text = (tmp_path / "config.ini").read_text()
     (tmp_path / "config.ini").write_text(text.replace("lr = 0.05", "lr = 0.06"))
     made.runs -= 1

@@ -1,0 +1,56 @@
+"""The private folder of a machine's Unix sockets, gone at the latest with the next run here.
+
+Its owner holds a lock on it. A supervisor that was killed cannot remove its folder, but its lock is
+free then, so the next supervisor of the same user removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+_PREFIX: Final = "decentralizepy-sockets-"
+#: a folder younger than this may have an owner who is about to lock it
+_YOUNG_S: Final = 60.0
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class SocketFolder:
+    """A new folder that only this user may enter."""
+
+    def __init__(self) -> None:
+        remove_abandoned()
+        self.name = tempfile.mkdtemp(prefix=_PREFIX)
+        self._lock = os.open(self.name, _OPEN)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """Remove the folder and what is in it; may be called again."""
+        shutil.rmtree(self.name, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def remove_abandoned() -> None:
+    """Remove folders of this user whose owners are dead."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > _YOUNG_S:
+                _remove_unless_locked(path)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    folder = os.open(path, _OPEN)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(folder)
