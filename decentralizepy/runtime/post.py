@@ -231,7 +231,8 @@ class Post:
         """
         if self.links is None:
             return False
-        self.rings.catch_up()
+        for worker in self.rings.catch_up():
+            self._wake(worker)
         arrived = self._take_notices()
         for frames in self.links.receive():
             arrived = True

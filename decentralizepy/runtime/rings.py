@@ -104,11 +104,16 @@ class Rings:
         if late or not self._to[worker].put(entry):
             late.append(entry)
 
-    def catch_up(self) -> None:
-        """Send what found no room before."""
+    def catch_up(self) -> list[int]:
+        """Send what found no room before; returns the workers that got something."""
+        found = []
         for worker, late in self._late.items():
+            before = len(late)
             while late and self._to[worker].put(late[0]):
                 late.popleft()
+            if len(late) < before:
+                found.append(worker)
+        return found
 
     @property
     def behind(self) -> bool:

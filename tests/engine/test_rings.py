@@ -167,3 +167,19 @@ def test_rows_and_frames_of_a_sender_stay_in_order(memory, tmp_path):
     assert not mine.pool.read(row)
     for post in posts:
         post.links.close()
+
+
+def test_who_sleeps_is_woken_for_what_comes_late(memory, tmp_path):
+    mine, theirs = (worker_post(memory, me, tmp_path, []) for me in range(2))
+    row, control = mine.pool.acquire(), mine.arena.control
+    assert row is not None
+    said = Message({"params": mine.pool.tensor(row)}, {}, 1, (0, 0))
+    while not mine.rings.behind:
+        mine.send([3], said, row, Traffic())
+    theirs.take_in()
+    control.set_idle(1, True)  # it has read all that was there, and goes to sleep
+    mine.take_in()
+    assert not mine.rings.behind and not control.idle(1)
+    assert theirs.links.poller.poll(0)  # the bell
+    for post in (mine, theirs):
+        post.links.close()
