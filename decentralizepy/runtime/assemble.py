@@ -19,9 +19,10 @@ from decentralizepy.runtime.data import partition, prepared_dataset
 from decentralizepy.runtime.faults import Faults
 from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.report import Evaluator, Reporter
+from decentralizepy.runtime.seat import Seat
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.virtual import SimulatedWorker
-from decentralizepy.runtime.worker import Seat, Worker
+from decentralizepy.runtime.worker import Worker
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Loss
 from decentralizepy.training.optimizers import make_optimizer

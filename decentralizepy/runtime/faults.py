@@ -16,7 +16,8 @@ from decentralizepy.communication.message import Message
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.runtime.faultplan import Fault, FaultPlan, Kill, Partition, SlowLink, describe
 from decentralizepy.runtime.report import append_line
-from decentralizepy.runtime.worker import Seat, Worker
+from decentralizepy.runtime.seat import Seat
+from decentralizepy.runtime.worker import Worker
 
 
 class Faults:

@@ -18,6 +18,11 @@ class Parcel:
     message: Message
     release: Callable[[], None] | None = None
 
+    def let_go(self) -> None:
+        """Nobody reads the message any more."""
+        if self.release is not None:
+            self.release()
+
 
 @dataclass
 class Mailbox:

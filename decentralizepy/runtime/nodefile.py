@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from torch import Tensor
 
 from decentralizepy.errors import RunError
 from decentralizepy.runfolder import write_atomic
+from decentralizepy.runtime.seat import Seat
 from decentralizepy.training.optimizers import NodeOptimizer
-
-if TYPE_CHECKING:
-    from decentralizepy.runtime.worker import Seat
 
 _META: Final = "decentralizepy"
 _SEPARATOR: Final = "/"

@@ -20,8 +20,9 @@ from decentralizepy.node.membership import Epoch
 from decentralizepy.runtime.clock import VirtualClock
 from decentralizepy.runtime.mailbox import Parcel
 from decentralizepy.runtime.report import Pending, costs, effort
+from decentralizepy.runtime.seat import Seat
 from decentralizepy.runtime.simulation import Network, Simulation
-from decentralizepy.runtime.worker import Seat, Worker, distance
+from decentralizepy.runtime.worker import Worker, distance
 from decentralizepy.training.stacked import StackedTrainer
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from time import perf_counter, sleep
@@ -30,24 +29,24 @@ from decentralizepy.node.effects import (
     Train,
 )
 from decentralizepy.node.membership import Epoch, Membership
-from decentralizepy.node.node import Node, Program
+from decentralizepy.node.node import Node
 from decentralizepy.runtime.arena import Arena
 from decentralizepy.runtime.clock import Clock, RealClock, Timers
 from decentralizepy.runtime.links import Links
-from decentralizepy.runtime.mailbox import Mailbox, Parcel
+from decentralizepy.runtime.mailbox import Parcel
 from decentralizepy.runtime.placement import Placement, WorkerId
-from decentralizepy.runtime.post import Post, Traffic
+from decentralizepy.runtime.post import Post
 from decentralizepy.runtime.report import (
     Evaluator,
     Meeting,
     Pending,
     Reporter,
-    Seconds,
     costs,
     effort,
 )
 from decentralizepy.runtime.rings import fence
 from decentralizepy.runtime.rows import RowPool
+from decentralizepy.runtime.seat import Seat
 from decentralizepy.training.stacked import StackedTrainer
 from decentralizepy.training.trainer import Learner, Trainer
 
@@ -58,29 +57,6 @@ Outgoing = Iterator[tuple[Sequence[int], Message]]
 _IDLE_MS: Final = 200
 #: a worker that found no free row looks again after this
 _STARVED_MS: Final = 1
-
-
-@dataclass(eq=False)
-class Seat:
-    """A node on this worker, with all that the runtime keeps for it."""
-
-    node: Node
-    learner: Learner
-    row: int
-    program: Program
-    mailbox: Mailbox = field(default_factory=Mailbox)
-    spare: int | None = None
-    waiting: Receive | None = None
-    waiting_since: float = 0.0
-    ended: bool = False
-    consumed: list[Parcel] = field(default_factory=list)
-    traffic: Traffic = field(default_factory=Traffic)
-    seconds: Seconds = field(default_factory=Seconds)
-    lost: bool = False
-
-    @property
-    def uid(self) -> int:
-        return self.node.uid
 
 
 class NodeFailedError(RunError):
@@ -246,17 +222,16 @@ class Worker:
             try:
                 effect = seat.program.send(answer)
             except StopIteration:
-                self._consumed(seat)
+                seat.consume()
                 seat.ended = True
-                for parcel in seat.mailbox.drain():  # others wait until what they sent is read
-                    self._release(parcel)
+                seat.drop_mail()  # others wait until what they sent is read
                 self._active -= 1
                 return
             except RunError:
                 raise
             except Exception as error:
                 raise self._failure(seat, error) from error
-            self._adopt(seat)
+            seat.adopt(self.pool)
             answer = self._perform(seat, effect)
             seat.seconds.share += self.stopwatch() - started
             if answer is _PARKED:
@@ -272,7 +247,7 @@ class Worker:
 
     def _perform(self, seat: Seat, effect: Any) -> Any:
         if isinstance(effect, Train):
-            self._consumed(seat)
+            seat.consume()
             if self.faults is None or not self.faults.begins(seat, effect.t):
                 self._start_training(seat, effect)
             return _PARKED
@@ -341,9 +316,8 @@ class Worker:
     def _abandon(self, seat: Seat) -> None:
         seat.lost = True
         seat.program.close()
-        self._consumed(seat)
-        for parcel in seat.mailbox.drain():
-            self._release(parcel)
+        seat.consume()
+        seat.drop_mail()
         seat.waiting = None
         self._work = deque(item for item in self._work if item[0] is not seat)
         self._ready = deque(item for item in self._ready if item[0] is not seat)
@@ -358,59 +332,12 @@ class Worker:
             sleep(_IDLE_MS / 1000)
             self._orders()
 
-    # ------------------------------------------------------------------- rows
-
-    def _adopt(self, seat: Seat) -> None:
-        """Make the row that the program set its own: the spare one, or a copy into it."""
-        if seat.consumed:
-            self._consumed(seat)
-        x = seat.node.x
-        own = self.pool.tensor(seat.row)
-        if x is own:
-            return
-        spare = self._spare(seat)
-        if x is not self.pool.tensor(spare):
-            self.pool.tensor(spare).copy_(x)
-        self.pool.retire(seat.row)
-        seat.row, seat.spare, seat.node.spare = spare, None, None
-        seat.node.x = self.pool.tensor(spare)
-
-    def _spare(self, seat: Seat) -> int:
-        if seat.spare is None:
-            seat.spare = self.pool.acquire()
-        if seat.spare is None:
-            raise RunError(f"{self.me}: no free row for node {seat.uid}")
-        return seat.spare
-
-    def _consumed(self, seat: Seat) -> None:
-        """The program has gone past what it heard: release the rows behind it."""
-        for parcel in seat.consumed:
-            self._release(parcel)
-        seat.consumed = []
-
-    @staticmethod
-    def _release(parcel: Parcel) -> None:
-        if parcel.release is not None:
-            parcel.release()
-
-    def _thaw(self, seat: Seat) -> bool:
-        """Give a node a row of its own to write when its present one is still being read."""
-        if not self.pool.read(seat.row):
-            return True
-        row = self.pool.acquire()
-        if row is None:
-            return False
-        self.pool.tensor(row).copy_(seat.node.x)
-        self.pool.retire(seat.row)
-        seat.row, seat.node.x = row, self.pool.tensor(row)
-        return True
-
     # --------------------------------------------------------------- messages
 
     def _deliver(self, uid: int, parcel: Parcel) -> None:
         seat = self.seats.get(uid)
         if seat is None or seat.lost or seat.ended:
-            self._release(parcel)
+            parcel.let_go()
             return
         seat.mailbox.put(parcel)
         if seat.waiting is not None and seat.mailbox.complete(seat.waiting, self._gone):
@@ -431,15 +358,12 @@ class Worker:
 
     def _answer(self, seat: Seat, reason: str = "") -> None:
         """Give a waiting node what it asked for, and a row to merge into."""
-        if seat.spare is None:
-            seat.spare = self.pool.acquire()
-            if seat.spare is None:
-                if seat not in self._starved:
-                    self._starved.append(seat)
-                return
-            seat.node.spare = self.pool.tensor(seat.spare)
+        if not seat.lend_spare(self.pool):
+            if seat not in self._starved:
+                self._starved.append(seat)
+            return
         assert seat.waiting is not None
-        heard, seat.consumed = seat.mailbox.take(seat.waiting, reason)
+        heard, seat.heard = seat.mailbox.take(seat.waiting, reason)
         seat.waiting = None
         seat.seconds.wait += self.stopwatch() - seat.waiting_since
         self._ready.append((seat, heard))
@@ -491,9 +415,7 @@ class Worker:
         if not seat.lost:
             self._abandon(seat)
         del self.seats[seat.uid]
-        self.pool.retire(seat.row)
-        if seat.spare is not None:
-            self.pool.retire(seat.spare)
+        seat.give_back(self.pool)
         for pending in self._pending.values():
             pending.rows.pop(seat.uid, None)
             pending.records.pop(seat.uid, None)
@@ -531,7 +453,7 @@ class Worker:
                 else:
                     self._work.append((one, other))
         for one in group:
-            if not self._thaw(one):
+            if not one.thaw(self.pool):
                 raise RunError(f"{self.me}: no free row for node {one.uid}")
         self.arena.control.busy(self.me.worker, seat.uid, effect.t)
         started = self.stopwatch()
@@ -574,7 +496,7 @@ class Worker:
 
     def _iterated(self, seat: Seat, t: int) -> bool:
         """A node has done iteration ``t``; whether it is to be evaluated."""
-        self._consumed(seat)
+        seat.consume()
         self.arena.control.rounds[seat.uid - self._first_uid] = t + 1
         self.reporter.digest(seat.uid, t + 1, seat.node.x)
         return self.evaluator.intervals.due(t + 1)
