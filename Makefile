@@ -15,7 +15,7 @@ help: ## show this text
 	@echo
 	@echo "variables: CONFIG=$(CONFIG)  PYTHON=$(PYTHON)"
 
-run: $(VENV)/run ## train sixteen agents on this machine and draw the curves (a minute)
+run: $(VENV)/run ## train sixteen agents on this machine and draw the curves (half a minute)
 	$(BIN)/python g5k_execution.py $(CONFIG)
 
 test: $(VENV)/dev check ## all checks and tests
@@ -29,7 +29,7 @@ check: $(VENV)/dev ## linter, formatter and type checker alone
 bench: $(VENV)/dev ## measure speed and memory against their bounds (on an idle machine)
 	$(BIN)/python -m benchmarks
 
-clean: ## remove the environment and all caches
+clean: ## remove the environment and the caches in this folder
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/run: pyproject.toml constraints.txt

@@ -87,14 +87,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="training iterations (default: %(default)s)",
     )
-    add("-ll", "--log_level", default="INFO", metavar="LEVEL", help="one of " + ", ".join(LEVELS))
+    add(
+        "-ll",
+        "--log_level",
+        default="INFO",
+        metavar="LEVEL",
+        help=f"one of {', '.join(LEVELS)} (default: %(default)s)",
+    )
     add(
         "-ta",
         "--test_after",
         type=int,
         default=5,
         metavar="T",
-        help="test at iterations 1, T, 2T, ... and the last (default: %(default)s)",
+        help="test at iterations 1, T, 2T, ... and the last; 0: never (default: %(default)s)",
     )
     add(
         "-tea",
@@ -102,7 +108,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="T",
-        help="evaluate the local training loss at 1, T, 2T, ... (default: %(default)s)",
+        help="evaluate the local training loss at 1, T, 2T, ... and the last; 0: never "
+        "(default: %(default)s)",
     )
     add(
         "-ro",
@@ -141,7 +148,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="W",
-        help="processes on this machine (default: as many as CPUs allotted)",
+        help="processes on this machine, at most one for each node (default: as many as CPUs "
+        "allotted; 1 on a GPU and with --simulate)",
     )
     add(
         "--threads",
@@ -150,7 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads per worker; other numbers than 1 change the last bits (default: 1)",
     )
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--device", default="cpu", help="cpu, cuda, or cuda:1 and so on (default: %(default)s)")
     add(
         "--cache-dir",
         type=Path,
@@ -162,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="T",
-        help="save all nodes every T iterations; 0: never (default: %(default)s)",
+        help="save all nodes every T iterations, to --resume from; 0: never (default: %(default)s)",
     )
     add(
         "--resume",
@@ -174,7 +182,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ON_LOSS,
         default="fail",
         help="when a worker or machine is lost: end the run, go on without its nodes, or go back "
-        "to the newest checkpoint and wait for it (default: %(default)s)",
+        "to the newest checkpoint and wait for it, which needs --checkpoint_after "
+        "(default: %(default)s)",
     )
     add(
         "--wait_limit",

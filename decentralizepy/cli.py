@@ -37,7 +37,8 @@ _RUN_HELP = """\
 examples:
   16 nodes on this machine, over a graph:
     decentralizepy run -cf digits.ini -gf 16_4regular.edges -is 100 -ta 10 -ld my_run
-  two machines of 8 nodes; the same on each, which finds itself in ip.json (else give -mid):
+  two machines of 8 nodes; each finds itself in ip.json (else give -mid), the other one has
+  -ld run/machine1, and on a network both have run/run.key (decentralizepy keys run):
     decentralizepy run -ms 2 -ps 8 -cf digits.ini -gf 16_4regular.edges -is 100 \\
                        -ld run/machine0
 
@@ -117,7 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(function=_check)
     prepare = command("prepare", "prepare an experiment's data set, once", _PREPARE_HELP)
     prepare.add_argument("ini", type=Path, help="the INI file")
-    prepare.add_argument("--cache-dir", type=Path, help="where prepared data sets are kept")
+    prepare.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="where prepared data sets are kept (default: ~/.cache/decentralizepy)",
+    )
     prepare.set_defaults(function=_prepare)
     keys = command("keys", "make the key that the machines of a run share", _KEYS_HELP)
     keys.add_argument("folder", type=Path, metavar="DIR", help="where run.key is written")

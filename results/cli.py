@@ -34,10 +34,11 @@ one run folder writes, into the run folder unless --output is given:
   tables/<experiment>_tidy.csv       the same, for people
   tables/<experiment>_time_to_accuracy.csv   with --targets: when the mean test
                                      accuracy first was as high
-  figures/*.pdf                      losses, accuracy and consensus distance
-                                     against iterations and bytes, accuracy also
-                                     against (simulated) time, spread over
-                                     the nodes; the data of each beside it (.csv)
+  figures/*.pdf                      losses and accuracy against iterations and
+                                     bytes, accuracy also against (simulated)
+                                     time, consensus distance against iterations,
+                                     spread over the nodes; the data of each
+                                     beside it (.csv)
 
 several run folders write the tables of each and comparison figures into --output:
   one line per setting; runs that differ by random_seed only become one line,

@@ -16,7 +16,7 @@ from typing import Any, Final
 ALIGNMENT: Final = 128
 MAX_HEADER: Final = 1 << 20
 MAX_TENSORS: Final = 64
-#: A frame's payload; larger ones starve heart-beats and are slower (docs/performance.md).
+#: A frame's payload; larger ones starve heart-beats and are slower.
 FRAME_BYTES: Final = 1 << 20
 #: name on the wire -> bytes per element
 DTYPES: Final[dict[str, int]] = {
