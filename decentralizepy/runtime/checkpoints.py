@@ -38,7 +38,7 @@ class CheckpointSets:
     def complete(self, iteration: int, uids: Iterable[int], left: Any) -> None:
         """Note that a set is complete, with the nodes of this machine, and remove old ones.
 
-        ``left`` says which nodes had left the run by then (`membership.Epochs.value`).
+        ``left`` says which nodes had left the run by then (`Membership.value`).
         """
         write_json(self.folder(iteration) / _MARK, {"uids": sorted(uids), "left": left})
         for old in self.usable()[:-KEPT]:
