@@ -425,6 +425,7 @@ def read_key(
 def _check_numbers(args: argparse.Namespace) -> None:
     least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
     least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
+    least_of |= {"test_after": 0, "train_evaluate_after": 0}
     for name, least in least_of.items():
         if not getattr(args, name) >= least:  # NaN is not, either
             raise ConfigError(f"--{name} {getattr(args, name)}: at least {least}")

@@ -25,6 +25,7 @@ from decentralizepy.registry import (
     check_options,
     coerce,
     options,
+    source_path,
     target,
 )
 
@@ -105,6 +106,21 @@ class Experiment:
     def files(self) -> dict[str, Path]:
         """The further files that the INI names, by their names there."""
         return {v.name: v.file for v in self.per_node if v.name and v.file}
+
+    @property
+    def modules(self) -> dict[str, Path]:
+        """Source files of the classes that are neither ours nor torch's, by module."""
+        parts = (
+            self.dataset, self.model, self.optimizer, self.training, self.loss,
+            self.communication, self.sharing, self.schedule,
+        )  # fmt: skip
+        targets = {part.target for part in parts if part is not None}
+        found = {one.module: source_path(one.module, one.search) for one in targets}
+        return {
+            module: path
+            for module, path in sorted(found.items())
+            if path is not None and module.split(".")[0] not in ("decentralizepy", "torch")
+        }
 
     @property
     def addresses_filepath(self) -> str:

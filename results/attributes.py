@@ -29,6 +29,8 @@ ARGS_KEYS: Final[dict[str, str]] = {
     "eval_file": "eval_file",
     "test_after": "test_after",
     "averaging_rounds": "averaging_steps",
+    "reset_optimizer": "reset_optimizer",
+    "device": "device",
     "simulate": "simulation_file",
     "faults": "faults_file",
 }

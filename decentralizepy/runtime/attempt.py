@@ -19,7 +19,7 @@ from decentralizepy.runtime.placement import Placement, WorkerId
 from decentralizepy.runtime.progress import Progress
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.status import Status
-from decentralizepy.runtime.workers import WorkerProcesses, describe_exit
+from decentralizepy.runtime.workers import Server, WorkerProcesses, describe_exit
 
 #: how long machine 0 waits for the others to say hello
 START_TIMEOUT: Final = 300.0
@@ -60,12 +60,12 @@ class Attempt:
         self._began = self._doubted = time.monotonic()
         self._beats: dict[int, tuple[int, float]] = {}
 
-    def run(self, number: int | None) -> int | None:
+    def run(self, server: Server, number: int | None) -> int | None:
         """Run to the end: None. Or until all machines start again: the number of that attempt.
 
         ``number`` is that of this attempt; a process that was just started does not know it.
         """
-        workers = WorkerProcesses(self.settings, self._nodes, self._memory)
+        workers = WorkerProcesses(self.settings, self._nodes, self._memory, server)
         try:
             self._say_hello(number)
             self._supervise(workers)
@@ -112,6 +112,7 @@ class Attempt:
                 self._size_memory()
         elif "ready" in news:
             self._ready.add(number)
+            self.status.past = max(self.status.past, news["past"])
             if len(self._ready) == self.settings.workers:
                 self.control.say({"ready": self._number})
         elif "paused" in news:
@@ -202,7 +203,7 @@ class Attempt:
         self._place(workers)
 
     def _begin(self, news: dict[str, Any]) -> None:
-        self._together = True
+        self._together, self.status.past = True, 0.0
         self._start, self._number = news, news["attempt"]
         self.status.membership = resumed(self.settings.mapping.n, news["left"], news["from"])
         self.status.round_start = news["from"]

@@ -214,10 +214,10 @@ class Member:
         self._over = self._over or any("end" in one or "abort" in one for one in news)
         if self._wire.broken() and not self._over:
             self._over = True
-            why = "machine 0 is gone: its connection broke"
-            if self._wire.seal.waiting:
+            why, doubted = "machine 0 is gone: its connection broke", bool(self._wire.seal.waiting)
+            if doubted:
                 why += " before it had answered; do all machines have the same run key?"
-            news.append({"abort": why})
+            news.append({"abort": why, "config": doubted})
         return news
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from decentralizepy.runtime.data import partition, prepared_dataset
 from decentralizepy.runtime.progress import Progress
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.status import Status
-from decentralizepy.runtime.workers import start_server, stop_server
+from decentralizepy.runtime.workers import Server
 
 
 class Supervisor:
@@ -32,6 +32,7 @@ class Supervisor:
         self.settings, self.flags = settings, flags
         self.status = Status(settings)
         self._progress = Progress()
+        self._server: Server
         self._attempt: Attempt | None = None
 
     def run(self) -> None:
@@ -47,11 +48,11 @@ class Supervisor:
                 "choose another folder (-ld)"
             ) from None
         self.status.attempt = self.settings.attempt
-        start_server(self.settings.threads)
+        self._server = Server(self.settings.threads)
         try:
             control = connect(self.settings)
         except ConfigError:
-            stop_server()
+            self._server.stop()
             if self._is_new:
                 provenance.withdraw(self.settings, made)
             raise
@@ -79,7 +80,7 @@ class Supervisor:
         digests = provenance.digests(settings, self.flags)
         while True:
             self._attempt = Attempt(settings, digests, control, self.status, self._progress)
-            number = self._attempt.run(number)
+            number = self._attempt.run(self._server, number)
             if number is None:
                 return
             settings = dataclasses.replace(settings, attempt=settings.attempt + 1)
@@ -117,7 +118,7 @@ class Supervisor:
     def _finish(self, control: ControlPlane, outcome: str, made: Sequence[Path]) -> None:
         self.status.transport.add({"refused": dict(control.refused)})
         control.close()
-        stop_server()
+        self._server.stop()
         if outcome == "refused":  # bad input leaves nothing half-written behind
             self.status.write("failed")
             provenance.withdraw(self.settings, made)

@@ -132,7 +132,7 @@ def _work(
         membership=resumed(settings.mapping.n, start["left"], start["from"]),
     )  # fmt: skip
     past = assembly.restore(worker, start["from"])
-    supervisor.say({"ready": me.worker})
+    supervisor.say({"ready": me.worker, "past": past})
     supervisor.hear()
     real = RealClock(past)
     if settings.simulation is None:

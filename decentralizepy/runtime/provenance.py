@@ -29,6 +29,8 @@ _OF_AN_ATTEMPT = (
     "started", "ended", "training_started", "outcome", "error", "notes", "workers", "revision",
     "host", "last_attempt",
 )  # fmt: skip
+#: flags that say which numbers a run gives; all others may change when it is resumed
+_OF_THE_NUMBERS = ("eval_file", "averaging_rounds", "reset_optimizer")
 _PACKAGES = ("torch", "numpy", "pyzmq", "cryptography", "networkx", "safetensors", "scikit-learn")
 
 
@@ -41,7 +43,7 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     folder, experiment = settings.folder, settings.experiment
     attempts: list[dict[str, Any]] = []
     if settings.resume:
-        old = _former(settings)
+        old = _former(settings, flags)
         before = old.get("attempts")
         attempts = [
             *(before if isinstance(before, list) else []),
@@ -94,17 +96,19 @@ def _last_attempt(old: dict[str, Any]) -> int:
     return number if type(number) is int else 0
 
 
-def _former(settings: Settings) -> dict[str, Any]:
+def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
     """What ``run.json`` says of the run that is to be resumed, which must be the same one."""
     path = settings.folder.run
     try:
         old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        flagged = {flag: old["flags"][flag] == flags[flag] for flag in _OF_THE_NUMBERS}
         same = {
             f"INI file ({settings.experiment.path})": _without_port(old["ini"])
             == _without_port(settings.experiment.text),
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
             "nodes per machine (-ps)": old["agents_per_machine"] == list(settings.mapping.counts),
             "files of [TRAIN_PARAMS]": old["files"] == _files(settings),
+            **{f"--{flag}": equal for flag, equal in flagged.items()},
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
@@ -114,7 +118,7 @@ def _former(settings: Settings) -> dict[str, Any]:
     if differ:
         raise ConfigError(
             f"{settings.log_dir} holds another experiment: different {', '.join(differ)}; "
-            "resume with the same files, or start a new run without --resume in a new folder"
+            "resume with the same files and flags, or start a new run in a new folder (-ld)"
         )
     return old
 
@@ -145,6 +149,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "flags": flags,
         "ini": experiment.text,
         "files": _files(settings),
+        "modules": _modules(settings),
         "graph": {"file": flags["graph_file"], "sha256": settings.graph.digest()},
         "addresses": list(settings.addresses),
         "encrypted": settings.key is not None,
@@ -181,6 +186,7 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
             json.dumps(settings.addresses)
         ),
         **{f"file {name} of [TRAIN_PARAMS]": digest for name, digest in _files(settings).items()},
+        **{f"module {name}": digest for name, digest in _modules(settings).items()},
         **{f"--{flag}": _sha(json.dumps(value)) for flag, value in common.items()},
         "fault plan (--faults)": _sha(json.dumps(plan)),
         "code of decentralizepy": code_digest(),
@@ -191,6 +197,12 @@ def _files(settings: Settings) -> dict[str, str]:
     """Digests of the files of numbers by node that the INI names."""
     files = settings.experiment.files.items()
     return {name: _sha(source.read_text(encoding="utf-8")) for name, source in files}
+
+
+def _modules(settings: Settings) -> dict[str, str]:
+    """Digests of the users' own modules that the INI names."""
+    modules = settings.experiment.modules.items()
+    return {name: hashlib.sha256(source.read_bytes()).hexdigest() for name, source in modules}
 
 
 def code_digest() -> str:

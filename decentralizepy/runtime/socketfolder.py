@@ -12,10 +12,14 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 _PREFIX: Final = "decentralizepy-sockets-"
+#: a Unix socket's name, with its folders, may have about a hundred bytes
+_LONGEST_BASE: Final = 36
+_USUAL_BASE: Final = "/tmp"
 #: a folder younger than this may have an owner who is about to lock it
 _YOUNG_S: Final = 60.0
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -25,10 +29,20 @@ class SocketFolder:
     """A new folder that only this user may enter."""
 
     def __init__(self) -> None:
-        remove_abandoned()
-        self.name = tempfile.mkdtemp(prefix=_PREFIX)
+        base = _base()
+        remove_abandoned(base)
+        self.name = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
         self._lock = os.open(self.name, _OPEN)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    @contextlib.contextmanager
+    def as_temporary(self) -> Iterator[None]:
+        """Let temporary files of this process lie in here."""
+        before, tempfile.tempdir = tempfile.gettempdir(), self.name
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
     def remove(self) -> None:
         """Remove the folder and what is in it; may be called again."""
@@ -38,9 +52,16 @@ class SocketFolder:
             self._lock = -1
 
 
-def remove_abandoned() -> None:
-    """Remove folders of this user whose owners are dead."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+def _base() -> str:
+    """Where temporary files lie, unless its name is too long for a socket's."""
+    found = tempfile.gettempdir()
+    usual = os.access(_USUAL_BASE, os.W_OK | os.X_OK)
+    return _USUAL_BASE if usual and len(os.fsencode(found)) > _LONGEST_BASE else found
+
+
+def remove_abandoned(base: str) -> None:
+    """Remove folders of this user in ``base`` whose owners are dead."""
+    for path in Path(base).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             status = path.lstat()
             if status.st_uid == os.getuid() and time.time() - status.st_mtime > _YOUNG_S:

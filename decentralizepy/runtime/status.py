@@ -50,6 +50,8 @@ class Status:
         self._records: dict[int, list[Mapping[str, Any]]] = {}
         self._written = 0.0
         self._start: float | None = None
+        #: seconds of training before the checkpoint that the run goes on from
+        self.past = 0.0
         self._elapsed: list[float] = []
         self._total: float | None = None
         self._simulated = 0.0
@@ -64,7 +66,7 @@ class Status:
 
     def start(self) -> None:
         """Training begins now."""
-        self._start, self._total = time.monotonic(), None
+        self._start, self._total = time.monotonic() - self.past, None
         self.began = time.time()
 
     def finish(self, elapsed: float) -> None:
@@ -152,7 +154,7 @@ class Status:
 
     @property
     def seconds(self) -> float:
-        """Seconds on the wall since the first training step; at the end the slowest worker's."""
+        """Seconds of training on the wall; at the end those of the slowest worker."""
         if len(self._elapsed) == self._settings.workers:
             self._total = max(self._elapsed)
         if self._total is not None:

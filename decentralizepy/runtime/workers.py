@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,20 +26,25 @@ from decentralizepy.runtime.socketfolder import SocketFolder
 _PRELOAD = ["decentralizepy.runtime.process"]
 
 
-def start_server(threads: int) -> None:
-    """Start the server that workers are forked from; it loads torch while we go on."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    forkserver.set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
+class Server:
+    """The process that workers are forked from, and the private folder of all their sockets."""
 
+    def __init__(self, threads: int) -> None:
+        """Start it; it loads torch while we go on."""
+        self.folder = SocketFolder()
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(threads)
+        forkserver.set_forkserver_preload(_PRELOAD)
+        with self.folder.as_temporary():  # its own sockets lie where temporary files do
+            forkserver.ensure_running()
 
-def stop_server() -> None:
-    """End the server; it would end with this process, a moment later."""
-    stop = getattr(forkserver._forkserver, "_stop", None)
-    if stop is not None:
-        with contextlib.suppress(OSError, ValueError):
-            stop()
+    def stop(self) -> None:
+        """End it (it would end with this process, a moment later) and remove the folder."""
+        stop = getattr(forkserver._forkserver, "_stop", None)
+        if stop is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stop()
+        self.folder.remove()
 
 
 @dataclass
@@ -53,8 +59,10 @@ class Handle:
 class WorkerProcesses:
     """The worker processes of one machine."""
 
-    def __init__(self, settings: Settings, nodes: tuple[int, ...], memory: int) -> None:
-        self._sockets = SocketFolder()
+    def __init__(
+        self, settings: Settings, nodes: tuple[int, ...], memory: int, server: Server
+    ) -> None:
+        self._sockets = tempfile.TemporaryDirectory(prefix="", dir=server.folder.name)
         context = multiprocessing.get_context("forkserver")
         from decentralizepy.runtime import workers
 
@@ -129,7 +137,8 @@ class WorkerProcesses:
         for handle in self.handles:
             handle.process.join(5)
             handle.line.close()
-        self._sockets.remove()
+        with contextlib.suppress(OSError):
+            self._sockets.cleanup()
 
 
 class _Descriptor:

@@ -194,6 +194,8 @@ def test_one_agent_alone(folder):
         (["-is", "-1"], "--iterations -1: at least 0"),
         (["-as", "0"], "--averaging_rounds 0: at least 1"),
         (["--threads", "0"], "--threads 0: at least 1"),
+        (["-ta", "-1"], "--test_after -1: at least 0"),
+        (["-tea", "-1"], "--train_evaluate_after -1: at least 0"),
         (["--workers", "0"], "--workers 0: at least 1"),
         (["-ll", "debug"], "-ll debug (did you mean 'DEBUG'?): one of DEBUG, INFO, WARNING"),
         (["--device", "tpu"], "--device tpu: cpu or cuda"),

@@ -20,9 +20,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def base(tmp_path, monkeypatch):  # tmp_path first: it remembers where temporary files lie
+    """A temporary folder of the test's own, with a short name."""
+    with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as name:
+        monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        yield name
 
 
 def age(folder):
@@ -53,20 +56,37 @@ def test_that_of_a_killed_owner_goes_with_the_next_run():
     assert not folder.exists()
 
 
-def test_that_of_a_living_owner_stays():
+def test_that_of_a_living_owner_stays(base):
     folder = SocketFolder()
     age(folder.name)
-    remove_abandoned()
+    remove_abandoned(base)
     assert Path(folder.name).is_dir()
     folder.remove()
 
 
-def test_a_young_one_stays_and_so_does_what_only_has_the_name(tmp_path):
+def test_a_young_one_stays_and_so_does_what_only_has_the_name(base):
     young = abandoned()
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere = Path(base) / "elsewhere"
     elsewhere.mkdir()
-    link = tmp_path / "decentralizepy-sockets-link"
+    link = Path(base) / "decentralizepy-sockets-link"
     link.symlink_to(elsewhere)
     os.utime(link, (0, 0), follow_symlinks=False)
-    remove_abandoned()
+    remove_abandoned(base)
     assert young.is_dir() and link.is_symlink() and elsewhere.is_dir()
+
+
+def test_temporary_files_lie_in_it_for_a_while(base):
+    folder = SocketFolder()
+    with folder.as_temporary():
+        assert tempfile.gettempdir() == folder.name
+    assert tempfile.gettempdir() == base
+    folder.remove()
+
+
+def test_a_name_too_long_for_a_socket_is_not_taken(monkeypatch, tmp_path):
+    deep = tmp_path / ("x" * 60)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    folder = SocketFolder()
+    assert Path(folder.name).parent == Path("/tmp")
+    folder.remove()

@@ -227,6 +227,18 @@ def test_other_files_are_named_as_the_user_knows_them(run):
     }  # fmt: skip
 
 
+def test_users_modules_are_compared_by_what_they_say(run):
+    found = []
+    for text in ("class Mine:\n    pass\n", "class Mine:\n    'Another.'\n"):
+        Path("my_method.py").write_text(text)
+        ini = {"SHARING__sharing_package": "my_method", "SHARING__sharing_class": "Mine"}
+        Path("small.ini").write_text(examples.ini(**ini))
+        found.append(provenance.digests(*run("-ms", "2", "-mid", "0")))
+    one, other = found
+    assert {name for name in one if one[name] != other[name]} == {"module my_method"}
+    assert not any("torch" in name for name in one)
+
+
 def test_fault_plans_are_compared_by_what_they_say(run):
     for name, round_ in (("one.json", 1), ("same.json", 1), ("other.json", 2)):
         Path(name).write_text(json.dumps([{"kill": {"node": 1}, "round": round_}]))

@@ -179,6 +179,11 @@ def test_what_can_not_be_resumed_is_said(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "config.ini").write_text(text.replace("lr = 0.05", "lr = 0.06"))
     made.runs -= 1
     assert "different INI file" in complain("--resume")
+    (tmp_path / "config.ini").write_text(text)
+    made.runs -= 1
+    assert "different --averaging_rounds, --reset_optimizer;" in complain(
+        "--resume", "-as", "2", "-ro", "1"
+    )
     (root / "machine0" / "run.json").write_text("{")
     made.runs -= 1
     assert "nothing to resume" in complain("--resume")
