@@ -108,7 +108,6 @@ def wire_receiver(port: int, size: int, rows: int, key: bytes | None, line: Conn
         nonlocal got
         got += 1
         last[:] = [message]
-        wire.delivered(peer, nbytes)
         wire.consumed(peer, message.sender, nbytes)
 
     line.send("ready")

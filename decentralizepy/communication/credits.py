@@ -59,11 +59,6 @@ class Consumption:
         self._counts: dict[int, tuple[int, int]] = {}
         self._news: set[int] = set()
         self.unreported = 0
-        self.held = 0
-
-    def delivered(self, nbytes: int) -> None:
-        """A message lies in the mailboxes."""
-        self.held += nbytes
 
     def consumed(self, uid: int, nbytes: int) -> None:
         """The last receiver here has gone past a message of node ``uid``."""
@@ -71,7 +66,6 @@ class Consumption:
         self._counts[uid] = count + 1, total + nbytes
         self._news.add(uid)
         self.unreported += nbytes
-        self.held -= nbytes
 
     def report(self, everything: bool = False) -> bytes:
         """What the sender does not know yet, or all that there is to know."""

@@ -16,6 +16,7 @@ Addresses are equal when ip.json spells them equally: names may resolve differen
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -75,7 +76,7 @@ def endpoint(address: str, port: int) -> str:
 
 def has_ipv6(addresses: Iterable[str]) -> bool:
     """Whether sockets must be told to take IPv6 addresses."""
-    return any(":" in address for address in addresses)
+    return any(":" in reaching(address) for address in addresses)
 
 
 def resolved(address: str) -> list[str]:
@@ -90,11 +91,36 @@ def resolved(address: str) -> list[str]:
 def listening(address: str) -> str:
     """What to bind for an entry of ip.json: ZeroMQ binds no names.
 
-    A name may stand for several addresses; a loopback one, which no other machine reaches, is
-    the last choice. What is not ours stays as it is, so that binding it gives the error.
+    A name may stand for several addresses: IPv4 comes first, as in `reaching`, and a loopback one,
+    which no other machine reaches, last. What is not ours stays as it is, so that binding it gives
+    the error.
     """
     ours = [ip for ip in resolved(address) if can_bind(ip)]
-    return next((ip for ip in ours if not ip.startswith("127.")), (ours or [address])[0])
+    return min(ours, key=_preference, default=address)
+
+
+def _preference(ip: str) -> tuple[bool, bool]:
+    return ip == "::1" or ip.startswith("127."), ":" in ip
+
+
+def reaching(address: str) -> str:
+    """What to connect to for an entry of ip.json: the first IPv4 address of a name, if it has one.
+
+    A name that nobody knows stays as it is: it may be known later.
+    """
+    if is_ip(address):
+        return address
+    found = sorted(resolved(address), key=lambda ip: ":" in ip)
+    return found[0] if found else address
+
+
+def is_ip(address: str) -> bool:
+    """Whether this is an IP address, not a name."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def can_bind(address: str) -> bool:

@@ -57,13 +57,18 @@ class RefusedError(Exception):
 
     ``malformed``: not of the form. ``foreign``: for somebody else, or on a connection that said no
     hello. ``unsealed``: from somebody without a key, or with one where we have none. ``forged``:
-    not made with our key, or altered. ``replayed``: its counter has gone by. ``reflected``: our own
-    words come back.
+    not made with our key, or altered. ``missing``: what went before it has been taken out.
+    ``replayed``: its counter has gone by. ``reflected``: our own words come back.
     """
 
     def __init__(self, kind: str, why: str) -> None:
         super().__init__(f"{kind}: {why}")
         self.kind = kind
+
+    @property
+    def harmless(self) -> bool:
+        """Whether the session in which it came goes on as if it had not come."""
+        return self.kind in ("replayed", "reflected")
 
 
 class Party(NamedTuple):
@@ -174,6 +179,15 @@ def read_hello(key: RunKey | None, me: Party, hello: Buffer) -> Greeting:
     return Greeting(Party(machine, worker, life), public, text)
 
 
+def claimed_machine(me: Party, hello: Buffer) -> int | None:
+    """Which machine a hello says it is from, authentic or not; None if it is none for us."""
+    text = bytes(hello)
+    if len(text) < _HELLO.size or not text.startswith(HELLO_START):
+        return None
+    *_, machine, _, _, to_machine, to_worker, _ = _HELLO.unpack(text[: _HELLO.size])
+    return machine if (to_machine, to_worker) == me.place else None
+
+
 def answer(key: RunKey | None, me: Party, greeting: Greeting, number: int) -> tuple[Session, bytes]:
     """(the session, the welcome to send); ``number`` travels in the welcome.
 
@@ -221,11 +235,6 @@ class Sealer:
         self._index = 0
         self._left = 0
 
-    @property
-    def overhead(self) -> int:
-        """Bytes that sealing adds to a chunk."""
-        return TAG if self._cipher else 0
-
     def head(self, body: Buffer, chunks: int) -> bytes:
         """Start a group of ``chunks`` chunks; returns its first frame."""
         assert not self._left, "a group has exactly the chunks that were announced"
@@ -236,11 +245,6 @@ class Sealer:
             self._counter += 1
             return self._prefix + bytes(body)
         return self._prefix + self._cipher.encrypt(self._nonce(), body, self._prefix)
-
-    def chunk_into(self, data: Buffer, buffer: memoryview) -> None:
-        """Seal the next chunk into ``buffer``, `overhead` bytes longer than the data."""
-        assert self._cipher is not None
-        self._cipher.encrypt_into(self._nonce(), data, self._associated(), buffer)
 
     def chunk(self, data: Buffer) -> Buffer:
         """The next chunk, sealed; in the clear it is the data itself, not a copy."""
@@ -275,6 +279,7 @@ class Opener:
 
     @property
     def overhead(self) -> int:
+        """Bytes that sealing adds to a chunk."""
         return TAG if self._cipher else 0
 
     def head(self, frame: Buffer) -> tuple[bytes, int]:
@@ -290,6 +295,8 @@ class Opener:
         if counter < self._next:
             raise RefusedError("replayed", f"counter {counter}, after {self._next - 1}")
         body = self._open(counter, frame[_PREFIX.size :], prefix)
+        if counter > self._next:
+            raise RefusedError("missing", f"counter {counter}, before {self._next}")
         self._prefix, self._first, self._next = prefix, counter, counter + chunks + 1
         self.opened += 1
         return body, chunks

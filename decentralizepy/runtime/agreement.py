@@ -81,11 +81,16 @@ class Agreement:
                 return self._agreed()
         return []
 
-    def lost(self, machine: int) -> list[News]:
-        """A machine's connection broke."""
+    @property
+    def may_come_back(self) -> bool:
+        """Whether a machine that is lost is waited for."""
+        return self.began and self.resilience.on_loss == "wait"
+
+    def lost(self, machine: int, how: str = "its connection broke") -> list[News]:
+        """A machine cannot be reached any more."""
         if self.over or machine not in self.alive:
             return []
-        why = f"machine {machine} is gone: its connection broke"
+        why = f"machine {machine} is gone: {how}"
         if machine == 0:
             return self._abort(why)
         if self.began and self.resilience.on_loss == "drop":

@@ -254,29 +254,35 @@ class Attempt:
     def _check_start(self) -> None:
         if self._together or self._number:
             return
-        now, refused = time.monotonic(), self.control.refused
-        absent = self.control.missing() if isinstance(self.control, Coordinator) else [0]
-        missing = ", ".join(str(machine) for machine in absent)
-        if not refused["forged"] + refused["unsealed"]:
+        now, doubted = time.monotonic(), self.control.doubted
+        if not doubted:
             self._doubted = now
         elif now - self._doubted >= KEY_TIMEOUT:
             raise ConfigError(
-                f"machine {missing} has not said hello, but somebody did whose words are not "
-                "sealed with our run key: copy the same run.key to all machines, or set "
-                "encryption = none on all"
+                f"machine {_listed(doubted)} has not said hello, but somebody did in its name "
+                "whose words are not sealed with our run key: copy the same run.key to all "
+                "machines, or set encryption = none on all"
             )
+        absent = self.control.missing() if isinstance(self.control, Coordinator) else [0]
         if now - self._began < START_TIMEOUT:
             return
         raise RunError(
-            f"machine {missing} did not say hello within {START_TIMEOUT:.0f} s: is it started "
-            "with its own -mid, and do all machines have the same ip.json?"
+            f"machine {_listed(absent)} did not say hello within {START_TIMEOUT:.0f} s: is it "
+            "started with its own -mid, and do all machines have the same ip.json?"
         )
 
     def _check_progress(self, workers: WorkerProcesses) -> None:
         """End workers whose main loop has stood still for too long."""
-        if not self.status.going:
-            return
         limit, now = self.settings.resilience.progress_limit, time.monotonic()
+        if not self.status.going:
+            placed = min((since for _, since in self._beats.values()), default=now)
+            if now - placed > limit:
+                late = _listed(self._live - self._ready) or "none here, but on another machine"
+                raise RunError(
+                    f"machine {self.settings.machine}: not ready to train within {limit:g} s "
+                    f"(progress limit); workers not ready: {late}"
+                )
+            return
         for number in sorted(self._live):
             beats = self.status.beats(number)
             if beats != self._beats[number][0]:
@@ -301,3 +307,7 @@ class Attempt:
             return f"{text} before it trained any node"
         uid, t = busy
         return f"{text}; it was last busy with node {uid} in iteration {t + 1}"
+
+
+def _listed(machines: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(machines)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from decentralizepy.node.membership import are_epochs
@@ -40,12 +41,15 @@ def is_word(news: dict[str, Any], nodes: int) -> bool:
     return True
 
 
-def is_announcement(news: dict[str, Any]) -> bool:
-    """Whether this is what machine 0 may announce."""
+def is_announcement(news: dict[str, Any], nodes: Sequence[int]) -> bool:
+    """Whether this is what machine 0 may announce to machines of so many nodes each."""
     if not _holds(news, _ANNOUNCEMENTS):
         return False
     if "workers" in news:
-        return _are_ints(news["workers"]) and are_epochs(news["left"])
+        workers = news["workers"]
+        fit = _are_ints(workers) and len(workers) == len(nodes)
+        fit = fit and all(0 < w <= n for w, n in zip(workers, nodes, strict=True))
+        return fit and are_epochs(news["left"])
     if "epoch" in news:
         epoch, form = news["epoch"], {"before": int, "why": str, "left": list, "workers": list}
         held = all(type(epoch.get(key)) is kind for key, kind in form.items())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import zmq
 
@@ -20,13 +20,12 @@ from decentralizepy.communication.secure import (
     HELLO_START,
     Party,
     RefusedError,
-    RunKey,
     Session,
     answer,
     read_hello,
 )
 from decentralizepy.errors import ConfigError
-from decentralizepy.runtime import sockets
+from decentralizepy.runtime.net import Net
 from decentralizepy.runtime.placement import WorkerId
 
 #: a receiver that is busy acknowledges after so many bytes or seconds
@@ -35,7 +34,8 @@ _ACK_S: Final = 0.05
 #: one that is idle acknowledges sooner, but not each of many small batches
 _IDLE_ACK_BYTES: Final = 1 << 20
 _IDLE_ACK_S: Final = 0.002
-_MAX_PENDING: Final = 8
+#: connections of one worker that have said hello and nothing else: perhaps it is a replay
+_MAX_PENDING: Final = 1024
 
 
 class Reader(Protocol):
@@ -91,29 +91,21 @@ class _Stream:
 class Inbound:
     """All that arrives at one worker from other machines."""
 
-    def __init__(
-        self,
-        me: Party,
-        addresses: Sequence[str],
-        offset: int,
-        context: zmq.Context[Any],
-        poller: zmq.Poller,
-        key: RunKey | None,
-        timeout: float,
-        counts: Counter[str],
-    ) -> None:
-        self._me, self._addresses, self._key, self._counts = me, addresses, key, counts
+    def __init__(self, net: Net) -> None:
+        self._net, self._me = net, net.me
+        #: workers of each machine, once they are known
+        self.workers: Sequence[int] | None = None
         self.sources: dict[WorkerId, _Source] = {}
         self.streams: dict[bytes, _Stream] = {}
         self._retired: deque[bytes] = deque(maxlen=256)
-        self._inbox = sockets.make(context, zmq.ROUTER, timeout)
-        port = ports.worker_port(addresses, offset, me.machine, me.worker)
-        address = ports.listening(addresses[me.machine])
+        self._inbox = net.socket(zmq.ROUTER)
+        port = net.port(WorkerId(*net.me.place))
+        address = ports.listening(net.addresses[net.me.machine])
         try:
             self._inbox.bind(ports.endpoint(address, port))
         except zmq.ZMQError:
-            raise ConfigError(ports.refusal(address, port, offset)) from None
-        poller.register(self._inbox, zmq.POLLIN)
+            raise ConfigError(ports.refusal(address, port, net.offset)) from None
+        net.poller.register(self._inbox, zmq.POLLIN)
 
     def receive(self, new_reader: NewReader) -> bool:
         """Deliver all that has arrived; True if there was anything."""
@@ -124,17 +116,16 @@ class Inbound:
             try:
                 self._arrived(identity.bytes, [frame.buffer for frame in frames], new_reader)
             except RefusedError as error:
-                self._refused(error)
+                self._net.refuse(error)
         return arrived
-
-    def _refused(self, error: RefusedError) -> None:
-        self._counts[f"refused_{error.kind}"] += 1
 
     def _arrived(self, identity: bytes, frames: list[memoryview], new: NewReader) -> None:
         stream = self.streams.get(identity)
         if len(frames) == 1 and bytes(frames[0][: len(HELLO_START)]) == HELLO_START:
-            if stream is None or stream.hello != frames[0]:
+            if stream is None:
                 self._greeted(identity, frames[0])
+            elif stream.hello != frames[0]:
+                raise RefusedError("foreign", "another hello on a connection that has a session")
             return
         if stream is None:
             if identity not in self._retired:
@@ -145,15 +136,14 @@ class Inbound:
                 self._frame(stream, frame, new)
 
     def _greeted(self, identity: bytes, frame: memoryview) -> None:
-        greeting = read_hello(self._key, self._me, frame)
-        sender = greeting.sender
-        if not 0 <= sender.machine < len(self._addresses) or sender.machine == self._me.machine:
-            raise RefusedError("foreign", f"a hello of machine {sender.machine}")
-        peer = WorkerId(*sender.place)
+        greeting = read_hello(self._net.key, self._me, frame)
+        sender, peer = greeting.sender, WorkerId(*greeting.sender.place)
+        if not self._is_elsewhere(peer):
+            raise RefusedError("foreign", f"a hello of {peer}")
         source = self.sources.setdefault(peer, _Source(peer))
         known = sender.life == source.received.life
         session, welcome = answer(
-            self._key, self._me, greeting, source.received.last if known else 0
+            self._net.key, self._me, greeting, source.received.last if known else 0
         )
         stream = _Stream(identity, source, sender, session, greeting.text)
         source.pending.append(stream)
@@ -161,6 +151,12 @@ class Inbound:
             self._retire(source.pending.popleft())
         self.streams[identity] = stream
         self._inbox.send_multipart([identity, welcome])
+
+    def _is_elsewhere(self, peer: WorkerId) -> bool:
+        """Whether there is such a worker, on another machine."""
+        if not 0 <= peer.machine < len(self._net.addresses) or peer.machine == self._me.machine:
+            return False
+        return 0 <= peer.worker < (self.workers[peer.machine] if self.workers else ports.HIGHEST)
 
     def _retire(self, stream: _Stream) -> None:
         if self.streams.get(stream.identity) is stream:
@@ -171,18 +167,19 @@ class Inbound:
         try:
             self._open(stream, frame, new)
         except RefusedError as error:
-            self._refused(error)
-            if error.kind in ("replayed", "reflected") and stream.batch is None:
-                return  # what was said before still stands
+            self._net.refuse(error)
+            if error.harmless and stream.batch is None:
+                return
             stream.broken, stream.batch, stream.reader = True, None, None
-            self._acknowledge(stream.source, stream, reset=True)
+            last = stream.source.received.last
+            self._answer(stream, Acknowledgement(last, True, b""))  # it may not be our peer's
 
     def _open(self, stream: _Stream, frame: memoryview, new: NewReader) -> None:
         if stream.batch is None:
             body, count = stream.session.opener.head(frame)
             self._promote(stream)
             if not body and not count:
-                self._acknowledge(stream.source, stream, everything=True)
+                self._acknowledge(stream.source, everything=True)
                 return
             stream.batch = batches.Incoming(body, count)
             if stream.source.received.is_new(stream.batch.number):
@@ -222,10 +219,6 @@ class Inbound:
             source.unacknowledged += reader.deliver()
         source.unacknowledged += 1
 
-    def delivered(self, peer: WorkerId, nbytes: int) -> None:
-        """A message of ``peer`` lies in mailboxes here."""
-        self.sources[peer].consumption.delivered(nbytes)
-
     def consumed(self, peer: WorkerId, uid: int, nbytes: int) -> None:
         """All receivers here have gone past a message of node ``uid``."""
         source = self.sources[peer]
@@ -252,17 +245,12 @@ class Inbound:
         enough, after = (_IDLE_ACK_BYTES, _IDLE_ACK_S) if idle else (_ACK_BYTES, _ACK_S)
         return much >= enough or now - source.since >= after
 
-    def _acknowledge(
-        self,
-        source: _Source,
-        stream: _Stream | None = None,
-        *,
-        everything: bool = False,
-        reset: bool = False,
-    ) -> None:
-        stream = stream or source.stream
-        assert stream is not None
+    def _acknowledge(self, source: _Source, everything: bool = False) -> None:
+        assert source.stream is not None
         report = source.consumption.report(everything)
-        body = Acknowledgement(source.received.last, reset, report).encode()
-        self._inbox.send_multipart([stream.identity, stream.session.sealer.head(body, 0)])
+        self._answer(source.stream, Acknowledgement(source.received.last, False, report))
         source.unacknowledged = 0
+
+    def _answer(self, stream: _Stream, news: Acknowledgement) -> None:
+        frame = stream.session.sealer.head(news.encode(), 0)
+        self._inbox.send_multipart([stream.identity, frame])

@@ -10,11 +10,11 @@ import contextlib
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import zmq
 
-from decentralizepy.communication import ports
+from decentralizepy.runtime.net import make_context
 from decentralizepy.runtime.placement import WorkerId
 from decentralizepy.runtime.wire import Wire
 
@@ -47,9 +47,7 @@ class Links:
         give_up: float | None = None,
     ) -> None:
         self.me, self._folder = me, folder
-        self._context: zmq.Context[Any] = zmq.Context()
-        if ports.has_ipv6(addresses):
-            self._context.setsockopt(zmq.IPV6, 1)
+        self._context = make_context(addresses)
         self._inbox: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._inbox.set_hwm(0)
         self._inbox.linger = 0

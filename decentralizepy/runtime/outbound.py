@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -25,11 +24,10 @@ from decentralizepy.communication.secure import (
     Initiator,
     Party,
     RefusedError,
-    RunKey,
     Session,
 )
 from decentralizepy.errors import RunError
-from decentralizepy.runtime import sockets
+from decentralizepy.runtime.net import Net, too_many
 from decentralizepy.runtime.placement import WorkerId
 
 FLUSH_BYTES: Final = 1 << 20
@@ -53,48 +51,50 @@ def wire_bytes(sizes: Sequence[int], sealed: bool) -> int:
     return total
 
 
-@dataclass
-class _Link:
-    """What this worker sends to one other: socket, session, and all that is not acknowledged."""
+@dataclass(eq=False)
+class _Connection:
+    """One attempt to reach a peer: a fresh socket that has said hello, and its session."""
 
-    peer: WorkerId
     socket: zmq.Socket[bytes]
     monitor: zmq.Socket[bytes]
     initiator: Initiator
+    #: when hello was said last, or the welcome came
+    greeted: float
+    session: Session | None = None
+    confirmed: bool = False
+    up: bool = False
+    reopen: float | None = None
+
+
+@dataclass(eq=False)
+class _Link:
+    """What this worker sends to one other: a connection, and all that is not acknowledged.
+
+    ``heard``, ``since`` and ``down`` are times: when the peer last said something, when what it
+    owes began to wait or was last acknowledged, when it could last be reached.
+    """
+
+    peer: WorkerId
+    connection: _Connection
     window: Window
     heard: float
-    greeted: float
     out: Outgoing = field(default_factory=Outgoing)
     frames: list[Buffer] = field(default_factory=list)
     done: list[Callable[[], None]] = field(default_factory=list)
     nbytes: int = 0
     transmitted: int = 0
-    session: Session | None = None
     life: bytes = b""
-    up: bool = False
     since: float = 0.0
-    reopen: float | None = None
+    down: float = 0.0
 
 
 class Outbound:
     """The links of one worker. A connection that breaks is replaced by a fresh socket with a fresh
     session, and what the peer has not acknowledged is sent again."""
 
-    def __init__(
-        self,
-        me: Party,
-        addresses: Sequence[str],
-        offset: int,
-        context: zmq.Context[Any],
-        poller: zmq.Poller,
-        key: RunKey | None,
-        timeout: float,
-        counts: Counter[str],
-    ) -> None:
-        self._me, self._addresses, self._offset = me, addresses, offset
-        self._context, self._poller = context, poller
-        self._key, self._timeout, self._counts = key, timeout, counts
-        self.window, self.give_up = 1 << 30, timeout
+    def __init__(self, net: Net) -> None:
+        self._net = net
+        self.window, self.give_up = 1 << 30, net.peer_timeout
         self.links: dict[WorkerId, _Link] = {}
         self._credit = False
 
@@ -120,14 +120,14 @@ class Outbound:
         link.nbytes += nbytes
         if link.nbytes >= FLUSH_BYTES or len(link.frames) >= _FLUSH_FRAMES:
             self._flush(link)
-        return wire_bytes(sizes, self._key is not None)
+        return wire_bytes(sizes, self._net.key is not None)
 
     def may_send(self, peer: WorkerId, uid: int) -> bool:
         """Whether the peer has room for another message of node ``uid``."""
         link = self.links.get(peer)
         if link is None or link.window.open(uid):
             return True
-        self._counts["held"] += 1
+        self._net.counts["held"] += 1
         return False
 
     def forget(self, peer: WorkerId) -> None:
@@ -150,86 +150,107 @@ class Outbound:
             link.since = monotonic()
         batch = link.out.keep(link.frames, link.done)
         link.frames, link.done, link.nbytes = [], [], 0
-        if link.session is not None:
-            self._transmit(link, batch)
+        if link.connection.session is not None:
+            self._transmit(link, link.connection.session, batch)
 
     @staticmethod
-    def _transmit(link: _Link, batch: Batch) -> None:
+    def _transmit(link: _Link, session: Session, batch: Batch) -> None:
         """Small frames travel with the next one, large ones end a ZeroMQ message: the peer opens
         one while the next is on its way."""
-        assert link.session is not None
         link.transmitted = max(link.transmitted, batch.number)
-        sealer, chunks = link.session.sealer, batches.chunks(batch.frames)
+        socket, sealer = link.connection.socket, session.sealer
+        chunks = batches.chunks(batch.frames)
         head = sealer.head(batches.head(batch.number, batch.frames), len(chunks))
-        link.socket.send(head, zmq.SNDMORE if chunks else 0)
+        socket.send(head, zmq.SNDMORE if chunks else 0)
         for at, chunk in enumerate(chunks, 1):
             more = at < len(chunks) and len(chunk) < batches.SMALL
-            link.socket.send(sealer.chunk(chunk), zmq.SNDMORE if more else 0, copy=False)
+            socket.send(sealer.chunk(chunk), zmq.SNDMORE if more else 0, copy=False)
 
     def _link(self, peer: WorkerId) -> _Link:
         if peer not in self.links:
-            now = monotonic()
-            link = _Link(peer, *self._connect(peer), Window(self.window), now, now)
+            link = _Link(peer, self._connect(peer), Window(self.window), monotonic())
             self.links[peer] = link
         return self.links[peer]
 
-    def _connect(self, peer: WorkerId) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes], Initiator]:
-        """A fresh socket that has said hello."""
-        socket: zmq.Socket[bytes] = sockets.make(self._context, zmq.DEALER, self._timeout)
-        monitor = socket.get_monitor_socket(_EVENTS)
-        port = ports.worker_port(self._addresses, self._offset, *peer)
-        socket.connect(ports.endpoint(self._addresses[peer.machine], port))
-        initiator = Initiator(self._key, self._me, (peer.machine, peer.worker))
+    # -------------------------------------------------------------- connections
+
+    def _connect(self, peer: WorkerId) -> _Connection:
+        net = self._net
+        socket = net.socket(zmq.DEALER)
+        try:
+            monitor = socket.get_monitor_socket(_EVENTS)
+            address = ports.reaching(net.addresses[peer.machine])
+            socket.connect(ports.endpoint(address, net.port(peer)))
+        except zmq.ZMQError as error:
+            raise too_many(error) from None
+        initiator = Initiator(net.key, net.me, (peer.machine, peer.worker))
         socket.send(initiator.hello)
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(monitor, zmq.POLLIN)
-        return socket, monitor, initiator
+        net.poller.register(socket, zmq.POLLIN)
+        net.poller.register(monitor, zmq.POLLIN)
+        return _Connection(socket, monitor, initiator, monotonic())
 
     def _disconnect(self, link: _Link) -> None:
-        for socket in (link.socket, link.monitor):
+        for socket in (link.connection.socket, link.connection.monitor):
             with contextlib.suppress(KeyError):
-                self._poller.unregister(socket)
-        link.socket.disable_monitor()
-        link.socket.close(linger=0)
+                self._net.poller.unregister(socket)
+        link.connection.socket.disable_monitor()
+        link.connection.socket.close(linger=0)
 
     def _reconnect(self, link: _Link) -> None:
         """Replace a connection; all that is not acknowledged goes out again with a new session."""
+        if link.connection.up:
+            link.down = monotonic()
         self._disconnect(link)
-        self._counts["reconnects"] += 1
-        link.socket, link.monitor, link.initiator = self._connect(link.peer)
-        link.session, link.up, link.reopen, link.greeted = None, False, None, monotonic()
+        self._net.counts["reconnects"] += 1
+        link.connection = self._connect(link.peer)
 
     def service(self, now: float) -> bool:
         """Look at answers and broken connections; True if a peer gave credit."""
         for link in self.links.values():
-            self._watch(link, now)
+            if self._is_broken(link.connection, now):
+                self._reconnect(link)
+            self._greet_again(link.connection, now)
+            self._check_reach(link, now)
             self._hear(link, now)
         credit, self._credit = self._credit, False
         return credit
 
-    def _watch(self, link: _Link, now: float) -> None:
-        while int(link.monitor.get(zmq.EVENTS)) & zmq.POLLIN:
-            if recv_monitor_message(link.monitor)["event"] == zmq.EVENT_DISCONNECTED:
-                self._reconnect(link)
-                return
-            link.up = True
-        if link.reopen is not None and now >= link.reopen:
-            self._reconnect(link)
-        elif link.session is None and link.up and now - link.greeted > _HELLO_AGAIN_S:
-            link.greeted = now
-            link.socket.send(link.initiator.hello)
-        if link.up or not (link.out or link.frames):
+    def _is_broken(self, connection: _Connection, now: float) -> bool:
+        """Whether to start anew: it was cut, or what came is not to be trusted, or our welcome
+        was, and nothing comes."""
+        while int(connection.monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+            if recv_monitor_message(connection.monitor)["event"] == zmq.EVENT_DISCONNECTED:
+                return True
+            connection.up = True
+        if connection.reopen is not None:
+            return now >= connection.reopen
+        doubtful = connection.session is not None and not connection.confirmed and connection.up
+        return doubtful and now - connection.greeted > self._net.peer_timeout
+
+    @staticmethod
+    def _greet_again(connection: _Connection, now: float) -> None:
+        waits = connection.session is None and connection.up
+        if waits and now - connection.greeted > _HELLO_AGAIN_S:
+            connection.greeted = now
+            connection.socket.send(connection.initiator.hello)
+
+    def _check_reach(self, link: _Link, now: float) -> None:
+        """Raise `RunError` if a peer that owes an acknowledgement was out of reach for too long."""
+        if link.connection.up or not (link.out or link.frames):
             return
-        silent = now - max(link.heard, link.since)
+        silent = now - max(link.heard, link.since, link.down)
         if silent > self.give_up:
             raise RunError(
                 f"machine {link.peer.machine} is gone: its worker {link.peer.worker} could not be "
-                f"reached for {silent:.0f} s (peer_timeout = {self._timeout:g})"
+                f"reached for {silent:.0f} s (peer_timeout = {self._net.peer_timeout:g})"
             )
 
+    # ------------------------------------------------------------------ answers
+
     def _hear(self, link: _Link, now: float) -> None:
-        socket = link.socket
-        while socket is link.socket and int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        connection = link.connection
+        socket = connection.socket
+        while connection is link.connection and int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
             frames = socket.recv_multipart()
             try:
                 if len(frames) != 1:
@@ -237,18 +258,20 @@ class Outbound:
                 self._answered(link, frames[0])
                 link.heard = now
             except RefusedError as error:
-                self._counts[f"refused_{error.kind}"] += 1
-                if link.session is None:
-                    link.reopen = now + _REOPEN_S
+                self._net.refuse(error)
+                if not error.harmless and connection.reopen is None:
+                    connection.reopen = now + _REOPEN_S
 
     def _answered(self, link: _Link, frame: bytes) -> None:
+        connection = link.connection
         if frame.startswith(WELCOME_START):
-            if link.session is None:
-                self._welcomed(link, *link.initiator.finish(frame))
+            if connection.session is None:
+                self._welcomed(link, *connection.initiator.finish(frame))
             return
-        if link.session is None:
+        if connection.session is None:
             raise RefusedError("foreign", "an answer before the welcome")
-        news = Acknowledgement.decode(link.session.opener.head(frame)[0])
+        news = Acknowledgement.decode(connection.session.opener.head(frame)[0])
+        connection.confirmed = True
         self._acknowledged(link, news.received)
         link.window.take(news.report)
         self._credit = True
@@ -258,12 +281,13 @@ class Outbound:
     def _welcomed(self, link: _Link, session: Session, peer: Party, received: int) -> None:
         if link.life not in (b"", peer.life):
             raise RunError(f"{link.peer} was started anew in the middle of the run")
-        link.life, link.session = peer.life, session
+        connection = link.connection
+        link.life, connection.session, connection.greeted = peer.life, session, monotonic()
         self._acknowledged(link, received)
-        link.socket.send(session.sealer.head(b"", 0))  # proves that we are no replay
+        connection.socket.send(session.sealer.head(b"", 0))  # proves that we are no replay
         for batch in link.out.waiting():
-            self._counts["resent"] += batch.number <= link.transmitted
-            self._transmit(link, batch)
+            self._net.counts["resent"] += batch.number <= link.transmitted
+            self._transmit(link, session, batch)
 
     def _acknowledged(self, link: _Link, number: int) -> None:
         if link.out.acknowledged(number):
@@ -272,5 +296,5 @@ class Outbound:
     def close(self) -> None:
         """Stop watching; the context closes the sockets."""
         for link in self.links.values():
-            if not link.socket.closed:
-                link.socket.disable_monitor()
+            if not link.connection.socket.closed:
+                link.connection.socket.disable_monitor()

@@ -295,7 +295,6 @@ class Post:
         assert self.links is not None and self.links.wire is not None
         wire, sender = self.links.wire, message.sender
         consumed = Reference(len(receivers), lambda: wire.consumed(peer, sender, nbytes))
-        wire.delivered(peer, nbytes)
         for uid in receivers:
             self._deliver(uid, Parcel(message, consumed))
 

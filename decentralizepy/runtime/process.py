@@ -125,7 +125,7 @@ def _work(
     start = supervisor.hear()
     placement = Placement(settings.mapping, tuple(start["workers"]))
     if links is not None and links.wire is not None:
-        links.wire.limit(window(settings, placement, me, assembly.row_length))
+        links.wire.begin(start["workers"], window(settings, placement, me, assembly.row_length))
     arena = Arena(memory, ArenaPlan(nodes, assembly.row_length))
     worker = assembly.worker(
         me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders,

@@ -12,7 +12,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -34,15 +33,6 @@ class SocketFolder:
         self.name = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
         self._lock = os.open(self.name, _OPEN)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-
-    @contextlib.contextmanager
-    def as_temporary(self) -> Iterator[None]:
-        """Let temporary files of this process lie in here."""
-        before, tempfile.tempdir = tempfile.gettempdir(), self.name
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
 
     def remove(self) -> None:
         """Remove the folder and what is in it; may be called again."""

@@ -20,6 +20,7 @@ import zmq
 
 from decentralizepy.communication.secure import Buffer, Party, RunKey, new_life
 from decentralizepy.runtime.inbound import Inbound, NewReader
+from decentralizepy.runtime.net import Net
 from decentralizepy.runtime.outbound import Outbound
 from decentralizepy.runtime.placement import WorkerId
 
@@ -46,14 +47,15 @@ class Wire:
         """``give_up``: seconds of silence that fail the run; by default ``peer_timeout``."""
         self.counts: Counter[str] = Counter()
         party, run_key = Party(me.machine, me.worker, new_life()), RunKey(key) if key else None
-        common = (party, addresses, offset, context, poller, run_key, peer_timeout, self.counts)
-        self.inbound, self.outbound = Inbound(*common), Outbound(*common)
+        net = Net(party, addresses, offset, context, poller, run_key, peer_timeout, self.counts)
+        self.inbound, self.outbound = Inbound(net), Outbound(net)
         self.outbound.give_up = give_up or peer_timeout
         self._serviced = 0.0
 
-    def limit(self, window: int) -> None:
-        """Set how many bytes a peer may have waiting, before anything is sent."""
-        self.outbound.window = window
+    def begin(self, workers: Sequence[int], window: int) -> None:
+        """Before anything is sent: how many workers each machine has, and how many bytes a peer
+        may have waiting."""
+        self.inbound.workers, self.outbound.window = workers, window
 
     def send(
         self,
@@ -96,10 +98,6 @@ class Wire:
     def patience(self, milliseconds: int) -> int:
         """How long to sleep at most: acknowledgements are not to wait for the next message."""
         return min(milliseconds, _OWING_MS) if self.inbound.owes else milliseconds
-
-    def delivered(self, peer: WorkerId, nbytes: int) -> None:
-        """A message of ``peer`` lies in mailboxes here."""
-        self.inbound.delivered(peer, nbytes)
 
     def consumed(self, peer: WorkerId, uid: int, nbytes: int) -> None:
         """All receivers here have gone past a message of node ``uid``."""

@@ -35,8 +35,9 @@ class Server:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)
         forkserver.set_forkserver_preload(_PRELOAD)
-        with self.folder.as_temporary():  # its own sockets lie where temporary files do
-            forkserver.ensure_running()
+        # its own socket goes there too: the folder that it would make stays when we are killed
+        multiprocessing.current_process()._config["tempdir"] = self.folder.name  # type: ignore[attr-defined]
+        forkserver.ensure_running()
 
     def stop(self) -> None:
         """End it (it would end with this process, a moment later) and remove the folder."""

@@ -3,6 +3,8 @@
 import itertools
 import json
 import socket
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -435,6 +437,45 @@ def test_a_second_machine_1(running, cluster):
     assert said == ["two machines say that they are machine 1 (-mid)"] * 3
 
 
+def test_a_machine_that_is_back_before_it_was_seen_to_go(cluster):
+    """It lost its power, and the connection of before looks alive: ``wait`` lets it come back."""
+    planes = [cluster(0), cluster(1)]
+    planes[0]._agreement.resilience = Resilience(on_loss="wait")
+    for plane in planes:
+        plane.say(hello())
+    hear(planes, "workers")
+    for plane in planes:
+        plane.say({"ready": 0})
+    hear(planes, "go")
+    again = cluster(1)
+    again.say(hello())
+    assert hear([planes[0]], "rollback") == [1]
+    assert "started anew" in hear([planes[1]], "abort")[0]
+    planes[0].say(hello() | {"attempt": 1})
+    assert hear([planes[0], again], "workers") == [[1, 1]] * 2
+
+
+STRANGERS = """
+import socket, sys, time
+made = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(60)]
+time.sleep(0.2)
+"""
+
+
+def test_connections_that_broke_before_are_not_a_machines(cluster):
+    """Strangers come and go while machine 0 prepares data; descriptors are used again."""
+    planes = [cluster(0)]
+    subprocess.run([sys.executable, "-c", STRANGERS, str(cluster.port)], check=True)
+    planes.append(cluster(1))
+    for plane in planes:
+        plane.say(hello())
+    assert planes[0]._wire.socket.poll(5000)  # all of this before machine 0 listens
+    assert hear(planes, "workers") == [[1, 1]] * 2
+    for plane in planes:
+        plane.say({"ready": 0})
+    assert hear(planes, "go") == [True] * 2
+
+
 def garbage():
     """What a stranger may say to the port: lists of frames."""
     texts = [b"", b"\0" * 100, b"{", b"[]", b"7", b"null", b"[" * 60_000, b"\xff\xfe", b"{}"]
@@ -534,19 +575,19 @@ JSON = st.recursive(
 @pytest.mark.parametrize("news", ANNOUNCED, ids=lambda news: next(iter(news)))
 @given(data=st.data())
 def test_only_whole_announcements_are_listened_to(news, data):
-    assert is_announcement(news)
+    assert is_announcement(news, (4, 4))
     damaged = data.draw(st.sampled_from(sorted(news.keys() - {"config"})))
     other = data.draw(JSON.filter(lambda value: type(value) is not type(news[damaged])))
-    assert not is_announcement(news | {damaged: other})
-    assert not is_announcement(news | {"go": True, "end": True})
-    assert not is_announcement({key: news[key] for key in news.keys() - {damaged}})
+    assert not is_announcement(news | {damaged: other}, (4, 4))
+    assert not is_announcement(news | {"go": True, "end": True}, (4, 4))
+    assert not is_announcement({key: news[key] for key in news.keys() - {damaged}}, (4, 4))
 
 
 @given(JSON)
 def test_an_epoch_of_any_form_does_no_harm(value):
     epoch = ANNOUNCED[3]["epoch"]
     for key in epoch:
-        assert is_announcement({"epoch": epoch | {key: value}}) in (False, True)
+        assert is_announcement({"epoch": epoch | {key: value}}, (4, 4)) in (False, True)
 
 
 def test_a_port_in_use_is_named(cluster):

@@ -69,6 +69,18 @@ def test_names_are_bound_by_their_address():
     assert ports.listening("no-such.invalid") == "no-such.invalid"
 
 
+def test_both_ends_take_the_same_address_of_a_name(monkeypatch):
+    names = {"both": ["::1", "fe80::7", "127.0.0.9"], "six": ["::1"], "4": ["127.0.0.5"]}
+    monkeypatch.setattr(ports, "resolved", lambda name: names.get(name, [name]))
+    monkeypatch.setattr(ports, "can_bind", lambda ip: not ip.startswith("fe80"))
+    assert ports.listening("both") == ports.reaching("both") == "127.0.0.9"
+    assert ports.listening("six") == ports.reaching("six") == "::1"
+    assert ports.has_ipv6(["both", "six"]) and not ports.has_ipv6(["both", "4"])
+    assert ports.reaching("10.0.0.1") == "10.0.0.1"
+    monkeypatch.setattr(ports, "resolved", lambda name: [])
+    assert ports.reaching("nobody") == "nobody"
+
+
 def taken(port_of):
     """A listening socket at ``port_of(offset)`` with ``offset`` and the next ports free."""
     while True:

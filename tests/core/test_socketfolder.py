@@ -75,14 +75,6 @@ def test_a_young_one_stays_and_so_does_what_only_has_the_name(base):
     assert young.is_dir() and link.is_symlink() and elsewhere.is_dir()
 
 
-def test_temporary_files_lie_in_it_for_a_while(base):
-    folder = SocketFolder()
-    with folder.as_temporary():
-        assert tempfile.gettempdir() == folder.name
-    assert tempfile.gettempdir() == base
-    folder.remove()
-
-
 def test_a_name_too_long_for_a_socket_is_not_taken(monkeypatch, tmp_path):
     deep = tmp_path / ("x" * 60)
     deep.mkdir()

@@ -123,7 +123,7 @@ def machine_run(
     with tempfile.TemporaryDirectory() as sockets:
         links = Links(me, sockets, addresses, settings.experiment.offset, key=key)
         assert links.wire is not None
-        links.wire.limit(window(settings, placement, me, assembly.row_length))
+        links.wire.begin((1, 1), window(settings, placement, me, assembly.row_length))
         arena = Arena(memory, plan)
         worker = assembly.worker(me, placement, arena, links=links, orders=together.orders)
         try:

@@ -9,6 +9,7 @@ import pytest
 import zmq
 from proxies import Proxy
 
+from decentralizepy.communication.secure import Initiator, Party, RunKey
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runtime import control
 from decentralizepy.runtime.control import Coordinator, Member
@@ -21,6 +22,10 @@ SECRET = "a reason that nobody else should read"
 
 def coordinator(port, key):
     return Coordinator(Mapping((1, 1)), Resilience(), f"tcp://127.0.0.1:{port}", key)
+
+
+def member(machine, endpoint, key):
+    return Member(machine, Mapping((1, 1)), 60.0, endpoint, key)
 
 
 @pytest.fixture
@@ -38,7 +43,8 @@ def planes(port):
     def make(key=KEY, theirs=KEY):
         proxy = Proxy(("127.0.1.1", port), ("127.0.0.1", port))
         made.append(proxy)
-        made.extend([coordinator(port, key), Member(1, 60.0, f"tcp://127.0.1.1:{port}", theirs)])
+        made.append(coordinator(port, key))
+        made.append(member(1, f"tcp://127.0.1.1:{port}", theirs))
         return made[-2], made[-1], proxy
 
     yield make
@@ -91,7 +97,8 @@ def test_replayed_words_are_not_heard(planes, port):
     class Recording:
         def __init__(self, real):
             self.real, self.refused, self.waiting = real, real.refused, 0
-            self.first, self.seal = real.first, real.seal
+            self.first, self.seal, self.machine = real.first, real.seal, real.machine
+            self.doubted = real.doubted
 
         def open(self, who, frame):
             recorded.append(frame)
@@ -126,16 +133,124 @@ def test_replayed_words_are_not_heard(planes, port):
 
 def test_a_last_word_waits_for_the_welcome(port):
     """A machine that fails at once is heard, though its words wait for machine 0's welcome."""
-    member = Member(1, 60.0, f"tcp://127.0.0.1:{port}", KEY)
+    second = member(1, f"tcp://127.0.0.1:{port}", KEY)
     machine0 = coordinator(port, KEY)
     try:
-        member.say({"failed": SECRET, "config": True})
-        leaving = threading.Thread(target=member.close)
+        second.say({"failed": SECRET, "config": True})
+        leaving = threading.Thread(target=second.close)
         leaving.start()
         assert hear([machine0], "abort") == [SECRET]
         leaving.join(5)
     finally:
         machine0.close()
+
+
+def test_a_last_word_waits_for_a_machine_0_that_is_there_but_busy(port, monkeypatch):
+    monkeypatch.setattr(control, "_LAST_WORD_S", 0.2)
+    machine0 = coordinator(port, KEY)
+    second = member(1, f"tcp://127.0.0.1:{port}", KEY)
+    try:
+        second.say({"failed": SECRET, "config": True})
+        leaving = threading.Thread(target=second.close)
+        leaving.start()
+        time.sleep(0.6)  # it prepares data
+        assert leaving.is_alive()
+        assert hear([machine0], "abort") == [SECRET]
+        leaving.join(5)
+    finally:
+        machine0.close()
+
+
+@pytest.mark.parametrize("towards", ["machine 0", "machine 1"])
+def test_altered_words_end_the_run_on_both_sides(planes, towards):
+    """Nobody waits for a word that was refused."""
+    first, second, _ = planes()
+    for plane in (first, second):
+        plane.say(HELLO)
+    hear([first, second], "workers")
+    altering = (first if towards == "machine 0" else second)._wire.seal
+    real = altering.open
+
+    def alter(who, frame):
+        return real(who, frame[:-1] + bytes([frame[-1] ^ 1]))
+
+    altering.open = alter
+    for plane in (first, second):
+        plane.say({"ready": 0})
+    if towards == "machine 1":
+        assert hear([first], "go") and "altered" in hear([second], "abort")[0]
+        second.close()  # as a supervisor does that has to end
+        assert "its connection broke" in hear([first], "abort")[0]
+    else:
+        assert all("altered" in text for text in hear([first, second], "abort"))
+    assert altering.refused["forged"] == 1
+
+
+def test_a_word_that_was_taken_out_is_missed(planes):
+    first, second, _ = planes()
+    for plane in (first, second):
+        plane.say(HELLO)
+    hear([first, second], "workers")
+    second._wire.seal.seal(b"", b'{"machine": 1, "ready": 0}')  # sealed, and never sent
+    second.say({"saved": 4})
+    assert all("not all" in text for text in hear([first, second], "abort"))
+    assert first.refused == {"missing": 1}
+
+
+def test_a_machine_speaks_for_itself_only(port):
+    planes = [coordinator(port, KEY), member(1, f"tcp://127.0.0.1:{port}", KEY)]
+    planes[0]._agreement.mapping = Mapping((1, 1, 1))
+    planes[0]._agreement.alive = {0, 1, 2}
+    try:
+        planes[0].say(HELLO)
+        planes[1]._machine = 2
+        planes[1].say(HELLO)
+        planes[1].say({"failed": "I say so"})
+        planes[1]._machine = 1
+        planes[1].say(HELLO)
+        until = time.monotonic() + 10
+        while planes[0].missing() != [2] and time.monotonic() < until:
+            assert planes[0].hear() == planes[1].hear() == []
+        assert planes[0].missing() == [2]
+    finally:
+        for plane in planes:
+            plane.close()
+
+
+@pytest.mark.parametrize("theirs", [OTHER, None])
+def test_who_may_have_another_key_is_known_by_its_hello_alone(planes, port, theirs):
+    """A scanner's words raise no doubt: they would end a run that only waits."""
+    first, second, _ = planes(KEY, theirs)
+    first.say(HELLO)
+    context = zmq.Context()
+    stranger = context.socket(zmq.DEALER)
+    stranger.connect(f"tcp://127.0.0.1:{port}")
+    try:
+        for word in (b"GET / HTTP/1.1", b"{}", b'{"machine": 1}', b"DPY1H", b"DPY1H" + bytes(200)):
+            stranger.send(word)
+        until = time.monotonic() + 10
+        while sum(first.refused.values()) < 5 and time.monotonic() < until:
+            assert first.hear() == []
+        assert first.doubted == set()
+        second.say(HELLO)
+        while not first.doubted and time.monotonic() < until:
+            first.hear()
+        assert first.doubted == {1}
+    finally:
+        context.destroy(linger=0)
+
+
+def test_another_hello_on_a_connection_changes_nothing(planes):
+    first, second, _ = planes()
+    for plane in (first, second):
+        plane.say(HELLO)
+    hear([first, second], "workers")
+    stranger = Initiator(RunKey(KEY), Party(1, -1, b"another."), (0, -1))
+    second._wire.socket.send(stranger.hello)
+    until = time.monotonic() + 10
+    while not first.refused and time.monotonic() < until:
+        first.hear()
+    assert first.refused == {"foreign": 1}
 
 
 def test_machine_0_gone_before_its_welcome_hints_at_the_key(planes):

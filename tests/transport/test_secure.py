@@ -61,8 +61,7 @@ def test_chunks_go_into_preallocated_memory():
     mine, theirs, _, _ = greet()
     data = bytes(range(256)) * 40
     head = mine.sealer.head(b"x", 1)
-    sealed = bytearray(len(data) + mine.sealer.overhead)
-    mine.sealer.chunk_into(data, memoryview(sealed))
+    sealed = mine.sealer.chunk(data)
     theirs.opener.head(head)
     found = bytearray(len(data))
     theirs.opener.chunk_into(1, sealed, memoryview(found))
@@ -128,6 +127,13 @@ def test_a_group_is_opened_once():
     ungroup(theirs.opener, second)
     for frames in (first, second):
         assert refusal(theirs.opener.head, frames[0]) == "replayed"
+
+
+def test_what_was_taken_out_is_missed():
+    mine, theirs, _, _ = greet()
+    _, second, third = (group(mine.sealer, body, [b"chunk"]) for body in (b"1", b"2", b"3"))
+    for frames in (second, third):
+        assert refusal(theirs.opener.head, frames[0]) == "missing"
 
 
 def test_frames_out_of_their_place_are_refused():

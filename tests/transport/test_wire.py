@@ -3,6 +3,7 @@ sent again, who is held."""
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,18 @@ from proxies import Proxy
 
 from decentralizepy.communication import reliable
 from decentralizepy.communication.batch import MAX_FRAME
-from decentralizepy.communication.secure import HELLO_START
+from decentralizepy.communication.secure import (
+    HELLO_START,
+    WELCOME_START,
+    Initiator,
+    Party,
+    RunKey,
+)
 from decentralizepy.errors import RunError
+from decentralizepy.runtime import inbound
 from decentralizepy.runtime.inbound import Inbound
-from decentralizepy.runtime.outbound import wire_bytes
+from decentralizepy.runtime.net import make_context, too_many
+from decentralizepy.runtime.outbound import Outbound, wire_bytes
 from decentralizepy.runtime.placement import WorkerId
 from decentralizepy.runtime.wire import Wire
 
@@ -79,8 +88,6 @@ class Reading:
 
     def deliver(self) -> int:
         self.end.got += self.frames
-        for frame in self.frames:
-            self.end.wire.delivered(self.peer, len(frame))
         return sum(map(len, self.frames))
 
 
@@ -294,10 +301,10 @@ def test_replayed_frames_are_refused_and_counted(make: Make, monkeypatch) -> Non
 def test_replay_on_the_same_connection_is_refused(make: Make, monkeypatch) -> None:
     a, b, frames = recorded(make, monkeypatch)
     before = list(b.got)
-    link = next(iter(a.wire.outbound.links.values()))
+    connection = next(iter(a.wire.outbound.links.values())).connection
     heads = [frame for frame in frames[1:] if frame[:2] == b"Gi"]
     for frame in heads:
-        link.socket.send(frame)
+        connection.socket.send(frame)
     until([a, b], lambda: b.wire.summary()["refused"].get("replayed", 0) == len(heads))
     assert b.got == before
     say(a, B, 1, start=5)
@@ -340,6 +347,70 @@ def test_an_altered_frame_is_refused_and_sent_again(make: Make, monkeypatch) -> 
     assert a.wire.summary()["reconnects"] == 3 and a.wire.summary()["resent"] >= 3
 
 
+@pytest.mark.parametrize("what", ["altered", "taken out"])
+def test_an_acknowledgement_that_does_not_arrive_is_asked_for_again(make, monkeypatch, what):
+    a, b = make(A), make(B)
+    hit = []
+    answered = Outbound._answered
+
+    def disturb(self, link, frame):
+        if self is a.wire.outbound and not frame.startswith(WELCOME_START) and len(hit) < 2:
+            hit.append(frame)
+            if len(hit) == 2:  # the first one answers our proof; this one tells of a message
+                if what == "taken out":
+                    return
+                frame = frame[:-1] + bytes([frame[-1] ^ 1])
+        answered(self, link, frame)
+
+    monkeypatch.setattr(Outbound, "_answered", disturb)
+    a.wire.begin((1, 1, 1), 10)
+    say(a, B, 1)
+    until([a, b], lambda: len(hit) == 2)
+    b.wire.consumed(A, 0, len(b.got[0]))
+    until([a, b], lambda: a.wire.may_send(B, 0) and a.done == [0])
+    refused = a.wire.summary()["refused"]
+    assert refused.get("forged", 0) == (what == "altered")
+    assert refused["forged" if what == "altered" else "missing"] >= 1
+    assert a.wire.summary()["reconnects"] == 1 and len(b.got) == 1
+
+
+def test_garbage_after_a_replayed_hello_takes_no_report_away(make: Make, monkeypatch) -> None:
+    a, b, frames = recorded(make, monkeypatch)
+    a.wire.outbound.links[B].window.limit = 10
+    assert not a.wire.may_send(B, 0)
+    stranger = Stranger(b, make.offset)
+    stranger.says(frames[0])
+    stranger.hears([b])
+    for frame in b.got:
+        b.wire.consumed(A, 0, len(frame))
+    stranger.says(b"Gi" + bytes(100))
+    while not b.wire.summary()["refused"]:
+        b.wire.receive(b.reader)
+    until([a, b], lambda: a.wire.may_send(B, 0))
+
+
+def test_another_hello_on_a_connection_changes_nothing(make: Make) -> None:
+    a, b = make(A), make(B)
+    say(a, B, 1)
+    until([a, b], lambda: len(a.done) == 1)
+    initiator = Initiator(RunKey(KEY), Party(2, 0, b"another."), B)
+    a.wire.outbound.links[B].connection.socket.send(initiator.hello)
+    say(a, B, 1, start=1)
+    until([a, b], lambda: len(a.done) == 2)
+    assert b.wire.summary()["refused"] == {"foreign": 1} and not a.wire.summary()["reconnects"]
+
+
+def test_hellos_of_workers_that_there_are_not_take_no_memory(make: Make) -> None:
+    b = make(B, None)
+    b.wire.begin((2, 1, 1), 10)
+    places = [(0, 0), (0, 1), (0, 2), (2, 1), (3, 0), (-1, 0)]
+    strangers = [Stranger(b, make.offset) for _ in places]
+    for stranger, place in zip(strangers, places, strict=True):
+        stranger.says(Initiator(None, Party(*place, b"somebody"), B).hello)
+    until([b], lambda: b.wire.summary()["refused"] == {"foreign": 4})
+    until([b], lambda: set(b.wire.inbound.sources) == {A, WorkerId(0, 1)})
+
+
 def test_without_encryption_an_altered_frame_is_delivered(make: Make, monkeypatch) -> None:
     """What the test above protects from."""
     a, b = make(A, None), make(B, None)
@@ -374,6 +445,7 @@ def test_strangers_and_other_keys_are_refused_before_anything_is_taken(make: Mak
 
 
 def test_hellos_in_any_number_take_bounded_memory(make: Make, monkeypatch) -> None:
+    monkeypatch.setattr(inbound, "_MAX_PENDING", 8)
     a, b, frames = recorded(make, monkeypatch)
     strangers = [Stranger(b, make.offset) for _ in range(40)]
     for stranger in strangers:
@@ -411,6 +483,38 @@ def test_a_peer_that_computes_for_long_is_not_lost(make: Make) -> None:
     assert a.wire.summary()["reconnects"] == 0
 
 
+def test_a_cut_while_a_peer_computes_for_long_is_survived(make: Make) -> None:
+    """The time of before the cut, in which it could be reached, does not count."""
+    proxy = Proxy((PROXIES[1], make.offset + 1), (HERE[1], make.offset + 1))
+    try:
+        a, b = make(A, timeout=1.5, through={1: PROXIES[1]}), make(B)
+        say(a, B, 1)
+        until([a, b], lambda: len(a.done) == 1)
+        say(a, B, 1, start=1)
+        limit = time.monotonic() + 2.0
+        while time.monotonic() < limit:
+            a.pump()
+        proxy.cut_now()
+        until([a, b], lambda: len(a.done) == 2)
+        assert a.wire.summary()["reconnects"] >= 1
+    finally:
+        proxy.close()
+
+
+def test_a_worker_may_talk_to_more_peers_than_zeromq_has_sockets_for_by_itself() -> None:
+    context = make_context(HERE)
+    try:
+        assert len([context.socket(zmq.DEALER) for _ in range(1100)]) == 1100
+    finally:
+        context.destroy(linger=0)
+
+
+def test_too_many_open_files_are_explained() -> None:
+    assert "ulimit -Hn" in str(too_many(zmq.ZMQError(errno.EMFILE)))
+    other = zmq.ZMQError(errno.EINVAL)
+    assert too_many(other) is other
+
+
 def test_a_restarted_peer_fails_the_run(make: Make) -> None:
     a, b = make(A), make(B)
     say(a, B, 1)
@@ -425,7 +529,7 @@ def test_a_restarted_peer_fails_the_run(make: Make) -> None:
 def test_credits_bound_what_a_slow_consumer_holds(make: Make) -> None:
     """The sender is held, the socket is drained, and nothing is lost."""
     a, b = make(A), make(B)
-    a.wire.limit(1_000_000)
+    a.wire.begin((1, 1, 1), 1_000_000)
     size, total, sent, held, most = 200_000, 40, 0, 0, 0
     consumed = 0
     while len(b.got) < total:
@@ -448,7 +552,7 @@ def test_credits_bound_what_a_slow_consumer_holds(make: Make) -> None:
 
 def test_who_has_nothing_waiting_there_is_never_held(make: Make) -> None:
     a, b = make(A), make(B)
-    a.wire.limit(10)
+    a.wire.begin((1, 1, 1), 10)
     say(a, B, 1, 1000)
     assert not a.wire.may_send(B, 0) and a.wire.may_send(B, 1)
     until([a, b], lambda: len(b.got) == 1)
@@ -460,7 +564,7 @@ def test_credits_survive_a_reconnect(make: Make) -> None:
     proxy = Proxy((PROXIES[1], make.offset + 1), (HERE[1], make.offset + 1))
     try:
         a, b = make(A, through={1: PROXIES[1]}), make(B)
-        a.wire.limit(10)
+        a.wire.begin((1, 1, 1), 10)
         say(a, B, 1, 1000)
         until([a, b], lambda: len(a.done) == 1)
         proxy.cut_now()
