@@ -1,12 +1,16 @@
-"""Builds one worker in this process, for tests that look inside."""
+"""Builds one worker in this process, for tests that look inside or compare bits."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from launching import Experiment
+import torch
+from launching import Experiment, digests
 
 from decentralizepy import arguments
 from decentralizepy.runtime import shared
@@ -34,3 +38,36 @@ def build(experiment: Experiment, iterations: int, *more: str, name: str = "log"
     arena = Arena(memory, plan)
     os.close(memory)
     return assembly.worker(WorkerId(0, 0), Placement(settings.mapping, (1,)), arena)
+
+
+def run_here(experiment: Experiment, iterations: int, *more: str, name: str = "here") -> Path:
+    """Run all nodes in this process, computing as a worker does; returns the run's folder."""
+    with _as_in_a_worker(experiment.folder):
+        worker = build(experiment, iterations, *more, name=f"{name}/machine0")
+        try:
+            worker.run()
+        finally:
+            worker.reporter.close()
+    return experiment.folder / name
+
+
+def undisturbed(experiment: Experiment, iterations: int, *more: str) -> dict[tuple[int, int], str]:
+    """The digests of a run to which nothing happened: what any placement must come to."""
+    found = digests(run_here(experiment, iterations, "--digests", *more, name="undisturbed"))
+    assert len(found) == iterations * experiment.graph.n
+    return found
+
+
+@contextmanager
+def _as_in_a_worker(folder: Path) -> Iterator[None]:
+    """One thread, which may decide about bits; modules of the experiment are forgotten again."""
+    threads, path = torch.get_num_threads(), list(sys.path)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        sys.path[:] = path
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", "")).startswith(str(folder)):
+                del sys.modules[name]

@@ -87,10 +87,19 @@ DEFAULTS = {
 }
 
 
+#: where to look next: ports that were given are not given again while there are others
+_next_port = 20_000 + os.getpid() % 10_000
+
+
 def free_ports(count: int, addresses: Sequence[str] = ("127.0.0.1", "127.0.0.2")) -> int:
-    """The first of ``count`` consecutive TCP ports that are free on all addresses."""
-    for first in range(20_000 + os.getpid() % 10_000, 60_000, count):
+    """The first of ``count`` consecutive TCP ports that are free on all addresses.
+
+    Experiments that run at the same time, and have not taken their ports yet, get others.
+    """
+    global _next_port
+    for first in (*range(_next_port, 60_000, count), *range(20_000, _next_port, count)):
         if all(_free(address, first + i) for address in addresses for i in range(count)):
+            _next_port = first + count
             return first
     raise RuntimeError("no free ports")
 
@@ -117,6 +126,18 @@ class Experiment:
         write_graph(graph, folder / "graph.edges")
         self.runs = 0
 
+    def words(
+        self, root: Path, machine: int, counts: Sequence[int], workers: int, iterations: int,
+        *more: str,
+    ) -> list[str]:  # fmt: skip
+        """What a machine is told, from the verb on; its files are named as in our folder."""
+        return [
+            "run", "-mid", str(machine), "-ms", str(len(counts)), "-ps", *map(str, counts),
+            "-cf", "config.ini", "-gf", "graph.edges", "-is", str(iterations), "-ro", "0",
+            "--workers", str(workers), "-ld", str(root / f"machine{machine}"),
+            "--cache-dir", str(self.cache), *more,
+        ]  # fmt: skip
+
     def start(
         self,
         counts: Sequence[int],
@@ -130,14 +151,10 @@ class Experiment:
         root = self.folder / f"run{self.runs}"
         found = []
         for machine in only or range(len(counts)):
-            command = [
-                sys.executable, "-m", "decentralizepy", "run", "-mid", str(machine),
-                "-ms", str(len(counts)), "-ps", *map(str, counts), "-cf", "config.ini",
-                "-gf", "graph.edges", "-is", str(iterations), "-ro", "0", "--workers", str(workers),
-                "-ld", str(root / f"machine{machine}"), "--cache-dir", str(self.cache), *more,
-            ]  # fmt: skip
+            words = self.words(root, machine, counts, workers, iterations, *more)
             process = subprocess.Popen(
-                command, cwd=self.folder, text=True, start_new_session=True,
+                [sys.executable, "-m", "decentralizepy", *words],
+                cwd=self.folder, text=True, start_new_session=True,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_hear_interrupts,
             )  # fmt: skip
             found.append(process)

@@ -13,16 +13,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import undisturbed
 from launching import Experiment, digests, end_all, leftovers
 from safetensors.torch import load_file
 
+from decentralizepy import cli
 from decentralizepy.graphs.generators import regular
 from decentralizepy.runfolder import MachineFolder, machine_records
 from decentralizepy.runtime.checkpoints import CheckpointSets, is_whole
 from decentralizepy.runtime.nodefile import flatten, unflatten
 
-ITERATIONS = 36
-KEEP = ("--checkpoint_after", "4", "--digests", "-ta", "9", "-tea", "9")
+ITERATIONS = 18
+TESTED = ("-ta", "6", "-tea", "6")
+KEEP = ("--checkpoint_after", "4", "--digests", *TESTED)
 EVERYTHING = {
     "model_package": "everything", "model": "Everything", "optimizer_options": "momentum = 0.9",
 }  # fmt: skip
@@ -86,7 +89,7 @@ ADAM = {"optimizer": "Adam", "optimizer_options": "", "node": "graph_degree = 4"
 
 @pytest.mark.parametrize(
     ("options", "killed_at", "workers"),
-    [(REMEMBERS, 9, 3), (ADAM, 20, 1)],
+    [(REMEMBERS, 9, 3), (ADAM, 14, 1)],
     ids=["momentum and memory, 3 workers", "Adam, dynamic, 1 worker"],
 )
 def test_resumed_is_bitwise_the_undisturbed_run(
@@ -95,7 +98,7 @@ def test_resumed_is_bitwise_the_undisturbed_run(
 ) -> None:  # fmt: skip
     more = ("--eval_file", "testingPeerSamplerDynamic.py") if "node" in options else ()
     made = _made(tmp_path, cache, options)
-    whole = digests(made.run((8,), 2, ITERATIONS, *KEEP, *more))
+    whole = undisturbed(made, ITERATIONS, *TESTED, *more)
     root = fall(made, running, (8,), 2, killed_at, *more)
     before = machine_records(MachineFolder(root / "machine0")).rows
     resume(made, root, (8,), workers, *more)
@@ -114,9 +117,9 @@ def _check_story(root: Path, before: list[dict]) -> None:
     folder = MachineFolder(root / "machine0")
     rows = machine_records(folder).rows
     assert {(r["uid"], r["iteration"]) for r in rows} == {
-        (uid, t) for uid in range(8) for t in (1, 9, 18, 27, 36)
+        (uid, t) for uid in range(8) for t in (1, 6, 12, 18)
     }
-    assert {r.get("attempt", 0) for r in rows if r["iteration"] == 36} == {1}
+    assert {r.get("attempt", 0) for r in rows if r["iteration"] == 18} == {1}
     assert {r.get("attempt", 0) for r in rows if r["iteration"] == 1} == {0}
     for row in before:  # bytes and seconds go on counting
         later = [r for r in rows if r["uid"] == row["uid"] and r["iteration"] > row["iteration"]]
@@ -126,15 +129,15 @@ def _check_story(root: Path, before: list[dict]) -> None:
     assert run["outcome"] == "done" and run["last_attempt"] == 1
     assert [one["outcome"] for one in run["attempts"]] == ["running"]  # it could not say more
     assert any("going on after iteration" in note for note in run["notes"])
-    assert CheckpointSets(folder).usable()[-1] == 32
+    assert CheckpointSets(folder).usable()[-1] == 16
 
 
 def test_without_the_checkpoints_of_a_node_the_set_before_is_taken(
     tmp_path: Path, cache: Path, running: list
 ) -> None:
     made = _made(tmp_path, cache, {})
-    whole = digests(made.run((4, 4), 1, ITERATIONS, *KEEP))
-    root = fall(made, running, (4, 4), 1, 16)
+    whole = undisturbed(made, ITERATIONS, *TESTED)
+    root = fall(made, running, (4, 4), 1, 14)
     sets = CheckpointSets(MachineFolder(root / "machine1"))
     newest = sets.usable()[-1]
     path = sets.folder(newest) / "5.safetensors"
@@ -157,62 +160,66 @@ def test_a_run_resumed_before_its_first_checkpoint_starts_again(
     assert notes == ["no checkpoint is complete on all machines: from the start"]
 
 
-def test_what_can_not_be_resumed_is_said(tmp_path: Path, cache: Path) -> None:
-    numbers = tmp_path / "rounds.json"
-    numbers.write_text(json.dumps(dict.fromkeys(range(8), 2)))
-    made = _made(tmp_path, cache, {"rounds": numbers.name})
-
-    def complain(*more: str) -> str:
-        _, (process,) = made.start((8,), 1, 4, *more)
-        errors = process.communicate(timeout=60)[1]
-        assert process.returncode == 2 and "Traceback" not in errors
-        return errors
-
-    assert "holds no run to resume" in complain("--resume")
-    root = made.run((8,), 1, 4)
-    made.runs -= 1
-    assert "holds a run already" in complain()
-    numbers.write_text(json.dumps(dict.fromkeys(range(8), 3)))
-    made.runs -= 1
-    assert "different files of [TRAIN_PARAMS];" in complain("--resume")
-    text = (tmp_path / "config.ini").read_text()
-    (tmp_path / "config.ini").write_text(text.replace("lr = 0.05", "lr = 0.06"))
-    made.runs -= 1
-    assert "different INI file" in complain("--resume")
-    (tmp_path / "config.ini").write_text(text)
-    made.runs -= 1
-    assert "different --averaging_rounds, --reset_optimizer;" in complain(
-        "--resume", "-as", "2", "-ro", "1"
-    )
-    (root / "machine0" / "run.json").write_text("{")
-    made.runs -= 1
-    assert "nothing to resume" in complain("--resume")
-    made.runs -= 1
-    assert "set --checkpoint_after" in complain("--on_loss", "wait")
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Experiment:
+    """An experiment whose only run has ended."""
+    folder = tmp_path_factory.mktemp("ended")
+    made = _made(folder, cache, {"rounds": "rounds.json"})
+    (folder / "rounds.json").write_text(json.dumps(dict.fromkeys(range(8), 2)))
+    made.run((8,), 1, ITERATIONS, *KEEP)
+    return made
 
 
-def test_a_checkpoint_is_plain_tensors_in_the_models_order(tmp_path: Path, cache: Path) -> None:
-    made = _made(tmp_path, cache, {})
-    root = made.run((8,), 1, ITERATIONS, *KEEP)
-    sets = CheckpointSets(MachineFolder(root / "machine0"))
-    assert sets.usable() == [28, 32]  # two are kept; after the last iteration there are weights
-    assert sorted(path.name for path in sets.root.iterdir()) == ["28", "32"]
-    tensors = load_file(sets.folder(32) / "3.safetensors")
+def test_a_checkpoint_is_plain_tensors_in_the_models_order(ended: Experiment) -> None:
+    sets = CheckpointSets(MachineFolder(ended.folder / "run1/machine0"))
+    assert sets.usable() == [12, 16]  # two are kept; after the last iteration there are weights
+    assert sorted(path.name for path in sets.root.iterdir()) == ["12", "16"]
+    tensors = load_file(sets.folder(16) / "3.safetensors")
     assert tensors["row"].shape[0] == tensors["optimizer/momentum_buffer"].shape[0] + 8
     assert torch.isfinite(tensors["row"]).all()
+
+
+def test_what_can_not_be_resumed_is_said(
+    ended: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path / "copy"
+    shutil.copytree(ended.folder, folder)
+    monkeypatch.chdir(folder)
+
+    def complain(*more: str, name: str = "run1") -> str:
+        words = ended.words(folder / name, 0, (8,), 1, ITERATIONS, *more, *TESTED, "--digests")
+        with pytest.raises(SystemExit) as refused:
+            cli.main(words)
+        assert refused.value.code == 2
+        return capsys.readouterr().err
+
+    keep = ("--checkpoint_after", "4")
+    assert "holds no run to resume" in complain(*keep, "--resume", name="run2")
+    assert "holds a run already" in complain(*keep)
+    (folder / "rounds.json").write_text(json.dumps(dict.fromkeys(range(8), 3)))
+    assert "different files of [TRAIN_PARAMS];" in complain(*keep, "--resume")
+    text = (folder / "config.ini").read_text()
+    (folder / "config.ini").write_text(text.replace("lr = 0.05", "lr = 0.06"))
+    assert "different INI file" in complain(*keep, "--resume")
+    (folder / "config.ini").write_text(text)
+    assert "different --averaging_rounds, --reset_optimizer;" in complain(
+        *keep, "--resume", "-as", "2", "-ro", "1"
+    )
+    (folder / "run1/machine0/run.json").write_text("{")
+    assert "nothing to resume" in complain(*keep, "--resume")
+    assert "set --checkpoint_after" in complain("--on_loss", "wait")
 
 
 # ------------------------------------------------------------------ parts
 
 json_values = st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats(0, 1))
 names = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1)
-states = st.recursive(
-    st.dictionaries(
-        names,
-        st.one_of(json_values, st.lists(json_values), st.builds(torch.rand, st.integers(1, 4))),
-    ),
-    lambda inner: st.dictionaries(names, inner),
+leaves = st.one_of(
+    json_values, st.lists(json_values, max_size=3), st.builds(torch.rand, st.integers(1, 4))
 )
+nested = st.recursive(leaves, lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=8)
+states = st.dictionaries(names, nested, max_size=3)
 
 
 class Same:
