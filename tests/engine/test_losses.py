@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_process import run_here, undisturbed
 from launching import Experiment, digests, end_all, leftovers, wait_for_round, workers_of
 
 from decentralizepy.graphs.generators import regular
 from decentralizepy.runfolder import MachineFolder, RunFolder, machine_records
 
-ITERATIONS = 150
-MORE = ("-ta", "50", "-tea", "50")
+ITERATIONS = 60
+MORE = ("-ta", "25", "-tea", "25")
+GRAPH = regular(12, 4, 1)
 
 
 @pytest.fixture
@@ -28,14 +30,31 @@ def running() -> Iterator[list]:
 
 @pytest.fixture
 def experiment(tmp_path: Path, cache: Path) -> Experiment:
-    return Experiment(tmp_path, regular(12, 4, 1), cache)
+    return Experiment(tmp_path, GRAPH, cache)
 
 
-def plan(experiment: Experiment, kind: str, who: object, round_: int = 30) -> tuple[str, str]:
-    """Kill a worker or machine as it begins a round: no run is too fast for that."""
-    faults = [{"kill": {kind: who}, "round": round_}]
-    (experiment.folder / "faults.json").write_text(json.dumps(faults))
-    return "--faults", "faults.json"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[tuple[int, int], str]:
+    """The bits of a run that loses nobody."""
+    folder = tmp_path_factory.mktemp("whole")
+    return undisturbed(Experiment(folder, GRAPH, cache), ITERATIONS, *MORE)
+
+
+def write_plan(experiment: Experiment, *faults: dict) -> tuple[str, str]:
+    path = experiment.folder / "faults.json"
+    path.write_text(json.dumps(faults))
+    return "--faults", str(path)
+
+
+def kill(kind: str, who: object, round_: int = 20) -> dict:
+    """Kill a node, worker or machine as it begins a round: no run is too fast for that."""
+    return {"kill": {kind: who}, "round": round_}
+
+
+def fired(root: Path, machine: int) -> list[tuple[int, int]]:
+    """(round, worker) of the faults that a machine felt."""
+    lines = (root / f"machine{machine}" / "faults.jsonl").read_text().splitlines()
+    return [(line["round"], line["worker"]) for line in map(json.loads, lines)]
 
 
 def end_of(processes: list, codes: list[int]) -> list[str]:
@@ -57,27 +76,36 @@ def last(root: Path) -> dict[int, dict]:
     return {row["uid"]: row for row in rows if row["iteration"] == ITERATIONS}
 
 
-@pytest.mark.parametrize("victim", [0, 1], ids=["the root of evaluations", "another worker"])
-def test_drop_goes_on_without_a_workers_nodes(
-    victim: int, experiment: Experiment, running: list
+#: what is killed one after the other; who leaves, and why
+LOSSES = [
+    (kill("node", 3, 10), [3], "node 3 was lost in iteration 10"),
+    (kill("worker", [0, 0], 20), [0, 1], "machine 0, worker 0 was killed by SIGKILL"),
+    (kill("worker", [1, 2], 35), [10, 11], "machine 1, worker 2 was killed by SIGKILL"),
+]
+
+
+def test_drop_goes_on_without_a_node_the_root_of_evaluations_and_another_worker(
+    experiment: Experiment, running: list
 ) -> None:
-    more = (*MORE, "--on_loss", "drop", *plan(experiment, "worker", [0, victim]))
-    root, processes = experiment.start((6, 6), 3, ITERATIONS, *more)
+    faults = write_plan(experiment, *(fault for fault, _, _ in LOSSES))
+    root, processes = experiment.start((6, 6), 3, ITERATIONS, *MORE, "--on_loss", "drop", *faults)
     running += processes
     texts = end_of(processes, [0, 0])
+    assert fired(root, 0) == [(10, 1), (20, 0)] and fired(root, 1) == [(35, 2)]
     stories = [story(root, machine) for machine in range(2)]
-    (epoch,) = stories[0]["membership"]
-    assert stories[1]["membership"] == [epoch] and len(epoch["left"]) == 2
-    assert 29 <= epoch["before"] <= 40 and "SIGKILL" in epoch["why"]
-    for text in texts:
-        assert f"left before iteration {epoch['before'] + 1}" in text
+    assert stories[0]["membership"] == stories[1]["membership"]
+    for epoch, (fault, left, why) in zip(stories[0]["membership"], LOSSES, strict=True):
+        assert epoch["left"] == left and why in epoch["why"]
+        assert fault["round"] - 1 <= epoch["before"] <= fault["round"] + 10
+        for text in texts:
+            assert f"left before iteration {epoch['before'] + 1}" in text
     rows = last(root)
-    assert rows.keys() == set(range(12)) - set(epoch["left"])
+    assert rows.keys() == set(range(12)) - {0, 1, 3, 10, 11}
     assert all(0 < row["consensus_distance"] < 10 for row in rows.values())
 
 
 def test_drop_goes_on_without_a_machine(experiment: Experiment, running: list) -> None:
-    more = (*MORE, "--on_loss", "drop", *plan(experiment, "machine", 1))
+    more = (*MORE, "--on_loss", "drop", *write_plan(experiment, kill("machine", 1)))
     root, processes = experiment.start((8, 4), 2, ITERATIONS, *more)
     running += processes
     end_of(processes, [0, -signal.SIGKILL])
@@ -98,33 +126,58 @@ def test_without_the_policy_the_same_loss_ends_the_run(
     assert "machine 1 is gone" in text and story(root, 0)["membership"] == []
 
 
-@pytest.mark.parametrize(("policy", "code"), [("fail", 5), ("drop", 0)])
 def test_a_silent_machine_is_lost_after_the_peer_timeout(
-    policy: str, code: int, experiment: Experiment, running: list
+    tmp_path: Path, cache: Path, running: list
 ) -> None:
     """Stopped as by a dead network: nothing is closed, only nothing is heard any more."""
-    ini = experiment.folder / "config.ini"
-    ini.write_text(ini.read_text().replace("[SHARING]", "peer_timeout = 3\n[SHARING]"))
-    iterations = 1_000_000 if policy == "fail" else 1000
-    root, processes = experiment.start((8, 4), 1, iterations, *MORE, "--on_loss", policy)
-    running += processes
-    wait_for_round(root / "machine1", 10)
-    os.killpg(processes[1].pid, signal.SIGSTOP)
+    codes = {"fail": 5, "drop": 0}
+    runs = {policy: _start_slowly(tmp_path / policy, cache, policy, running) for policy in codes}
+    for root, _ in runs.values():
+        wait_for_round(root / "machine1", 10)
+    for _, (_, doomed) in runs.values():
+        os.killpg(doomed.pid, signal.SIGSTOP)
     stopped = time.monotonic()
     time.sleep(0.5)
-    for worker in workers_of(processes[1]):
+    for worker in [worker for _, (_, doomed) in runs.values() for worker in workers_of(doomed)]:
         state = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0]
         assert state == "T", "it is not dead, it stands still"
-    out, errors = processes[0].communicate(timeout=60)
-    assert time.monotonic() - stopped > 2.5, "it was waited for"
-    assert processes[0].returncode == code and "machine 1" in out + errors
-    if policy == "drop":
-        (epoch,) = story(root, 0)["membership"]
-        assert epoch["left"] == [8, 9, 10, 11]
-    os.killpg(processes[1].pid, signal.SIGCONT)  # it finds itself alone
-    processes[1].communicate(timeout=60)
-    assert processes[1].returncode == 5
-    assert not leftovers(processes)
+    ends = when_ended([survivor for _, (survivor, _) in runs.values()])
+    assert min(ends) - stopped > 2.5, "it was waited for"
+    for policy, (root, processes) in runs.items():
+        (text,) = end_of(processes[:1], [codes[policy]])
+        assert "machine 1" in text
+        gone = [epoch["left"] for epoch in story(root, 0)["membership"]]
+        assert gone == ([[8, 9, 10, 11]] if policy == "drop" else [])
+        os.killpg(processes[1].pid, signal.SIGCONT)  # it finds itself alone
+    for _, processes in runs.values():
+        end_of(processes[1:], [5])
+
+
+def _start_slowly(folder: Path, cache: Path, policy: str, running: list) -> tuple[Path, list]:
+    """Iterations 12 to 100 take 18 seconds, unless machine 1 is gone; then they are quick."""
+    made = Experiment(folder, GRAPH, cache)
+    ini = folder / "config.ini"
+    ini.write_text(ini.read_text().replace("[SHARING]", "peer_timeout = 3\n[SHARING]"))
+    there = next(uid for uid in GRAPH.out_neighbors(8) if uid < 8)
+    link = {"from": 8, "to": there, "delay_s": 0.2}
+    slow = write_plan(made, {"slow_link": link, "rounds": [12, 100]})
+    root, processes = made.start((8, 4), 1, 100, *MORE, "--on_loss", policy, *slow)
+    running += processes
+    return root, processes
+
+
+def when_ended(processes: list, timeout: float = 60.0) -> list[float]:
+    """When each process was first seen to have ended."""
+    ends: dict[int, float] = {}
+    deadline = time.monotonic() + timeout
+    while len(ends) < len(processes):
+        now = time.monotonic()
+        assert now < deadline, "it has not ended"
+        for process in processes:
+            if process.poll() is not None:
+                ends.setdefault(process.pid, now)
+        time.sleep(0.05)
+    return list(ends.values())
 
 
 def test_machine_0_is_needed(experiment: Experiment, running: list) -> None:
@@ -137,43 +190,33 @@ def test_machine_0_is_needed(experiment: Experiment, running: list) -> None:
     assert "machine 0 is gone" in text
 
 
-def test_drop_goes_on_without_a_node_that_a_plan_kills(
-    experiment: Experiment, running: list
-) -> None:
-    more = (*MORE, "--on_loss", "drop", *plan(experiment, "node", 3, 10))
-    root, processes = experiment.start((6, 6), 2, ITERATIONS, *more)
-    running += processes
-    end_of(processes, [0, 0])
-    fired = (root / "machine0" / "faults.jsonl").read_text()
-    assert json.loads(fired)["uid"] == 3
-    (epoch,) = story(root, 1)["membership"]
-    assert epoch["left"] == [3] and "node 3 was lost in iteration 10" in epoch["why"]
-    assert last(root).keys() == set(range(12)) - {3}
-
-
 def test_drop_in_simulated_time_is_the_same_every_time(experiment: Experiment) -> None:
-    faults = [{"kill": {"node": 3}, "round": 10}, {"kill": {"node": 7}, "round": 30}]
-    (experiment.folder / "faults.json").write_text(json.dumps(faults))
+    """In the command as in this process."""
     simulation = {"compute": {"seconds_per_iteration": 0.1}, "links": {"latency_s": 0.01}}
-    (experiment.folder / "simulation.json").write_text(json.dumps(simulation))
-    more = ("--on_loss", "drop", "--faults", "faults.json", "--simulate", "simulation.json")
-    roots = [experiment.run((12,), 1, ITERATIONS, *MORE, "--digests", *more) for _ in range(2)]
+    path = experiment.folder / "simulation.json"
+    path.write_text(json.dumps(simulation))
+    faults = write_plan(experiment, kill("node", 3, 10), kill("node", 7, 30))
+    more = (*MORE, "--digests", "--on_loss", "drop", *faults, "--simulate", str(path))
+    roots = [
+        experiment.run((12,), 1, ITERATIONS, *more),
+        run_here(experiment, ITERATIONS, *more),
+    ]
     assert digests(roots[0]) == digests(roots[1])
     assert {uid for _, uid in digests(roots[0])} == set(range(12))
     first, second = story(roots[0], 0)["membership"]
     assert (first["left"], second["left"]) == ([3], [7])
     assert 9 <= first["before"] <= 11 and 29 <= second["before"] <= 31
-    assert last(roots[0]).keys() == set(range(12)) - {3, 7}
+    for root in roots:
+        assert last(root).keys() == set(range(12)) - {3, 7}
 
 
 WAIT = ("--on_loss", "wait", "--checkpoint_after", "10", "--digests")
 
 
 def test_wait_goes_back_for_a_lost_worker_and_ends_with_the_same_bits(
-    experiment: Experiment, running: list
+    experiment: Experiment, running: list, whole: dict
 ) -> None:
-    whole = digests(experiment.run((12,), 2, ITERATIONS, *MORE, "--digests"))
-    more = (*MORE, *WAIT, *plan(experiment, "worker", [0, 1]))
+    more = (*MORE, *WAIT, *write_plan(experiment, kill("worker", [0, 1])))
     root, processes = experiment.start((12,), 2, ITERATIONS, *more)
     running += processes
     (text,) = end_of(processes, [0])
@@ -184,9 +227,10 @@ def test_wait_goes_back_for_a_lost_worker_and_ends_with_the_same_bits(
     assert {row["attempt"] for row in last(root).values()} == {1}
 
 
-def test_wait_lets_a_lost_machine_come_back(experiment: Experiment, running: list) -> None:
-    whole = digests(experiment.run((12,), 2, ITERATIONS, *MORE, "--digests"))
-    more = (*MORE, *WAIT, *plan(experiment, "machine", 1))
+def test_wait_lets_a_lost_machine_come_back(
+    experiment: Experiment, running: list, whole: dict
+) -> None:
+    more = (*MORE, *WAIT, *write_plan(experiment, kill("machine", 1)))
     root, processes = experiment.start((6, 6), 1, ITERATIONS, *more)
     running += processes
     processes[1].communicate(timeout=60)
