@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import undisturbed
 from launching import Experiment, digests, end_all, free_ports, leftovers
 
 import decentralizepy
@@ -74,8 +75,7 @@ def test_machines_of_one_address_run_side_by_side(
     if "::1" in addresses and not can_bind("::1"):
         pytest.skip("there is no IPv6 here")
     together = experiment.run((4, 4), 2, 3, "--digests")
-    alone = experiment.run((8,), 1, 3, "--digests")
-    assert len(digests(together)) == 24 and digests(together) == digests(alone)
+    assert digests(together) == undisturbed(experiment, 3)
 
 
 @pytest.mark.parametrize(("machine", "port_of"), [(1, 3), (0, 1), (0, 0)])
@@ -176,29 +176,7 @@ def may_unshare() -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.skipif(not may_unshare(), reason="network namespaces may not be made here")
-def test_every_machine_finds_itself_by_its_address(experiment: Experiment) -> None:
-    """The script, the same on two machines that have only their addresses to go by."""
-    (experiment.folder / "ip.json").write_text(json.dumps({"0": "10.77.0.1", "1": "10.77.0.2"}))
-    logs = experiment.folder / "logs"
-    make_key(logs)
-    command = script(experiment, logs, "--digests", "--workers", "1")
-    process = subprocess.Popen(
-        ["unshare", "-Urn", "bash", "-c", NAMESPACES, "bash", *command],
-        cwd=experiment.folder, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        _, text = process.communicate(timeout=120)
-        assert process.returncode == 0, text
-    finally:
-        end_all([process])
-    assert len(digests(logs)) == 24
-    machines = [json.loads((logs / f"machine{m}" / "args.json").read_text()) for m in (0, 1)]
-    assert [args["machine_id"] for args in machines] == [0, 1]
-
-
-#: as above, but the cable is cut for two seconds once machine 0 has done 20 iterations
+#: as above, and the cable is cut for two seconds once machine 0 has done 20 iterations
 CUT = NAMESPACES.replace(
     '"$@"; wait $second',
     """"$@" & first=$!
@@ -211,17 +189,22 @@ wait $first; wait $second""",
 )
 
 
-@pytest.mark.skipif(not may_unshare(), reason="network namespaces may not be made here")
-def test_a_run_survives_a_cable_that_is_cut_and_comes_back(experiment: Experiment) -> None:
-    """Nobody goes on without the other; when the cable is back, the bits are the usual ones."""
-    expected = digests(experiment.run((8,), 1, 400, "--digests"))
-    (experiment.folder / "ip.json").write_text(json.dumps({"0": "10.77.0.1", "1": "10.77.0.2"}))
-    logs = experiment.folder / "logs"
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Experiment:
+    """The script, the same on two machines that have only their addresses to go by."""
+    if not may_unshare():
+        pytest.skip("network namespaces may not be made here")
+    made = Experiment(tmp_path_factory.mktemp("cut"), ring(8), cache)
+    (made.folder / "ip.json").write_text(json.dumps({"0": "10.77.0.1", "1": "10.77.0.2"}))
+    logs = made.folder / "logs"
     make_key(logs)
-    command = script(experiment, logs, "--digests", "--workers", "1", "-is", "400")
+    slow = [{"slow_link": {"from": 4, "to": 3, "delay_s": 0.05}, "rounds": [20, 80]}]
+    (made.folder / "faults.json").write_text(json.dumps(slow))  # no run is too fast for the cut
+    more = ("--digests", "--workers", "1", "-is", "100", "--faults", "faults.json")
+    command = script(made, logs, *more, TEST_AFTER="0")
     process = subprocess.Popen(
         ["unshare", "-Urn", "bash", "-c", CUT, "bash", *command],
-        cwd=experiment.folder, text=True, start_new_session=True, env=os.environ | {
+        cwd=made.folder, text=True, start_new_session=True, env=os.environ | {
             "LOGS": str(logs)
         }, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -230,23 +213,40 @@ def test_a_run_survives_a_cable_that_is_cut_and_comes_back(experiment: Experimen
         assert process.returncode == 0, text
     finally:
         end_all([process])
+    return made
+
+
+def test_every_machine_finds_itself_by_its_address(cut: Experiment) -> None:
+    machines = [cut.folder / "logs" / f"machine{m}" / "args.json" for m in (0, 1)]
+    assert [json.loads(path.read_text())["machine_id"] for path in machines] == [0, 1]
+
+
+def test_a_run_survives_a_cable_that_is_cut_and_comes_back(cut: Experiment) -> None:
+    """Nobody goes on without the other; when the cable is back, the bits are the usual ones."""
+    logs = cut.folder / "logs"
     early, late = (json.loads((logs / name).read_text()) for name in ("early.json", "late.json"))
-    assert early["round_max"] == late["round_max"] < 400, "the cut was felt"
-    assert digests(logs) == expected
+    assert early["round_max"] == late["round_max"] < 80, "the cut was felt"
+    assert digests(logs) == undisturbed(cut, 100)
 
 
 # ---------------------------------------------------------------- no iterations
 
 
-@pytest.mark.parametrize("counts", [(8,), (4, 4)])
-def test_no_iterations_prepare_the_data_and_end_well(
-    tmp_path: Path, counts: tuple[int, ...]
-) -> None:
-    fresh = tmp_path / "fresh cache"
-    root = Experiment(tmp_path / "experiment", ring(8), fresh).run(counts, 1, 0)
-    assert list(fresh.glob("*/train_x.npy")), "the data is there for the run to come"
-    for machine in range(len(counts)):
-        folder = root / f"machine{machine}"
+def test_no_iterations_prepare_the_data_and_end_well(tmp_path: Path, running: list) -> None:
+    """On one machine and on two, which run at the same time."""
+    started = []
+    for counts in ((8,), (4, 4)):
+        fresh = tmp_path / f"fresh cache of {len(counts)}"
+        made = Experiment(tmp_path / f"experiment of {len(counts)}", ring(8), fresh)
+        root, processes = made.start(counts, 1, 0)
+        running += processes
+        started += [(fresh, root / f"machine{m}") for m in range(len(counts))]
+    for process in running:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert not leftovers(running)
+    for fresh, folder in started:
+        assert list(fresh.glob("*/train_x.npy")), "the data is there for the run to come"
         assert json.loads((folder / "run.json").read_text())["outcome"] == "done"
         assert json.loads((folder / "status.json").read_text())["state"] == "done"
         names = {path.name for path in folder.iterdir()}
