@@ -161,13 +161,18 @@ class Experiment:
         return root, found
 
     def run(self, counts: Sequence[int], workers: int, iterations: int, *more: str) -> Path:
-        """Run to the end; asserts that every machine ended well and left nothing behind."""
+        """Run to the end, as `finish` asserts."""
         root, processes = self.start(counts, workers, iterations, *more)
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-        assert not leftovers(processes)
+        finish(processes)
         return root
+
+
+def finish(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Asserts that every machine ends well and leaves nothing behind."""
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert not leftovers(processes)
 
 
 def _hear_interrupts() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
-from launching import Experiment, digests, leftovers
+from in_process import undisturbed
+from launching import Experiment, digests, end_all, finish, leftovers
 
 from decentralizepy.graphs.generators import ring
 from decentralizepy.graphs.graph import Graph
@@ -46,8 +49,10 @@ def test_the_same_bits_whatever_the_number_of_workers(
 ) -> None:
     options = MODELS[case]
     made = experiment(tmp_path / "all", cache, **options, **ALL)
-    one, two = (made.run((NODES,), workers, 3, "-ta", "3", "--digests") for workers in (1, 2))
-    assert digests(one) == digests(two)
+    two, processes = made.start((NODES,), 2, 3, "-ta", "3", "--digests")
+    one = undisturbed(made, 3, "-ta", "3")
+    finish(processes)
+    assert digests(two) == one
     folder = MachineFolder(two / "machine0")
     for row in machine_records(folder).rows:
         uid, t = row["uid"], row["iteration"]
@@ -65,8 +70,7 @@ def test_the_same_bits_whatever_the_number_of_workers(
 def test_unequal_work_gives_other_parameters(tmp_path: Path, cache: Path) -> None:
     """The comparison above can fail: it sees one node's rounds."""
     first, second = (
-        digests(experiment(tmp_path / rounds, cache, **ALL | {"rounds": rounds}).run(
-            (NODES,), 1, 1, "--digests"))
+        undisturbed(experiment(tmp_path / rounds, cache, **ALL | {"rounds": rounds}), 1)
         for rounds in ("3,1,0,2,3,5", "3,1,0,2,3,4")
     )  # fmt: skip
     differ = {uid for t, uid in first if first[(t, uid)] != second[(t, uid)]}
@@ -92,24 +96,50 @@ def diverging(folder: Path, cache: Path, **options: str) -> Experiment:
     return made
 
 
+Diverged = dict[str, tuple[Path, Popen[str]]]
+
+
+@pytest.fixture(scope="module")
+def stopping(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Diverged]:
+    """By model, runs that NaN ends."""
+    yield from start_all(tmp_path_factory.mktemp("stopping"), cache, "")
+
+
+@pytest.fixture(scope="module")
+def going_on(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Diverged]:
+    """By model, runs that NaN does not end."""
+    yield from start_all(tmp_path_factory.mktemp("going on"), cache, "on_nan = continue")
+
+
+def start_all(folder: Path, cache: Path, on_nan: str) -> Iterator[Diverged]:
+    """Runs of all models at the same time."""
+    found: Diverged = {}
+    for model, options in MODELS.items():
+        more = options | {"optimizer": "SGD", "train_options": on_nan}
+        made = diverging(folder / model, cache, **more)
+        root, (process,) = made.start((NODES,), 2, 6, "-ta", "1")
+        found[model] = root, process
+    yield found
+    end_all(process for _, process in found.values())
+
+
 @pytest.mark.parametrize("model", MODELS)
-def test_nan_ends_the_run(model: str, tmp_path: Path, cache: Path) -> None:
-    made = diverging(tmp_path, cache, **MODELS[model] | {"optimizer": "SGD"})
-    root, processes = made.start((NODES,), 2, 6, "-ta", "1")
-    _, text = processes[0].communicate(timeout=60)
-    assert processes[0].returncode == 5
+def test_nan_ends_the_run(model: str, stopping: Diverged) -> None:
+    root, process = stopping[model]
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 5
     assert "machine 0, worker 1: node 3: parameters are not finite" in text
     assert "of iteration 3; lower lr" in text and "Traceback" not in text
-    assert not leftovers(processes)
+    assert not leftovers([process])
     folder = MachineFolder(root / "machine0")
     assert "[ERROR] node 3: parameters are not finite" in folder.log(3).read_text()
     assert {row["iteration"] for row in machine_records(folder).rows} == {1, 2}
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_nan_is_recorded_and_the_run_goes_on(model: str, tmp_path: Path, cache: Path) -> None:
-    options = MODELS[model] | {"optimizer": "SGD", "train_options": "on_nan = continue"}
-    root = diverging(tmp_path, cache, **options).run((NODES,), 2, 6, "-ta", "1")
+def test_nan_is_recorded_and_the_run_goes_on(model: str, going_on: Diverged) -> None:
+    root, process = going_on[model]
+    finish([process])
     folder = MachineFolder(root / "machine0")
     rows = machine_records(folder).rows
     found = {(row["uid"], row["iteration"]): row["nan"] for row in rows if "nan" in row}
