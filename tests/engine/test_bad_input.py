@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from launching import Experiment
+from launching import Experiment, end_all
 
 from decentralizepy import cli
 from decentralizepy.graphs.generators import ring
@@ -216,21 +216,62 @@ def test_bad_input_is_refused_at_once(
     check(experiment, before, AT_ONCE[name], call(command(experiment, AT_ONCE[name])))
 
 
-@pytest.mark.parametrize("name", LATER)
-def test_what_is_found_later_leaves_nothing_behind_either(
-    experiment: Experiment, name: str
-) -> None:
-    prepare(experiment, LATER[name])
-    before = files(experiment.folder)
-    check(experiment, before, LATER[name], real(experiment, command(experiment, LATER[name])))
+@dataclass
+class Started:
+    """A command that runs, and the files that were there before."""
+
+    experiment: Experiment
+    process: subprocess.Popen[str]
+    before: set[Path]
+
+    def end(self) -> Said:
+        _, text = self.process.communicate(timeout=120)
+        return Said(self.process.returncode, text)
+
+
+#: what is fine: whole numbers of any size take no memory, and a node has 360 samples
+HUGE_BATCH = Case((), change=(BATCH, "batch_size = 1000000000000"))
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[dict[str, Started]]:
+    """Real commands, all started at once: each has a folder of its own."""
+    found = {}
+    for name, case in {**LATER, "huge batch": HUGE_BATCH}.items():
+        made = Experiment(tmp_path_factory.mktemp("started"), ring(4), cache)
+        prepare(made, case)
+        before = files(made.folder)
+        found[name] = Started(made, start(made, command(made, case)), before)
+    yield found
+    end_all(one.process for one in found.values())
+
+
+def start(experiment: Experiment, words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "decentralizepy", *words], cwd=experiment.folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
 
 
 def real(experiment: Experiment, words: list[str]) -> Said:
-    done = subprocess.run(
-        [sys.executable, "-m", "decentralizepy", *words],
-        cwd=experiment.folder, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    return Said(done.returncode, done.stderr)
+    return Started(experiment, start(experiment, words), set()).end()
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_found_later_leaves_nothing_behind_either(
+    started: dict[str, Started], name: str
+) -> None:
+    one = started[name]
+    check(one.experiment, one.before, LATER[name], one.end())
+
+
+def test_fewer_samples_than_a_batch_trains_on_what_it_has_and_says_so(
+    started: dict[str, Started],
+) -> None:
+    done = started["huge batch"].end()
+    assert done.code == 0, done.err
+    log = (started["huge batch"].experiment.folder / "log/machine0/0.log").read_text()
+    assert "360 samples are fewer than batch_size = 1000000000000" in log
 
 
 def test_in_a_folder_that_was_there_the_reason_stays_and_a_new_run_can_start(
@@ -247,17 +288,6 @@ def test_in_a_folder_that_was_there_the_reason_stays_and_a_new_run_can_start(
     (experiment.folder / "config.ini").write_text(text)
     done = real(experiment, command(experiment, case))
     assert done.code == 0, done.err
-
-
-def test_fewer_samples_than_a_batch_trains_on_what_it_has_and_says_so(
-    experiment: Experiment,
-) -> None:
-    """360 samples a node; whole numbers of any size are fine and take no memory."""
-    prepare(experiment, Case((), change=(BATCH, "batch_size = 1000000000000")))
-    done = real(experiment, command(experiment, Case(())))
-    assert done.code == 0, done.err
-    log = (experiment.folder / "log/machine0/0.log").read_text()
-    assert "360 samples are fewer than batch_size = 1000000000000" in log
 
 
 def test_both_directions_of_a_link_and_equal_addresses_are_fine(
