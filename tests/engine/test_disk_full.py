@@ -7,11 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
-from launching import Experiment
+from launching import Experiment, end_all
 
 from decentralizepy.graphs.generators import ring
 from decentralizepy.runfolder import MachineFolder, machine_records, read_records
@@ -40,9 +42,9 @@ class Ended:
     err: str
 
 
-def run_with_little_room(
+def start_with_little_room(
     experiment: Experiment, folder: str, kilobytes: int, *words: str, link: str = ""
-) -> Ended:
+) -> Popen[str]:
     """Run with ``folder`` on a file system of so many kB, whose content is kept afterwards.
 
     ``link`` is a name in the log folder that stands for the file or folder of the same name there.
@@ -65,27 +67,56 @@ def run_with_little_room(
         f"{shlex.join(command)}\ncode=$?\n"
         f"cp -a {shlex.quote(str(small))}/. {shlex.quote(str(kept))}\nexit $code\n"
     )
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script],
-        cwd=experiment.folder, capture_output=True, text=True, timeout=120,
+    return Popen(
+        ["unshare", "-m", "sh", "-c", script], cwd=experiment.folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return Ended(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture
-def experiment(tmp_path: Path, cache: Path) -> Experiment:
-    return Experiment(tmp_path, ring(4), cache, rounds="1")
+def end_of(process: Popen[str]) -> Ended:
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in out + err, err
+    return Ended(process.returncode, out, err)
 
 
-def test_records_of_before_are_readable(experiment: Experiment) -> None:
+def make(folder: Path, cache: Path) -> Experiment:
+    return Experiment(folder, ring(4), cache, rounds="1")
+
+
+LONG = ("-is", "100000", *QUIET)
+#: what has how many kB of room, what is told to the command, and what is linked there
+SMALL: dict[str, tuple[str, int, tuple[str, ...], str]] = {
+    "records": ("log", 160, (*LONG, "-tea", "1"), ""),
+    "0.log": ("small", 8, (*LONG, "-ll", "INFO", "-tea", "1"), "0.log"),
+    "digests_0.jsonl": ("small", 8, (*LONG, "--digests"), "digests_0.jsonl"),
+    "weights": ("small", 48, ("-is", "2", "-tea", "1", "-wsd", "{here}/small"), ""),
+    "cache": ("small", 32, ("-is", "1", "--cache-dir", "{here}/small"), ""),
+    "log": ("log", 8, ("-is", "1"), ""),
+}
+Filling = dict[str, tuple[Path, Popen[str]]]
+
+
+@pytest.fixture(scope="module")
+def filling(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Filling]:
+    """Folders and commands by name, all started at once: each has a disk of its own."""
+    found: Filling = {}
+    for name, (folder, kilobytes, words, link) in SMALL.items():
+        made = make(tmp_path_factory.mktemp("filling"), cache)
+        own = [word.format(here=made.folder) for word in words]
+        process = start_with_little_room(made, folder, kilobytes, *own, link=link)
+        found[name] = made.folder, process
+    yield found
+    end_all(process for _, process in found.values())
+
+
+def test_records_of_before_are_readable(filling: Filling) -> None:
     """The whole log folder is full: neither status nor results can be written, either."""
-    more = ("-is", "100000", "-ta", "0", "-tea", "1", "-ll", "CRITICAL")
-    ended = run_with_little_room(experiment, "log", 160, *more)
+    path, process = filling["records"]
+    ended = end_of(process)
     assert ended.code == 5, ended.err
     assert "cannot write log/records_0.jsonl: No space left on device" in ended.err
     assert "earlier records are whole" in ended.err
-    folder = MachineFolder(experiment.folder / "kept")
+    folder = MachineFolder(path / "kept")
     records = read_records(folder.records(0))
     assert len(records.rows) > 100 and records.broken <= 1
     newest = max(row["iteration"] for row in records.rows)
@@ -95,35 +126,32 @@ def test_records_of_before_are_readable(experiment: Experiment) -> None:
     assert status["state"] in {"starting", "running", "failed"}
 
 
-@pytest.mark.parametrize(
-    ("name", "flags"),
-    [("0.log", ("-ll", "INFO", "-ta", "0", "-tea", "1")), ("digests_0.jsonl", ("--digests",))],
-)
-def test_logs_and_digests_say_which_file_is_full(
-    experiment: Experiment, name: str, flags: tuple[str, ...]
-) -> None:
-    more = ("-is", "100000", *QUIET, *flags)
-    ended = run_with_little_room(experiment, "small", 8, *more, link=name)
+@pytest.mark.parametrize("name", ["0.log", "digests_0.jsonl"])
+def test_logs_and_digests_say_which_file_is_full(filling: Filling, name: str) -> None:
+    path, process = filling[name]
+    ended = end_of(process)
     assert ended.code == 5, ended.err
     assert f"cannot write log/{name}: No space left on device; earlier lines are whole" in ended.err
-    lines = (experiment.folder / "kept" / name).read_text().splitlines()
+    lines = (path / "kept" / name).read_text().splitlines()
     assert len(lines) > 20
     if "digests" in name:
         assert {json.loads(line)["uid"] for line in lines[:4]} == {0, 1, 2, 3}
-    run = json.loads((experiment.folder / "log/run.json").read_text())
+    run = json.loads((path / "log/run.json").read_text())
     assert run["outcome"] == "failed" and "No space left" in run["error"]
 
 
-def test_the_last_checkpoint_is_intact_and_can_be_resumed(experiment: Experiment) -> None:
+def test_the_last_checkpoint_is_intact_and_can_be_resumed(tmp_path: Path, cache: Path) -> None:
     """There is room for two sets of four nodes with 19 kB each, not for a third.
 
     Whether the second one is marked as complete before the disk is full is a race, and either is
-    fine; there is much to train between two sets, so that the first one always is.
+    fine; messages are slow between the sets, so that the first one always is.
     """
-    config = experiment.folder / "config.ini"
-    config.write_text(config.read_text().replace("rounds = 1\n", "rounds = 400\n"))
+    experiment = make(tmp_path, cache)
+    slow = [{"slow_link": {"from": 0, "to": 1, "delay_s": 0.5}, "rounds": [3, 5]}]
+    (tmp_path / "faults.json").write_text(json.dumps(slow))
     more = ("-is", "8", "--checkpoint_after", "2", *QUIET)
-    ended = run_with_little_room(experiment, "small", 220, *more, link="checkpoints")
+    words = (*more, "--faults", "faults.json")
+    ended = end_of(start_with_little_room(experiment, "small", 220, *words, link="checkpoints"))
     assert ended.code == 5, ended.err
     assert "No space left on device; earlier checkpoints are whole" in ended.err
     assert "log/checkpoints/6/" in ended.err
@@ -142,30 +170,30 @@ def test_the_last_checkpoint_is_intact_and_can_be_resumed(experiment: Experiment
     assert len(list(log.glob("7_weight_*.safetensors"))) == 4
 
 
-def test_final_weights_that_do_not_fit_are_named_and_not_left_half(experiment: Experiment) -> None:
-    ended = run_with_little_room(
-        experiment, "small", 48, "-is", "2", "-tea", "1", "-wsd", str(experiment.folder / "small")
-    )
+def test_final_weights_that_do_not_fit_are_named_and_not_left_half(filling: Filling) -> None:
+    path, process = filling["weights"]
+    ended = end_of(process)
     assert ended.code == 5, ended.err
     assert "1_weight_" in ended.err and "No space left" in ended.err
     assert "records are whole" in ended.err
-    kept = [path.name for path in (experiment.folder / "kept").iterdir()]
+    kept = [path.name for path in (path / "kept").iterdir()]
     assert kept and all(name.endswith(".safetensors") and name[0] != "." for name in kept)
-    assert len(machine_records(MachineFolder(experiment.folder / "log")).rows) == 8
+    assert len(machine_records(MachineFolder(path / "log")).rows) == 8
 
 
-def test_a_cache_without_room_is_named(experiment: Experiment) -> None:
-    cache = experiment.folder / "small"
-    ended = run_with_little_room(experiment, "small", 32, "-is", "1", "--cache-dir", str(cache))
+def test_a_cache_without_room_is_named(filling: Filling) -> None:
+    path, process = filling["cache"]
+    ended = end_of(process)
     assert ended.code == 2, ended.err
-    assert f"cannot write the prepared data in {cache}" in ended.err
+    assert f"cannot write the prepared data in {path / 'small'}" in ended.err
     assert "choose another cache folder" in ended.err and ended.err.count("\n") == 1
-    assert not list((experiment.folder / "kept").iterdir())  # nothing half-written
-    assert not (experiment.folder / "log").exists()
+    assert not list((path / "kept").iterdir())  # nothing half-written
+    assert not (path / "log").exists()
 
 
-def test_a_log_folder_without_room_is_named(experiment: Experiment) -> None:
-    ended = run_with_little_room(experiment, "log", 8, "-is", "1")
+def test_a_log_folder_without_room_is_named(filling: Filling) -> None:
+    path, process = filling["log"]
+    ended = end_of(process)
     assert ended.code == 5, ended.err
     assert "cannot write log: No space left on device: make room there" in ended.err
-    assert not (experiment.folder / "kept/args.json").exists()
+    assert not (path / "kept/args.json").exists()
