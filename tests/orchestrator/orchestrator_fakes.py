@@ -109,9 +109,21 @@ def status(state, done, error=None, notes=()):
     os.replace(folder / "status.tmp", folder / "status.json")
 
 
+def until(fulfilled):
+    while not fulfilled():
+        time.sleep(0.02)
+
+
+def in_ledger(event):
+    return f'"{event}"' in (folder.parent / "ledger.jsonl").read_text()
+
+
+dying = folder.parent / "dying"  # machine 1 is about to be killed
+
 print("machine", machine, "of", option("-ms"), flush=True)
 if mode == "dies-once" and machine == 0:  # it went back before it told that it was running
-    time.sleep(1)
+    until(dying.exists)
+    time.sleep(0.3)  # the orchestrator sees the loss, and asks us
     status("starting", 0, notes=["machine 1 is gone; all go back to the newest checkpoint"])
 else:
     status("running", 1)
@@ -125,11 +137,14 @@ if mode == "killed":
     leave(5, "decentralizepy: machine 1 is gone")
 if mode.startswith("dies") and machine == 1 and (mode == "dies" or "--resume" not in rest):
     time.sleep(0.3)
+    dying.touch()
     os.killpg(0, signal.SIGKILL)
 if mode == "dies" and "wait" in rest:
     time.sleep(300)
-if mode == "dies" or (mode == "dies-once" and machine == 0):
-    time.sleep(1.5)
+if mode == "dies":
+    until(lambda: in_ledger("lost"))
+if mode == "dies-once" and machine == 0:  # where nobody starts machine 1 again, we are ended
+    until(lambda: in_ledger("restarted"))
 if mode in ("fail", "hang", "stubborn"):
     if mode == "stubborn":
         for number in (signal.SIGINT, signal.SIGTERM):

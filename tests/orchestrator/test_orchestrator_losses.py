@@ -25,6 +25,12 @@ Build = Callable[..., Setting]
 WAIT = {"ON_LOSS": "wait", "CHECKPOINT_AFTER": 5}
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake machine that would go on for ever is given less time to end by itself."""
+    monkeypatch.setattr("orchestrator.backends.local.LINGER_S", 0.5)
+
+
 def ledger(path: Path) -> list[dict[str, Any]]:
     (folder,) = (path.parent / "results").iterdir()
     return read_ledger(RunFolder(folder).ledger)

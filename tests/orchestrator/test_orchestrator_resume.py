@@ -39,6 +39,11 @@ SIZE = {"NB_ITERATION": 30, "TEST_AFTER": 10, "CHECKPOINT_AFTER": 5}
 #: Nobody gets past iteration 13: a good moment to be killed, however fast the computer is.
 STUCK = [{"partition": [[0, 1, 2, 3, 4], [5, 6, 7, 8]], "rounds": [13, 13]}]
 KILL = [{"kill": {"machine": 1}, "round": 13}]
+#: The real script, without rehearsals.
+SCRIPT = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); import orchestrator.experiment as e; "
+    "e.rehearse = lambda *_: None; runpy.run_path('g5k_execution.py', run_name='__main__')"
+)
 
 
 @pytest.fixture
@@ -51,13 +56,13 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Final parameters of a run to which nothing happened."""
+    """Final parameters of a run to which nothing happened, all on one machine."""
     folder = tmp_path_factory.mktemp("undisturbed")
     results = fakes.script(folder, "results_room.py", fakes.RESULTS)
     setting = Setting(LocalBackend(), results=results, costs=folder / "costs.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.experiment.rehearse", lambda *_: None)
-        outcome = run_experiment(written(folder), setting, Screen(io.StringIO()))
+        outcome = run_experiment(written(folder, NB_MACHINE=1), setting, Screen(io.StringIO()))
     found = weights(outcome.folder)
     assert len(found) == 9
     return found
@@ -103,8 +108,8 @@ def test_killed_with_all_it_started_and_resumed_on_other_ports(
     tmp_path: Path, real: Setting, undisturbed: dict[str, bytes]
 ) -> None:
     path = written(tmp_path, STUCK)
-    command = [sys.executable, str(REPOSITORY / "g5k_execution.py"), str(path)]
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", SCRIPT, str(REPOSITORY), str(path)]
+    started = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
     sets = "*/machine*/checkpoints/10/set.json"
     assert await_true(lambda: len(list((tmp_path / "results").glob(sets))) == 2, 60)
     doomed = offspring(started.pid)
