@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import undisturbed
-from launching import Experiment, digests, end_all, free_ports, leftovers
+from launching import Experiment, digests, end_all, finish, free_ports
 
 import decentralizepy
 from decentralizepy import arguments, cli
@@ -64,7 +64,7 @@ ADDRESSES = [("127.0.0.1", "127.0.0.1"), ("localhost", "::1")]
 
 @pytest.mark.parametrize("addresses", ADDRESSES)
 def test_machines_of_one_address_run_side_by_side(
-    experiment: Experiment, addresses: tuple[str, str]
+    experiment: Experiment, running: list, addresses: tuple[str, str]
 ) -> None:
     """The same bits as on one machine, over ports that do not meet; names and IPv6 too."""
     text = (experiment.folder / "config.ini").read_text()
@@ -74,8 +74,10 @@ def test_machines_of_one_address_run_side_by_side(
     (experiment.folder / "ip.json").write_text(json.dumps(dict(zip("01", addresses, strict=True))))
     if "::1" in addresses and not can_bind("::1"):
         pytest.skip("there is no IPv6 here")
-    together = experiment.run((4, 4), 2, 3, "--digests")
-    assert digests(together) == undisturbed(experiment, 3)
+    together, running[:] = experiment.start((4, 4), 2, 3, "--digests")
+    alone = undisturbed(experiment, 3)
+    finish(running)
+    assert digests(together) == alone
 
 
 @pytest.mark.parametrize(("machine", "port_of"), [(1, 3), (0, 1), (0, 0)])
@@ -132,10 +134,7 @@ def test_the_script_started_twice_at_once_synchronizes(
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         running.append(process)
-    for process in running:
-        _, text = process.communicate(timeout=120)
-        assert process.returncode == 0, text
-    assert not leftovers(running)
+    finish(running)
     assert len(digests(logs)) == 24
     args = json.loads((logs / "machine1" / "args.json").read_text())
     assert args["machine_id"] == 1 and args["procs_per_machine"] == [5, 3]
@@ -241,10 +240,7 @@ def test_no_iterations_prepare_the_data_and_end_well(tmp_path: Path, running: li
         root, processes = made.start(counts, 1, 0)
         running += processes
         started += [(fresh, root / f"machine{m}") for m in range(len(counts))]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-    assert not leftovers(running)
+    finish(running)
     for fresh, folder in started:
         assert list(fresh.glob("*/train_x.npy")), "the data is there for the run to come"
         assert json.loads((folder / "run.json").read_text())["outcome"] == "done"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import build
-from launching import Experiment, digests, end_all, leftovers
+from in_process import undisturbed
+from launching import Experiment, digests, end_all, finish, leftovers
 
 from decentralizepy.graphs.generators import ring
 from decentralizepy.runfolder import MachineFolder
@@ -77,19 +77,17 @@ def test_a_killed_machine_is_gone_with_all_it_had(experiment: Experiment, runnin
     assert not leftovers(running)
 
 
-def test_late_messages_change_no_parameter(experiment: Experiment) -> None:
+def test_late_messages_change_no_parameter(experiment: Experiment, running: list) -> None:
     """A slow link and a partition that heals: later, but bitwise the same as undisturbed."""
-    flags = (*MORE, "--digests")
-    worker = build(experiment, 6, *flags, name="whole/machine0")
-    worker.run()
-    worker.reporter.close()
-    whole = experiment.folder / "whole"
     faults = [
         {"slow_link": {"from": 3, "to": 4, "delay_s": 0.05}, "rounds": [2, 6]},
         {"partition": [[0, 1, 2, 3], [4, 5, 6, 7]], "seconds": [0, 0.5]},
     ]
-    cut = experiment.run((4, 4), 1, 6, *flags, *plan(experiment, faults))
-    assert len(digests(whole)) == 48 and digests(cut) == digests(whole)
+    more = (*MORE, "--digests", *plan(experiment, faults))
+    cut, running[:] = experiment.start((4, 4), 1, 6, *more)
+    whole = undisturbed(experiment, 6, *MORE)
+    finish(running)
+    assert digests(cut) == whole
     found = {(line["fault"], line["event"], line["machine"]) for line in lines(cut)}
     assert found >= {(1, "fired", 0), (2, "fired", 0), (2, "fired", 1), (2, "healed", 0)}
     healed = [line["elapsed_s"] for line in lines(cut) if line["event"] == "healed"]

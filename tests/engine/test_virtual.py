@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from in_process import build
-from launching import Experiment, digests
+from launching import Experiment, digests, finish
 
 from decentralizepy.communication.header import row_message_bytes
 from decentralizepy.communication.message import Missing
@@ -158,8 +158,9 @@ def test_parameters_are_bitwise_those_of_a_real_run(tmp_path: Path, cache: Path)
     """Two real workers against the simulated one: every row after every iteration."""
     experiment = Experiment(tmp_path, ring(6), cache, model="DropoutMLP")
     flags = ("--digests", "-ta", "3", "-tea", "3", "-as", "2")
-    real = experiment.run((6,), 2, 8, *flags)
-    virtual = experiment.run((6,), 1, 8, *flags, *simulation(tmp_path, UNEVEN))
+    real, processes = experiment.start((6,), 2, 8, *flags)
+    virtual, more = experiment.start((6,), 1, 8, *flags, *simulation(tmp_path, UNEVEN))
+    finish([*processes, *more])
     assert len(digests(real)) == 6 * 8 and digests(virtual) == digests(real)
     rows = [machine_records(MachineFolder(root / "machine0")).rows for root in (real, virtual)]
     for one, other in zip(*rows, strict=True):
