@@ -61,15 +61,24 @@ def running() -> Iterator[list]:
     end_all(started)
 
 
-def fall(
+Running = tuple[Path, list]
+
+
+def start_doomed(
     made: Experiment, running: list, counts: tuple[int, ...], workers: int, round_: int, *more: str
-) -> Path:
+) -> Running:
     """A run whose machine 0 is killed as a node begins a round; no run is too fast for that."""
     plan = [{"kill": {"machine": 0}, "round": round_}]
     (made.folder / "faults.json").write_text(json.dumps(plan))
     faults = ("--faults", "faults.json")
     root, processes = made.start(counts, workers, ITERATIONS, *KEEP, *more, *faults)
     running += processes
+    return root, processes
+
+
+def fallen(doomed: Running) -> Path:
+    """The folder of such a run, once it is over."""
+    root, processes = doomed
     for process in processes:
         process.communicate(timeout=60)
     assert processes[0].returncode == -signal.SIGKILL
@@ -98,8 +107,9 @@ def test_resumed_is_bitwise_the_undisturbed_run(
 ) -> None:  # fmt: skip
     more = ("--eval_file", "testingPeerSamplerDynamic.py") if "node" in options else ()
     made = _made(tmp_path, cache, options)
+    doomed = start_doomed(made, running, (8,), 2, killed_at, *more)
     whole = undisturbed(made, ITERATIONS, *TESTED, *more)
-    root = fall(made, running, (8,), 2, killed_at, *more)
+    root = fallen(doomed)
     before = machine_records(MachineFolder(root / "machine0")).rows
     resume(made, root, (8,), workers, *more)
     assert digests(root) == whole
@@ -136,8 +146,9 @@ def test_without_the_checkpoints_of_a_node_the_set_before_is_taken(
     tmp_path: Path, cache: Path, running: list
 ) -> None:
     made = _made(tmp_path, cache, {})
+    doomed = start_doomed(made, running, (4, 4), 1, 14)
     whole = undisturbed(made, ITERATIONS, *TESTED)
-    root = fall(made, running, (4, 4), 1, 14)
+    root = fallen(doomed)
     sets = CheckpointSets(MachineFolder(root / "machine1"))
     newest = sets.usable()[-1]
     path = sets.folder(newest) / "5.safetensors"
@@ -153,7 +164,7 @@ def test_a_run_resumed_before_its_first_checkpoint_starts_again(
     tmp_path: Path, cache: Path, running: list
 ) -> None:
     made = _made(tmp_path, cache, {})
-    root = fall(made, running, (8,), 1, 2)
+    root = fallen(start_doomed(made, running, (8,), 1, 2))
     shutil.rmtree(root / "machine0" / "checkpoints", ignore_errors=True)
     resume(made, root, (8,), 1)
     notes = json.loads((root / "machine0" / "run.json").read_text())["notes"]
