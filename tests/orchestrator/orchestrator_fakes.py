@@ -109,8 +109,9 @@ def status(state, done, error=None, notes=()):
     os.replace(folder / "status.tmp", folder / "status.json")
 
 
-def until(fulfilled):
-    while not fulfilled():
+def until(fulfilled):  # or for so long that whoever waits for us has waited too long
+    limit = time.monotonic() + 5
+    while not fulfilled() and time.monotonic() < limit:
         time.sleep(0.02)
 
 

@@ -75,8 +75,10 @@ def test_drop_goes_on_without_it(make: Make, setting: Build) -> None:
 
 
 def test_a_machine_that_ends_by_itself_is_not_started_again(make: Make, setting: Build) -> None:
+    path = make(**WAIT)
     with pytest.raises(RunError, match=r"^machine 1 .* failed, exit code 5: .*the disk is full"):
-        run_experiment(make(**WAIT), setting("fail"), Screen(io.StringIO()))
+        run_experiment(path, setting("fail"), Screen(io.StringIO()))
+    assert "restarted" not in [entry["event"] for entry in ledger(path)]
 
 
 def test_drop_is_no_help_where_machine_0_ends_too(make: Make, setting: Build) -> None:
