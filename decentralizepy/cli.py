@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from decentralizepy import __version__, arguments, convert, where
+from decentralizepy import __version__, arguments, convert, flags, where
 from decentralizepy.communication.keys import make_key
 from decentralizepy.config import parse_experiment, read_experiment, read_text
 from decentralizepy.errors import (
@@ -110,11 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     run = command("run", "train this machine's part of an experiment", _RUN_HELP)
-    arguments.add_arguments(run)
+    flags.add_arguments(run)
     run.set_defaults(function=_run)
     check = command("check", "construct everything of an experiment but the data", _CHECK_HELP)
     check.add_argument("ini", type=Path, help="the INI file")
-    arguments.add_experiment_arguments(check)
+    flags.add_experiment_arguments(check)
     check.set_defaults(function=_check)
     prepare = command("prepare", "prepare an experiment's data set, once", _PREPARE_HELP)
     prepare.add_argument("ini", type=Path, help="the INI file")
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     graph.set_defaults(function=graph_command.main)
     place = command("where", "say which machine and port each node has", _WHERE_HELP)
     place.add_argument("ini", type=Path, help="the INI file")
-    arguments.add_experiment_arguments(place)
+    flags.add_experiment_arguments(place)
     where.add_arguments(place)
     place.set_defaults(function=where.main)
     translate = command("convert", "explain an INI of the reference system", _CONVERT_HELP)
@@ -161,7 +161,7 @@ def _check(args: argparse.Namespace) -> int:
     args.config_file = args.ini
     experiment = read_experiment(args.ini)
     transport_of(experiment)
-    named = args.graph_file != arguments.DEFAULT_GRAPH or args.procs_per_machine
+    named = args.graph_file != flags.DEFAULT_GRAPH or args.procs_per_machine
     if named or args.graph_file.exists():
         graph = arguments.read_graph_file(args.graph_file, args.graph_type)
         arguments.read_mapping(args, graph)

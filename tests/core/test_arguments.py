@@ -7,7 +7,7 @@ from pathlib import Path
 import core_examples as examples
 import pytest
 
-from decentralizepy import arguments
+from decentralizepy import arguments, flags
 from decentralizepy.arguments import flags_of, settings_of
 from decentralizepy.communication.keys import load_key, make_key
 from decentralizepy.errors import ConfigError
@@ -56,7 +56,7 @@ REFERENCE_ARGS = [
 
 def parse(*words):
     parser = argparse.ArgumentParser()
-    arguments.add_arguments(parser)
+    flags.add_arguments(parser)
     return parser.parse_args(list(words))
 
 

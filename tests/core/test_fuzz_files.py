@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mutations import bounded, mutated, swaps
 
-from decentralizepy import arguments, convert
+from decentralizepy import arguments, convert, flags
 from decentralizepy.datasets import cifar10, leaf
 from decentralizepy.datasets.digits import Digits
 from decentralizepy.errors import ConfigError
@@ -26,7 +26,8 @@ from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import MachineFolder, machine_records, write_legacy_results
 from decentralizepy.runtime.agreement import Agreement
 from decentralizepy.runtime.checkpoints import CheckpointSets
-from decentralizepy.runtime.control import _is_formed, _parse
+from decentralizepy.runtime.control import _parse
+from decentralizepy.runtime.forms import is_word
 from decentralizepy.runtime.settings import Resilience
 from orchestrator.inputs import read_config
 from results.load import load_run
@@ -87,7 +88,7 @@ def test_the_input_of_a_run(name, tmp_path_factory, data):
     with pytest.MonkeyPatch.context() as patch, bounded():
         patch.chdir(folder)
         parser = argparse.ArgumentParser()
-        arguments.add_arguments(parser)
+        flags.add_arguments(parser)
         more = FLAGS.get(name, ["-ms", "2", "-mid", "0"])
         args = parser.parse_args(
             ["-cf", "small.ini", "-gf", "ring.edges", "-is", "9", "-ld", "log", *more]
@@ -226,7 +227,7 @@ def test_messages_between_supervisors(policy, messages):
         agreement.take(0, {"hello": True, "workers": 1, "digests": {"a": "b"}, "sets": {"4": []}})
         for data in messages:
             news = _parse(data)
-            if _is_formed(news, 2):
+            if is_word(news, 2):
                 json.dumps(agreement.take(1, news))
         agreement.take(0, {"ready": 0})
         agreement.take(0, {"paused": 1, "round": 3})

@@ -49,6 +49,7 @@ TORCH_FREE = (
     "decentralizepy.cpus",
     "decentralizepy.datasets",
     "decentralizepy.errors",
+    "decentralizepy.flags",
     "decentralizepy.graphs",
     "decentralizepy.jsonfile",
     "decentralizepy.mappings",

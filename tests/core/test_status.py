@@ -10,7 +10,7 @@ import core_examples as examples
 import pytest
 
 import decentralizepy
-from decentralizepy import arguments
+from decentralizepy import arguments, flags
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import MachineFolder
@@ -132,7 +132,7 @@ def run(folder):
 
     def make(*words):
         parser = argparse.ArgumentParser()
-        arguments.add_arguments(parser)
+        flags.add_arguments(parser)
         line = ["-cf", "small.ini", "-gf", "ring.edges", "-ld", "out/machine0", *words]
         args = parser.parse_args(line)
         settings = arguments.settings_of(args)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from launching import Experiment, digests
 
-from decentralizepy import arguments
+from decentralizepy import arguments, flags
 from decentralizepy.runtime import shared
 from decentralizepy.runtime.arena import Arena
 from decentralizepy.runtime.assemble import Assembly
@@ -23,7 +23,7 @@ from decentralizepy.runtime.worker import Worker
 def build(experiment: Experiment, iterations: int, *more: str, name: str = "log") -> Worker:
     """A worker with all nodes of the experiment, ready to run."""
     parser = argparse.ArgumentParser()
-    arguments.add_arguments(parser)
+    flags.add_arguments(parser)
     folder: Path = experiment.folder
     args = parser.parse_args(
         ["-cf", str(folder / "config.ini"), "-gf", str(folder / "graph.edges"),

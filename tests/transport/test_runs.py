@@ -19,7 +19,7 @@ from in_process import undisturbed
 from launching import Experiment, digests, end_all, leftovers
 from proxies import Proxy
 
-from decentralizepy import arguments
+from decentralizepy import arguments, flags
 from decentralizepy.communication.keys import make_key
 from decentralizepy.graphs.generators import erdos_renyi, ring
 from decentralizepy.runtime import shared
@@ -103,7 +103,7 @@ def machine_run(
 ) -> dict[str, Any]:  # fmt: skip
     """One machine with one worker, as `runtime.process` builds it; returns its counts."""
     parser = argparse.ArgumentParser()
-    arguments.add_arguments(parser)
+    flags.add_arguments(parser)
     folder = experiment.folder
     args = parser.parse_args(
         ["-cf", str(folder / "config.ini"), "-gf", str(folder / "graph.edges"), "-is", "6",
