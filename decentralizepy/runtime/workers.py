@@ -23,7 +23,7 @@ from typing import Any
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.socketfolder import SocketFolder
 
-_PRELOAD = ["decentralizepy.runtime.process"]
+_PRELOAD = ["decentralizepy.runtime.preload"]
 
 
 class Server:
