@@ -28,7 +28,7 @@ _MAX_MESSAGE = 1 << 20
 _HEARTBEAT_MS = 500
 #: how long a last word waits for machine 0's welcome: if it is not there, and if it is but is busy
 _LAST_WORD_S = 1.0
-_LAST_WORD_CONNECTED_S = 30.0
+_LAST_WORD_CONNECTED_S = 15.0
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
