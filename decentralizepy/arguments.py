@@ -23,6 +23,7 @@ from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.registry import Driver, driver
 from decentralizepy.runtime.faultplan import FaultPlan, Kill, describe, read_fault_plan
+from decentralizepy.runtime.provenance import began_nothing
 from decentralizepy.runtime.settings import (
     LEVELS,
     Intervals,
@@ -167,7 +168,13 @@ def read_key(
         return None
     path = find_key(args.log_dir, args.key)
     if path is not None:
-        return load_key(path)
+        key = load_key(path)
+        if args.key is not None and load_key(args.key) != key:
+            raise ConfigError(
+                f"--key {args.key} is another key than that in {path}, which goes first: remove "
+                "one of them"
+            )
+        return key
     if only_loopback(addresses):
         return None
     raise ConfigError(
@@ -254,7 +261,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     _check_writable(settings.weights_dir, "-wsd")
     if settings.resume and not settings.folder.holds_a_run():
         raise ConfigError(f"{args.log_dir} holds no run to resume (-ld)")
-    if not settings.resume and settings.folder.holds_a_run():
+    if not settings.resume and settings.folder.holds_a_run() and not began_nothing(settings):
         raise ConfigError(
             f"{args.log_dir} holds a run already: choose another folder (-ld), or go on with it "
             "(--resume)"

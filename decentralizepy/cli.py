@@ -148,6 +148,8 @@ def _run(args: argparse.Namespace) -> int:
 
     settings = arguments.settings_of(args)
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+        signal.signal(signal.SIGHUP, _interrupt)
     Supervisor(settings, arguments.flags_of(args, settings)).run()
     return EXIT_OK
 
@@ -224,7 +226,8 @@ def _keys(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry of the command; ends the process with its exit code."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if sys.stdout is not None:  # a program may be started without
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     args = _parser().parse_args(argv)
     try:
         code = args.function(args)

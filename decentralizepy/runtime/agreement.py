@@ -49,6 +49,8 @@ class Agreement:
     attempt: int = 0
     began: bool = False
     over: bool = False
+    #: the first machine that said hello, and the digests that all must have
+    _first: tuple[int, dict[str, Any]] | None = None
     _leaving: dict[int, str] = field(default_factory=dict)
     _dead: set[tuple[int, int]] = field(default_factory=set)
     _pauses: int = 0
@@ -85,6 +87,18 @@ class Agreement:
     def may_come_back(self) -> bool:
         """Whether a machine that is lost is waited for."""
         return self.began and self.resilience.on_loss == "wait"
+
+    def unlike(self, machine: int, hello: News) -> str | None:
+        """Why a machine that says hello is of another run than the first one that did, if so."""
+        first, theirs = self._first or (machine, hello["digests"])
+        ours = hello["digests"]
+        differ = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+        if not differ:
+            return None
+        return (
+            f"machine {machine} does not run the same experiment as machine {first}: "
+            f"different {', '.join(differ)}; give all machines the same files and flags"
+        )
 
     def lost(self, machine: int, how: str = "its connection broke") -> list[News]:
         """A machine cannot be reached any more."""
@@ -129,15 +143,9 @@ class Agreement:
             return []  # of before the rollback
         if machine in self.hellos:
             return self._abort(f"two machines say that they are machine {machine} (-mid)", True)
-        for first in sorted(self.hellos)[:1]:
-            theirs, ours = self.hellos[first]["digests"], news["digests"]
-            differ = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
-            if differ:
-                return self._abort(
-                    f"machine {machine} does not run the same experiment as machine {first}: "
-                    f"different {', '.join(differ)}; give all machines the same files and flags",
-                    True,
-                )
+        if why := self.unlike(machine, news):
+            return self._abort(why, True)
+        self._first = self._first or (machine, news["digests"])
         self.hellos[machine] = news
         if self.missing():
             return []

@@ -148,7 +148,22 @@ class Assembly:
         if settings.faults is not None:
             worker.faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
         self._seat_nodes(worker)
+        if me.worker == 0 and settings.intervals.iterations:
+            self._rehearse(worker)
         return worker
+
+    def _rehearse(self, worker: Worker) -> None:
+        """Classes that cannot train together are found now; one worker is enough for that."""
+        seat = next(iter(worker.seats.values()), None)
+        try:
+            if seat is not None:
+                self.trainer.rehearse(seat.learner.indices)
+        except Exception as error:  # users' classes, or torch's, may raise anything
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(
+                "a training step on two samples fails; do model_class, loss_class, optimizer_class "
+                f"and the data set fit together? {what:.500}"
+            ) from error
 
     def _save(self, worker: Worker, seat: Seat, t: int) -> None:
         path = node_file(self._sets.folder(t + 1), seat.uid)

@@ -16,13 +16,15 @@ from decentralizepy.runtime import shared
 from decentralizepy.runtime.checkpoints import CheckpointSets
 from decentralizepy.runtime.control import ControlPlane, Coordinator
 from decentralizepy.runtime.placement import Placement, WorkerId
-from decentralizepy.runtime.progress import Progress
+from decentralizepy.runtime.progress import Progress, say
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.status import Status
 from decentralizepy.runtime.workers import Server, WorkerProcesses, describe_exit
 
 #: how long machine 0 waits for the others to say hello
 START_TIMEOUT: Final = 300.0
+#: after how long it is said who is waited for
+PATIENCE: Final = 5.0
 #: how long machine 0 waits if what was said was sealed with another key
 KEY_TIMEOUT: Final = 5.0
 _TICK: Final = 0.2
@@ -58,6 +60,7 @@ class Attempt:
         self._rounds: dict[int, int] = {}
         self._rollback: int | None = None
         self._began = self._doubted = time.monotonic()
+        self._waits = False
         self._beats: dict[int, tuple[int, float]] = {}
 
     def run(self, server: Server, number: int | None) -> int | None:
@@ -252,9 +255,15 @@ class Attempt:
     # ------------------------------------------------------------------ patience
 
     def _check_start(self) -> None:
-        if self._together or self._number:
+        if self._together:
             return
         now, doubted = time.monotonic(), self.control.doubted
+        absent = self.control.missing() if isinstance(self.control, Coordinator) else [0]
+        if not self._waits and now - self._began > PATIENCE:
+            self._waits = True
+            say(f"waiting for machine {_listed(absent)}")
+        if self._number:  # how long is up to the agreement
+            return
         if not doubted:
             self._doubted = now
         elif now - self._doubted >= KEY_TIMEOUT:
@@ -263,7 +272,6 @@ class Attempt:
                 "whose words are not sealed with our run key: copy the same run.key to all "
                 "machines, or set encryption = none on all"
             )
-        absent = self.control.missing() if isinstance(self.control, Coordinator) else [0]
         if now - self._began < START_TIMEOUT:
             return
         raise RunError(

@@ -211,6 +211,10 @@ class Coordinator:
         if not is_word(news, len(self._agreement.mapping.uids(machine))):
             return
         if "hello" in news:
+            why = self._agreement.unlike(machine, news)
+            if why is not None and self._agreement.may_come_back:
+                self._wire.send(json.dumps({"abort": why, "config": True}).encode(), identity)
+                return  # the others go on waiting for the right one
             self._register(machine, identity, descriptor)
         early = "failed" in news and machine not in self._peers  # before it could say hello
         if early or "hello" in news or self._peers.get(machine) == identity:

@@ -19,7 +19,7 @@ from decentralizepy.runtime import provenance
 from decentralizepy.runtime.attempt import Attempt
 from decentralizepy.runtime.control import ControlPlane, connect
 from decentralizepy.runtime.data import partition, prepared_dataset
-from decentralizepy.runtime.progress import Progress
+from decentralizepy.runtime.progress import Progress, say
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.status import Status
 from decentralizepy.runtime.workers import Server
@@ -38,15 +38,27 @@ class Supervisor:
     def run(self) -> None:
         """Run to the end; raises `ConfigError`, `RunError` or KeyboardInterrupt."""
         self._check_ports()
-        made = provenance.missing_folders(self.settings.log_dir)
+        folder = self.settings.log_dir
+        made = provenance.missing_folders(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._no_room(error) from None
+        with provenance.held(folder):
+            self._run(made)
+
+    def _no_room(self, error: OSError) -> RunError:
+        return RunError(
+            f"cannot write {self.settings.log_dir}: {error.strerror}: make room there, or choose "
+            "another folder (-ld)"
+        )
+
+    def _run(self, made: Sequence[Path]) -> None:
         try:
             self.settings = provenance.begin(self.settings, self.flags)
         except OSError as error:
             provenance.withdraw(self.settings, made)
-            raise RunError(
-                f"cannot write {self.settings.log_dir}: {error.strerror}: make room there, or "
-                "choose another folder (-ld)"
-            ) from None
+            raise self._no_room(error) from None
         self.status.attempt = self.settings.attempt
         self._server = Server(self.settings.threads)
         try:
@@ -102,7 +114,7 @@ class Supervisor:
     def _prepare_data(self) -> None:
         """Prepare the data set once, while the server of the workers still loads torch."""
         settings = self.settings
-        dataset = prepared_dataset(settings.experiment, settings.cache_dir, progress=print)
+        dataset = prepared_dataset(settings.experiment, settings.cache_dir, progress=say)
         partition(dataset, settings.mapping.n, settings.experiment)
 
     def _tell_failure(self, control: ControlPlane, why: str, config: bool = False) -> None:

@@ -3,7 +3,9 @@
 import gc
 
 gc.disable()  # loading torch makes a million objects, and none of them is garbage
-import decentralizepy.runtime.process  # noqa: E402, F401
+from decentralizepy.runtime.process import die_with_parent  # noqa: E402
 
+# workers end with this server, and hold its own line to the supervisor open
+die_with_parent()
 gc.enable()
 gc.freeze()  # the collector of a worker leaves these alone, so their pages stay shared

@@ -73,7 +73,8 @@ def tune_malloc() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel end this process with its parent, whatever it is doing then (on Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -87,7 +88,7 @@ def main(
     ``nodes`` counts the nodes of each worker of this machine; ``memory`` is the shared file, which
     the supervisor sizes once a worker has told the length of a row.
     """
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
     tune_malloc()
     torch.set_num_threads(settings.threads)
@@ -98,12 +99,18 @@ def main(
             _work(settings, me, nodes, memory.detach(), supervisor, sockets)
         except (ConfigError, RunError) as error:
             kind = "config" if isinstance(error, ConfigError) else "error"
-            supervisor.say({kind: str(error)})
+            supervisor.say({kind: _named(error, settings)})
         except MessageError as error:
             supervisor.say({"error": f"{me}: refused a message: {error}"})
         except Exception as error:
             text = f"{me}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
             supervisor.say({"error": text})
+
+
+def _named(error: Exception, settings: Settings) -> str:
+    """An error's text; what is wrong with the configuration names the INI."""
+    text, ini = str(error), str(settings.experiment.path)
+    return text if ini in text or not isinstance(error, ConfigError) else f"{ini}: {text}"
 
 
 def _work(

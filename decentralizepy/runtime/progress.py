@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 _EVERY_S: Final = 5.0
+
+
+def say(text: str) -> None:
+    """Print a line; that nobody can read it (a pipe is closed, a disk full) must not end a run."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def line(status: dict[str, Any]) -> str:
@@ -34,7 +45,7 @@ def time_left(status: dict[str, Any]) -> float | None:
 class Progress:
     """Says a line every few seconds while the run goes."""
 
-    def __init__(self, say: Callable[[str], object] = print) -> None:
+    def __init__(self, say: Callable[[str], object] = say) -> None:
         self._say = say
         self._said = time.monotonic()
 

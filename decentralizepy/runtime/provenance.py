@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -14,13 +15,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import decentralizepy
 from decentralizepy.errors import ConfigError
 from decentralizepy.runfolder import SCHEMA_VERSION, write_atomic, write_json
+from decentralizepy.runtime.checkpoints import CheckpointSets
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.status import Status
 
@@ -65,6 +67,41 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
             write_atomic(folder.root / source.name, source.read_text(encoding="utf-8-sig"))
     write_json(folder.run, describe(settings, flags) | {"attempts": attempts})
     return settings
+
+
+def began_nothing(settings: Settings) -> bool:
+    """Whether the run in the log folder ended before it trained: then a new one may start there."""
+    try:
+        old = json.loads(settings.folder.run.read_text(encoding="utf-8"))
+        ended = old["outcome"] in ("failed", "interrupted") and old["training_started"] is None
+        return ended and not old["attempts"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a log folder against other processes, where the file system has locks.
+
+    Raises `ConfigError` if another one holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{folder} is in use: another process runs there; wait for its end, or choose another "
+            "folder (-ld)"
+        ) from None
 
 
 def missing_folders(folder: Path) -> list[Path]:
@@ -114,6 +151,10 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"{path} does not tell of a run ({type(error).__name__}): nothing to resume there (-ld)"
         ) from None
+    done = max(CheckpointSets(settings.folder).usable(), default=0)
+    same[f"--iterations (fewer than the {done} that are done)"] = (
+        done <= settings.intervals.iterations
+    )
     differ = [name for name, equal in same.items() if not equal]
     if differ:
         raise ConfigError(

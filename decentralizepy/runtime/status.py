@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from decentralizepy.node.membership import Membership
 from decentralizepy.runfolder import write_json
+from decentralizepy.runtime.progress import say
 from decentralizepy.runtime.settings import Settings
 from decentralizepy.runtime.shared import ArenaPlan, Control
 
@@ -102,7 +103,7 @@ class Status:
     def note(self, text: str) -> None:
         """Something happened that a reader of the results must know."""
         self.notes.append(text)
-        print(text)
+        say(text)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """A node was evaluated."""

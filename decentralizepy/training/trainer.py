@@ -105,6 +105,13 @@ class Trainer:
         learner.counters = template.store(row)
         self._watch(learner, row, t)
 
+    def rehearse(self, indices: np.ndarray) -> None:
+        """One local step on two samples, of no consequence; raises whatever does not fit."""
+        self.template.load(self.template.initial)
+        self.template.mode(True)
+        x, y = self.samples.gather(torch.from_numpy(indices[:2]))
+        self._steps(x, y, [len(x)], self.optimizer.new_state())
+
     def _watch(self, learner: Learner, row: Tensor, t: int) -> None:
         """Note the first iteration that leaves a row with numbers that are not finite.
 

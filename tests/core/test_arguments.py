@@ -309,6 +309,16 @@ def test_on_one_computer_a_key_is_used_if_it_is_there(folder):
     assert "chmod 600" in refuse("-ms", "2", "-mid", "0")
 
 
+def test_two_different_keys_are_one_too_many(folder):
+    above, named = make_key(folder), make_key(folder / "keys")
+    said = refuse("-ms", "2", "-mid", "0", "--key", str(named))
+    assert f"--key {named} is another key than that in" in said and "run.key" in said
+    named.unlink()
+    named.write_bytes(above.read_bytes())
+    named.chmod(0o600)
+    assert accept("-ms", "2", "-mid", "0", "--key", str(named)).key == load_key(above)
+
+
 def test_the_key_is_in_no_flags(folder):
     made = make_key(folder / "keys")
     args = parse("-cf", "small.ini", "-gf", "ring.edges", "-ld", "out", "-ms", "2", "-mid", "1",

@@ -455,6 +455,32 @@ def test_a_machine_that_is_back_before_it_was_seen_to_go(cluster):
     assert hear([planes[0], again], "workers") == [[1, 1]] * 2
 
 
+def test_a_machine_that_comes_back_with_other_files_does_not_end_a_run_that_waits(cluster):
+    planes = [cluster(0), cluster(1)]
+    planes[0]._agreement.resilience = Resilience(on_loss="wait")
+    for plane in planes:
+        plane.say(hello())
+    hear(planes, "workers")
+    for plane in planes:
+        plane.say({"ready": 0})
+    hear(planes, "go")
+    planes[1].close()
+    hear([planes[0]], "rollback")
+    planes[0].say(hello() | {"attempt": 1})
+    wrong = cluster(1)
+    wrong.say(hello(**{"graph (a.edges)": "other"}))
+    until = time.monotonic() + 10
+    said = []
+    while not said and time.monotonic() < until:
+        assert planes[0].hear() == []
+        said = wrong.hear()
+    assert said[0]["config"] is True and "different graph (a.edges)" in said[0]["abort"]
+    wrong.close()
+    right = cluster(1)
+    right.say(hello())
+    assert hear([planes[0], right], "workers") == [[1, 1]] * 2
+
+
 STRANGERS = """
 import socket, sys, time
 made = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(60)]

@@ -176,6 +176,31 @@ def test_the_end_is_added(run):
     assert found == before | {"outcome": "failed", "training_started": 1.5e9} | more
 
 
+def test_a_run_that_never_trained_may_be_started_again_in_its_folder(run):
+    settings, flags = run()
+    assert not provenance.began_nothing(settings)
+    provenance.begin(settings, flags)
+    assert not provenance.began_nothing(settings), "it may be going on"
+    status = Status(settings)
+    provenance.end(settings, "interrupted", status)
+    assert provenance.began_nothing(settings) and run()[0].folder.holds_a_run()
+    status.began = 1.5e9
+    provenance.end(settings, "interrupted", status)
+    assert not provenance.began_nothing(settings)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run()
+
+
+def test_a_log_folder_has_one_holder(run):
+    settings, _ = run()
+    settings.log_dir.mkdir(parents=True)
+    again = provenance.held(settings.log_dir)
+    with provenance.held(settings.log_dir), pytest.raises(ConfigError, match="is in use: another"):
+        again.__enter__()
+    with provenance.held(settings.log_dir):
+        pass
+
+
 def changed(run, *words):
     """Which digests other flags (or files) change, by their names."""
     before = Path("ring.edges").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -69,7 +70,45 @@ def test_a_killed_machine_ends_the_others(experiment: Experiment, running: list)
     assert not leftovers(processes), "workers end with their supervisor, even when it is killed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_end_with_a_killed_supervisor_in_the_middle_of_a_step(
+    tmp_path: Path, cache: Path, running: list
+) -> None:
+    """One of them even stands still: nobody has to look at a line for that."""
+    experiment = Experiment(tmp_path / "long", ring(8), cache, rounds="200000")
+    root, processes = experiment.start((8,), 2, FOREVER, *MORE)
+    running += processes
+    wait_for_state(root / "machine0", "running")
+    workers = workers_of(processes[0])
+    os.kill(workers[0], signal.SIGSTOP)
+    os.kill(processes[0].pid, signal.SIGKILL)
+    processes[0].communicate(timeout=20)
+    assert len(workers) == 2 and not leftovers(processes)
+
+
+def wait_for_state(machine: Path, state: str, timeout: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads((machine / "status.json").read_text())["state"] == state:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"{machine} was never {state}")
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(
+    experiment: Experiment, running: list
+) -> None:
+    root, processes = experiment.start((8,), 1, 30, *MORE)
+    running += processes
+    assert processes[0].stdout is not None
+    processes[0].stdout.close()
+    processes[0].stdout = None
+    _, errors = processes[0].communicate(timeout=60)
+    assert processes[0].returncode == 0, errors
+    assert json.loads((root / "machine0" / "run.json").read_text())["outcome"] == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_keeps_its_records(
     experiment: Experiment, running: list, number: signal.Signals
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -219,6 +221,13 @@ def test_what_can_not_be_resumed_is_said(
     assert "different --averaging_rounds, --reset_optimizer;" in complain(
         *keep, "--resume", "-as", "2", "-ro", "1"
     )
+    assert "--iterations (fewer than the 16 that are done)" in complain(
+        *keep, "--resume", "-is", "10"
+    )
+    held = os.open(folder / "run1/machine0", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert "is in use: another process runs there" in complain(*keep, "--resume")
+    os.close(held)
     (folder / "run1/machine0/run.json").write_text("{")
     assert "nothing to resume" in complain(*keep, "--resume")
     assert "set --checkpoint_after" in complain("--on_loss", "wait")
