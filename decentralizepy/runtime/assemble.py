@@ -165,9 +165,9 @@ class Assembly:
                 f"and the data set fit together? {what:.500}"
             ) from error
 
-    def _save(self, worker: Worker, seat: Seat, t: int) -> None:
+    def _save(self, worker: Worker, seat: Seat, t: int) -> int:
         path = node_file(self._sets.folder(t + 1), seat.uid)
-        nodefile.save(path, seat, self.trainer.optimizer, t, worker.clock.now())
+        return nodefile.save(path, seat, self.trainer.optimizer, t, worker.clock.now())
 
     def restore(self, worker: Worker, iteration: int) -> float:
         """Set all nodes as they were after ``iteration`` iterations; the run's seconds then."""

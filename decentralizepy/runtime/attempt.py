@@ -55,7 +55,9 @@ class Attempt:
         self._number = 0
         self._ready: set[int] = set()
         self._done: set[int] = set()
-        self._saved: defaultdict[int, set[int]] = defaultdict(set)
+        #: checksums of the files of nodes by iteration, until their set is complete
+        self._saved: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        self._told: set[int] = set()
         self._pause = 0
         self._rounds: dict[int, int] = {}
         self._rollback: int | None = None
@@ -83,7 +85,7 @@ class Attempt:
     def _say_hello(self, number: int | None) -> None:
         known = {} if number is None else {"attempt": number}
         again = self.settings.resume or number is not None
-        sets = self._sets.usable() if again else []
+        sets = self._sets.usable(verify=True) if again else []
         left = {str(t): (self._sets.read(t) or {"left": []})["left"] for t in sets}
         hello = {"workers": self.settings.workers, "digests": self._digests, "sets": left}
         self.control.say({"hello": True, **hello, **known})
@@ -107,7 +109,7 @@ class Attempt:
         if "record" in news:
             self.status.add(news["record"])
         elif "saved" in news:
-            self._saved[news["saved"]].add(news["uid"])
+            self._saved[news["saved"]][news["uid"]] = news["crc32"]
             self._check_saved()
         elif "built" in news:
             self._built.append(int(news["built"]))
@@ -163,10 +165,15 @@ class Attempt:
         return list(self._start["workers"])
 
     def _check_saved(self) -> None:
-        members = set(self.settings.uids) - self.status.membership.left
-        for iteration in [t for t, uids in self._saved.items() if uids >= members]:
-            del self._saved[iteration]
-            self.control.say({"saved": iteration})
+        members = self._members()
+        for iteration, saved in list(self._saved.items()):
+            if saved.keys() >= members and iteration not in self._told:
+                self._told.add(iteration)
+                self.control.say({"saved": iteration})
+
+    def _members(self) -> set[int]:
+        """This machine's nodes that take part."""
+        return set(self.settings.uids) - self.status.membership.left
 
     def _check_paused(self) -> None:
         if self._pause and self._rounds.keys() >= self._live:
@@ -238,9 +245,10 @@ class Attempt:
             self.status.call(number)
 
     def _complete(self, iteration: int) -> None:
-        members = set(self.settings.uids) - self.status.membership.left
+        members, saved = self._members(), self._saved.pop(iteration, {})
+        checksums = {uid: crc32 for uid, crc32 in saved.items() if uid in members}
         try:
-            self._sets.complete(iteration, members, self.status.membership.value())
+            self._sets.complete(iteration, checksums, self.status.membership.value())
         except OSError as error:
             raise RunError(
                 f"cannot write {self._sets.folder(iteration)}: {error.strerror}; "

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from decentralizepy.runfolder import MachineFolder, write_json
 
 KEPT: Final = 2
 _MARK: Final = "set.json"
+_BLOCK: Final = 1 << 20
 
 
 def node_file(folder: Path, uid: int) -> Path:
@@ -35,37 +37,56 @@ class CheckpointSets:
         """The set after ``iteration`` iterations."""
         return self.root / str(iteration)
 
-    def complete(self, iteration: int, uids: Iterable[int], left: Any) -> None:
-        """Note that a set is complete, with the nodes of this machine, and remove old ones.
+    def complete(self, iteration: int, checksums: Mapping[int, int], left: Any) -> None:
+        """Note that a set is complete, and remove old ones.
 
-        ``left`` says which nodes had left the run by then (`Membership.value`).
+        ``checksums`` are CRC-32 of the files of this machine's nodes; ``left`` says which nodes had
+        left the run by then (`Membership.value`).
         """
-        write_json(self.folder(iteration) / _MARK, {"uids": sorted(uids), "left": left})
+        uids = sorted(checksums)
+        crc32 = {str(uid): checksums[uid] for uid in uids}
+        write_json(self.folder(iteration) / _MARK, {"uids": uids, "crc32": crc32, "left": left})
         for old in self.usable()[:-KEPT]:
             shutil.rmtree(self.folder(old), ignore_errors=True)
         for unfinished in self._numbers():
             if unfinished < iteration and self.read(unfinished) is None:
                 shutil.rmtree(self.folder(unfinished), ignore_errors=True)
 
-    def read(self, iteration: int) -> dict[str, Any] | None:
-        """What ``set.json`` says if every node's file is whole; None otherwise."""
+    def read(self, iteration: int, verify: bool = False) -> dict[str, Any] | None:
+        """What ``set.json`` says if every node's file is whole; None otherwise.
+
+        With ``verify`` each file is read, and has to be as it was written.
+        """
         folder = self.folder(iteration)
         try:
             value = json.loads((folder / _MARK).read_text(encoding="utf-8"))
             fit = all(type(uid) is int for uid in value["uids"]) and are_epochs(value["left"])
-            whole = fit and all(is_whole(node_file(folder, uid)) for uid in value["uids"])
+            files = {uid: node_file(folder, uid) for uid in value["uids"]} if fit else {}
+            whole = fit and all(map(is_whole, files.values()))
+            if verify and whole:
+                sums = value["crc32"]
+                whole = all(crc32_of(path) == sums[str(uid)] for uid, path in files.items())
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return value if whole else None
 
-    def usable(self) -> list[int]:
+    def usable(self, verify: bool = False) -> list[int]:
         """Iterations with a complete and valid set, ascending."""
-        return [number for number in self._numbers() if self.read(number) is not None]
+        return [number for number in self._numbers() if self.read(number, verify) is not None]
 
     def _numbers(self) -> list[int]:
         if not self.root.is_dir():
             return []
         return sorted(int(path.name) for path in self.root.iterdir() if path.name.isdecimal())
+
+
+def crc32_of(path: Path) -> int:
+    """CRC-32 of a file's content."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def is_whole(path: Path) -> bool:

@@ -7,6 +7,7 @@ have the path of their place in the node's state as names; what is no tensor is 
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -55,8 +56,11 @@ def unflatten(tensors: dict[str, Tensor], rest: State) -> State:
     return state
 
 
-def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: float) -> None:
-    """Write the node as it is after iteration ``t`` (0-based): aside, synced, renamed."""
+def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: float) -> int:
+    """Write the node as it is after iteration ``t`` (0-based): aside, synced, renamed.
+
+    Returns the CRC-32 of the file.
+    """
     learner = seat.learner
     state = {
         "row": seat.node.x,
@@ -70,10 +74,10 @@ def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: floa
         "uid": seat.uid,
     }
     tensors, rest = flatten(state)
-    _write(path, tensors, rest)
+    return _write(path, tensors, rest)
 
 
-def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> int:
     from safetensors.torch import save as to_bytes
 
     data = to_bytes({k: v.contiguous() for k, v in tensors.items()}, {_META: json.dumps(rest)})
@@ -83,6 +87,7 @@ def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> None:
         raise RunError(
             f"cannot write {path}: {error.strerror}; earlier checkpoints are whole"
         ) from error
+    return zlib.crc32(data)
 
 
 def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> float:

@@ -93,7 +93,7 @@ class Worker:
         tell: Callable[[dict[str, Any]], None] = lambda news: None,
         orders: Callable[[], Iterable[dict[str, Any]]] = tuple,
         membership: Membership | None = None,
-        save: Callable[[Worker, Seat, int], None] = lambda worker, seat, t: None,
+        save: Callable[[Worker, Seat, int], int] = lambda worker, seat, t: 0,
     ) -> None:
         self.me, self.placement, self.arena = me, placement, arena
         self.trainer, self.evaluator, self.reporter = trainer, evaluator, reporter
@@ -434,8 +434,8 @@ class Worker:
         if isinstance(effect, Report):
             self._evaluate(seat, effect)
         elif isinstance(effect, Checkpoint):
-            self._save(self, seat, effect.t)
-            self._tell({"saved": effect.t + 1, "uid": seat.uid})
+            crc32 = self._save(self, seat, effect.t)
+            self._tell({"saved": effect.t + 1, "uid": seat.uid, "crc32": crc32})
             self._ready.append((seat, None))
         else:
             self._train(seat, effect)

@@ -189,7 +189,13 @@ def loads(folder: Path) -> None:
 
 
 @fuzz()
-@given(mutated([b'{"uids": [0, 1], "left": [{"before": 1, "left": [2], "why": "lost"}]}']))
+@given(
+    mutated(
+        [
+            b'{"uids": [0, 1], "crc32": {"0": 1, "1": 2}, "left": [{"before": 1, "left": [2], "why": "lost"}]}'
+        ]
+    )
+)
 def test_marks_of_checkpoint_sets(tmp_path_factory, data):
     folder = MachineFolder(tmp_path_factory.getbasetemp() / "fuzzed_sets")
     sets = CheckpointSets(folder)
@@ -200,6 +206,7 @@ def test_marks_of_checkpoint_sets(tmp_path_factory, data):
         (sets.folder(4) / f"{uid}.safetensors").write_bytes(whole)
     (sets.folder(4) / "set.json").write_bytes(data)
     with bounded():
+        sets.usable(verify=True)
         found = {str(t): sets.read(t)["left"] for t in sets.usable()}
         hello = {"hello": True, "workers": 1, "digests": {}, "sets": found}
         Agreement(Mapping((4,)), Resilience()).take(0, hello)

@@ -192,6 +192,18 @@ def test_a_checkpoint_is_plain_tensors_in_the_models_order(ended: Experiment) ->
     assert torch.isfinite(tensors["row"]).all()
 
 
+def test_a_checkpoint_that_has_changed_does_not_count(ended: Experiment, tmp_path: Path) -> None:
+    folder = MachineFolder(tmp_path / "copy")
+    shutil.copytree(ended.folder / "run1/machine0", folder.root)
+    sets = CheckpointSets(folder)
+    assert sets.usable(verify=True) == [12, 16]
+    path = sets.folder(16) / "3.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert sets.usable() == [12, 16] and sets.usable(verify=True) == [12]
+
+
 def test_what_can_not_be_resumed_is_said(
     ended: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
