@@ -188,14 +188,14 @@ def loads(folder: Path) -> None:
             tells(error, folder.name)
 
 
-@fuzz()
-@given(
-    mutated(
-        [
-            b'{"uids": [0, 1], "crc32": {"0": 1, "1": 2}, "left": [{"before": 1, "left": [2], "why": "lost"}]}'
-        ]
-    )
+MARK = (
+    b'{"uids": [0, 1], "crc32": {"0": 1, "1": 2}, '
+    b'"left": [{"before": 1, "left": [2], "why": "lost"}]}'
 )
+
+
+@fuzz()
+@given(mutated([MARK]))
 def test_marks_of_checkpoint_sets(tmp_path_factory, data):
     folder = MachineFolder(tmp_path_factory.getbasetemp() / "fuzzed_sets")
     sets = CheckpointSets(folder)
