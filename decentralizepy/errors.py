@@ -15,6 +15,11 @@ class ConfigError(ValueError):
     """Bad input: the text names the file, the key and the remedy (exit code 2)."""
 
 
+def naming(error: ConfigError, path: object) -> ConfigError:
+    """The same error with the name of the file that it is about, if it does not have it."""
+    return error if str(path) in str(error) else ConfigError(f"{path}: {error}")
+
+
 class RunError(RuntimeError):
     """A run that started and could not end well: names machine, node and round (exit code 5)."""
 

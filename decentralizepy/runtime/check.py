@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from decentralizepy.config import Experiment
+from decentralizepy.errors import ConfigError, naming
 from decentralizepy.runtime.assemble import build_sharing, build_trainer
 from decentralizepy.runtime.data import build_dataset
 from decentralizepy.training.data import Samples
@@ -15,6 +16,13 @@ from decentralizepy.training.stacked import StackedTrainer
 
 def construct(experiment: Experiment) -> Iterator[str]:
     """Construct data set, model, optimizer, training, loss and sharing; yields what they are."""
+    try:
+        yield from _construct(experiment)
+    except ConfigError as error:
+        raise naming(error, experiment.path) from error
+
+
+def _construct(experiment: Experiment) -> Iterator[str]:
     dataset = build_dataset(experiment)
     norm = dataset.normalization
     empty = Samples(np.zeros((0, 1), np.float32), np.zeros(0, np.int64), norm.scale, norm.shift)

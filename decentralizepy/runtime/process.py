@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from decentralizepy.communication.header import MessageError
-from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.errors import ConfigError, RunError, naming
 from decentralizepy.node.membership import resumed
 from decentralizepy.runfolder import weights_name, write_atomic
 from decentralizepy.runtime.arena import Arena, ArenaPlan
@@ -97,20 +97,15 @@ def main(
     with contextlib.suppress(Stopped):
         try:
             _work(settings, me, nodes, memory.detach(), supervisor, sockets)
-        except (ConfigError, RunError) as error:
-            kind = "config" if isinstance(error, ConfigError) else "error"
-            supervisor.say({kind: _named(error, settings)})
+        except ConfigError as error:
+            supervisor.say({"config": str(naming(error, settings.experiment.path))})
+        except RunError as error:
+            supervisor.say({"error": str(error)})
         except MessageError as error:
             supervisor.say({"error": f"{me}: refused a message: {error}"})
         except Exception as error:
             text = f"{me}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
             supervisor.say({"error": text})
-
-
-def _named(error: Exception, settings: Settings) -> str:
-    """An error's text; what is wrong with the configuration names the INI."""
-    text, ini = str(error), str(settings.experiment.path)
-    return text if ini in text or not isinstance(error, ConfigError) else f"{ini}: {text}"
 
 
 def _work(
