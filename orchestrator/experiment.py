@@ -39,7 +39,7 @@ from orchestrator.reality import Reality, measure, measured_cost, read_rows, rea
 from orchestrator.rehearsal import rehearse
 from orchestrator.render import ADDRESSES, render_addresses
 from orchestrator.resume import as_resumed, former_offset, open_run, tidy
-from orchestrator.room import room_in
+from orchestrator.room import room_in, scarce
 from orchestrator.scenario import read_scenario
 from orchestrator.status import Status
 from orchestrator.tables import Tables, make_tables
@@ -134,7 +134,7 @@ def _carried_out(
 def _what_next(planned: Plan, folder: RunFolder) -> str:
     """What can be done about a run that failed."""
     tables = shlex.join(["python", "-m", "results", str(folder.root)])
-    lines = [f"tables of what was recorded until then: {tables}"]
+    lines = [*scarce(folder.root), f"tables of what was recorded until then: {tables}"]
     if planned.config.CHECKPOINT_AFTER:
         again = shlex.join(["python", "g5k_execution.py", "--resume", str(folder.root)])
         lines.append(f"to go on from its newest checkpoint: {again}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,19 @@ from decentralizepy.errors import RunError
 
 #: The disk is full, or our share of it.
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: With less than so many bytes free, a command that failed may have had no room to say why.
+SCARCE: Final = 1 << 20
+
+
+def scarce(folder: Path) -> list[str]:
+    """A line about a disk that is as good as full, for a failure that nobody could explain."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return []
+    if free >= SCARCE:
+        return []
+    return [f"the disk of {folder} is full ({free:,} bytes are free): make room on it"]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import orchestrator_fakes as fakes
 import pytest
@@ -253,6 +254,20 @@ def test_a_full_disk_is_told_with_the_folder_and_a_remedy(
     assert f"cannot write {folder.root}: {os.strerror(kind)}; make room on" in str(error.value)
     assert "LOCAL_SAVE_DIR" in str(error.value)
     assert events(folder)[-3:] == ["failed", "collected", "released"]
+
+
+def test_a_machine_that_had_no_room_to_say_why_it_failed(
+    make: Make, setting: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make()
+    with pytest.raises(RunError) as error:
+        run(path, setting("fail"))
+    assert "bytes are free" not in str(error.value)
+    monkeypatch.setattr("orchestrator.room.shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(RunError, match=r"the disk of .*_small.* is full \(4,096 bytes are free\)"):
+        run(path, setting("fail"))
+    outcome, _ = run(make(), setting(results=fakes.BROKEN_RESULTS))
+    assert "4,096 bytes are free" in outcome.tables.error
 
 
 def test_a_full_disk_before_the_run(
