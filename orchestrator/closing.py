@@ -21,7 +21,10 @@ def closing_lines(outcome: Outcome) -> Iterator[str]:
     if reality.accuracy is not None:
         yield f"accuracy  {_accuracy(reality.accuracy)}"
     yield f"time      {_time(reality, planned)}"
-    yield f"bytes     {_bytes(reality)}"
+    if planned.config.records_nothing:
+        yield "records   none: nothing was evaluated, so there is nothing to draw"
+    else:
+        yield f"bytes     {_bytes(reality)}"
     yield from _column("left", [str(departure) for departure in reality.left])
     yield from _column("notes", reality.notes)
     yield f"run       {outcome.folder.root}"

@@ -27,6 +27,8 @@ from decentralizepy.cpus import allotted
 #: Where results go when the JSON doesn't say; in the repository, ignored by git.
 DEFAULT_SAVE_DIR: Final = "results/my_results"
 LIMIT: Final = 10**9
+#: Bytes of a job_name: folders and files are named by it, which may have 255 with what is added.
+MOST_NAME_BYTES: Final = 200
 _WALLTIME: Final = r"^\d{1,4}:[0-5]\d:[0-5]\d$"
 
 
@@ -45,6 +47,7 @@ def _job_types(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1, le=LIMIT)]
+CountOrNone = Annotated[int, Field(ge=0, le=LIMIT)]
 Seconds = Annotated[float, Field(ge=0, le=LIMIT, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Boolean = Annotated[
@@ -76,7 +79,9 @@ class Config(BaseModel):
 
     schema_uri: str = Field("", alias="$schema", description="This schema, for editors.")
     description: str = Field("", description="What this experiment is for; free text.")
-    job_name: Text = Field(description="Name of the reservation, and suffix of the run folder.")
+    job_name: Annotated[str, Field(min_length=1, max_length=MOST_NAME_BYTES)] = Field(
+        description="Name of the reservation, and suffix of the run folder."
+    )
     GRAPH_FILE: Text = Field(
         description="Graph, looked for beside this file and in run_configuration/."
     )
@@ -87,13 +92,19 @@ class Config(BaseModel):
     NB_MACHINE: Count = Field(
         description="Number of machines; agents are spread evenly, the first ones take one more."
     )
-    NB_ITERATION: Count = Field(description="Training iterations of every agent.")
+    NB_ITERATION: CountOrNone = Field(
+        description="Training iterations of every agent; 0: prepare the data set and the run "
+        "folder only."
+    )
     EVAL_FILE: Text = Field(
         description="Driver: testingPeerSampler.py (static), testingPeerSamplerDynamic.py, ..."
     )
-    TEST_AFTER: Count = Field(description="Test every so many iterations (and after 1 and last).")
-    TRAIN_EVALUATE_AFTER: Count | None = Field(
-        None, description="Training loss every so many iterations; as TEST_AFTER by default."
+    TEST_AFTER: CountOrNone = Field(
+        description="Test every so many iterations (and after 1 and last); 0: never."
+    )
+    TRAIN_EVALUATE_AFTER: CountOrNone | None = Field(
+        None,
+        description="Training loss every so many iterations, 0: never; as TEST_AFTER by default.",
     )
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="What the nodes' logs tell."
@@ -106,7 +117,7 @@ class Config(BaseModel):
     RESET_OPTIMIZER: Literal[0, 1] = Field(
         0, description="1: a fresh optimizer in every iteration (momentum is lost)."
     )
-    CHECKPOINT_AFTER: Annotated[int, Field(ge=0, le=LIMIT)] = Field(
+    CHECKPOINT_AFTER: CountOrNone = Field(
         0, description="Save all agents every so many iterations, to resume from; 0: never."
     )
     ON_LOSS: Literal["fail", "drop", "wait"] = Field(
@@ -156,6 +167,16 @@ class Config(BaseModel):
         None, description="Present: use the group storage instead of home."
     )
     DOWNLOAD_ALL: Boolean = Field(False, description="Fetch logs and graphs too.")
+
+    @field_validator("job_name")
+    @classmethod
+    def _fit_for_file_names(cls, value: str) -> str:
+        size = len(value.encode(errors="replace"))
+        if size > MOST_NAME_BYTES:
+            raise ValueError(
+                f"{size} bytes in UTF-8, but files are named by it: take at most {MOST_NAME_BYTES}"
+            )
+        return value
 
     @field_validator("walltime")
     @classmethod
@@ -208,7 +229,13 @@ class Config(BaseModel):
 
     @property
     def train_evaluate_after(self) -> int:
-        return self.TRAIN_EVALUATE_AFTER or self.TEST_AFTER
+        given = self.TRAIN_EVALUATE_AFTER
+        return self.TEST_AFTER if given is None else given
+
+    @property
+    def records_nothing(self) -> bool:
+        """Whether no node will evaluate anything, so that there are no records."""
+        return not self.NB_ITERATION or not (self.TEST_AFTER or self.train_evaluate_after)
 
     @property
     def graph_type(self) -> str:

@@ -64,7 +64,9 @@ class Estimate:
 
 
 def evaluations(iterations: int, every: int) -> int:
-    """How often something due at 1, T, 2T, ... and the last iteration happens."""
+    """How often something due at 1, T, 2T, ... and the last iteration happens; T = 0: never."""
+    if not iterations or not every:
+        return 0
     return len({1, iterations}) + _multiples(iterations, every)
 
 

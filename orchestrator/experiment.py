@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ from orchestrator.reality import Reality, measure, measured_cost, read_rows, rea
 from orchestrator.rehearsal import rehearse
 from orchestrator.render import ADDRESSES, render_addresses
 from orchestrator.resume import as_resumed, former_offset, open_run, tidy
+from orchestrator.room import room_in, scarce
 from orchestrator.scenario import read_scenario
 from orchestrator.status import Status
 from orchestrator.tables import Tables, make_tables
@@ -81,7 +82,7 @@ def run_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
     _rehearsed(inputs, planned, setting, screen)
     folder = create_run_folder(planned, setting.now())
     screen.say(f"run folder {folder.root}")
-    with held(folder.ledger) as hold:
+    with _room(folder), held(folder.ledger) as hold:
         write_inputs(folder, inputs, planned)
         return _carried_out(planned, folder, setting, screen, hold)
 
@@ -93,9 +94,15 @@ def resume_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
         _rehearsed(inputs, planned, setting, screen)
         screen.say(f"run folder {folder.root}")
         tidy(folder)
-        for name, text in planned.files.items():
-            write_atomic(folder.root / name, text)
-        return _carried_out(planned, folder, setting, screen, hold)
+        with _room(folder):
+            for name, text in planned.files.items():
+                write_atomic(folder.root / name, text)
+            return _carried_out(planned, folder, setting, screen, hold)
+
+
+def _room(folder: RunFolder) -> AbstractContextManager[None]:
+    """Tell of a full disk by the run folder."""
+    return room_in(folder.root, "set LOCAL_SAVE_DIR to a folder on another one")
 
 
 def _rehearsed(inputs: Inputs, planned: Plan, setting: Setting, screen: Screen) -> None:
@@ -112,7 +119,8 @@ def _carried_out(
 ) -> Outcome:
     """Run, measure, and make tables."""
     try:
-        seconds, missing = _on_machines(planned, folder, setting.backend, screen, hold)
+        with _room(folder):
+            seconds, missing = _on_machines(planned, folder, setting.backend, screen, hold)
     except RunError as error:
         raise RunError(f"{error}\n{_what_next(planned, folder)}") from error
     except KeyboardInterrupt:
@@ -126,7 +134,7 @@ def _carried_out(
 def _what_next(planned: Plan, folder: RunFolder) -> str:
     """What can be done about a run that failed."""
     tables = shlex.join(["python", "-m", "results", str(folder.root)])
-    lines = [f"tables of what was recorded until then: {tables}"]
+    lines = [*scarce(folder.root), f"tables of what was recorded until then: {tables}"]
     if planned.config.CHECKPOINT_AFTER:
         again = shlex.join(["python", "g5k_execution.py", "--resume", str(folder.root)])
         lines.append(f"to go on from its newest checkpoint: {again}")

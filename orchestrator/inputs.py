@@ -162,6 +162,9 @@ def _problem(error: dict[str, Any]) -> str:
         return f"needs the key {key!r}: {_description(key)}"
     if error["type"] == "string_pattern_mismatch":
         message = "H:MM:SS is expected, as 1:30:00"
+    if error["type"] == "string_too_long":
+        most = error["ctx"]["max_length"]
+        message = f"{len(error['input'])} characters are too many: take at most {most}"
     return f"{key} = {_shown(error['input'])}: {message}"
 
 

@@ -232,6 +232,9 @@ def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:
 def _notes(config: Config, task: Task, graph: Graph, site: Site, dynamic: bool) -> tuple[str, ...]:
     """What is allowed but may surprise."""
     notes = []
+    if config.records_nothing:
+        why = "NB_ITERATION" if not config.NB_ITERATION else "TEST_AFTER"
+        notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
     degree = task.experiment.node.graph_degree
     if not dynamic and not graph.is_connected() and graph.n > 1:
         notes.append("the graph is not connected: agents of different parts never agree")

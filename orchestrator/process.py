@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from decentralizepy.errors import EXIT_INTERRUPTED
 from orchestrator.inputs import REPOSITORY
 
 GUARD: Final = Path(__file__).resolve().parent / "backends" / "guard.py"
@@ -137,7 +138,13 @@ def tail(path: Path, lines: int) -> str:
 
 
 def describe_exit(code: int) -> str:
-    """How a command ended, in words."""
+    """How a command ended, in words.
+
+    The core ends with the code of SIGINT whichever signal interrupts it, and a guard that is asked
+    to end passes any signal on as SIGINT: the code does not tell which one it was.
+    """
+    if code == EXIT_INTERRUPTED:
+        return f"interrupted by a signal (exit code {code})"
     try:
         name = signal.Signals(code - 128).name
     except ValueError:

@@ -160,6 +160,8 @@ def line(seen: Overview) -> str:
 
 def details(seen: Overview) -> str:
     """What stands behind the bar."""
+    if not seen.total:
+        return "nothing to train"
     if not seen.running and not seen.done:
         return "starting"
     parts = []

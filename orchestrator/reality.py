@@ -57,7 +57,7 @@ class Reality:
     """Measured seconds and bytes, and the final accuracy (None where nothing was tested).
 
     Seconds and bytes are what was spent; ``bytes_as_planned`` is None where the plan does not tell,
-    or tells of agents that left.
+    or tells of agents that left, and where nothing was recorded.
     """
 
     seconds: float
@@ -119,7 +119,8 @@ def measure(
     last = _last(rows)
     payload = int(_total(last, "total_data"))
     headers = int(_total(last, "total_meta"))
-    planned = plan.traffic.total_bytes if plan.traffic.exact and not story.left else None
+    told = plan.traffic.exact and not story.left and not plan.config.records_nothing
+    planned = plan.traffic.total_bytes if told else None
     return Reality(
         seconds=round(seconds, 3),
         training_elapsed_s=max((_number(row, "elapsed_s") for row in last), default=0.0),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from decentralizepy.errors import EXIT_USAGE, ConfigError, RunError
 from decentralizepy.runfolder import RunFolder, write_atomic
@@ -22,12 +23,23 @@ from orchestrator.process import (
     tail,
     wait_all,
 )
+from orchestrator.room import room_in
 from orchestrator.text import Screen
+
+#: Ends with this code where PyTorch finds no GPU.
+NO_GPU: Final = 3
+LOOK_FOR_GPU: Final = (
+    f"import torch; raise SystemExit(0 if torch.cuda.is_available() else {NO_GPU})"
+)
 
 
 def rehearse(planned: Plan, graph: Path, ours: Mapping[str, str], screen: Screen) -> None:
     """Check and prepare; raises `ConfigError` with what the core says, or `RunError`."""
-    with tempfile.TemporaryDirectory(prefix="decentralizepy-") as name:
+    instead = "set TMPDIR to a folder on another one"
+    with (
+        tempfile.TemporaryDirectory(prefix="decentralizepy-") as name,
+        room_in(Path(name), instead),
+    ):
         folder = RunFolder(Path(name))
         for file, text in planned.files.items():
             write_atomic(folder.root / file, text)
@@ -39,6 +51,8 @@ def _rehearse(
     planned: Plan, folder: RunFolder, graph: Path, env: Mapping[str, str], screen: Screen
 ) -> None:
     names = {"check": planned.check_command(folder), "prepare": planned.prepare_command(folder)}
+    if planned.config.backend == "local" and planned.config.DEVICE != "cpu":
+        names["gpu"] = [planned.site.core[0], "-c", LOOK_FOR_GPU]
     started: list[Guarded] = []
     try:
         for name, command in names.items():
@@ -50,6 +64,11 @@ def _rehearse(
     finally:
         stop(started)
     for name, ended, code in zip(names, started, codes, strict=True):
+        if (name, code) == ("gpu", NO_GPU):
+            raise ConfigError(
+                f"{planned.config_path}: DEVICE = {planned.config.DEVICE!r}: PyTorch finds no GPU "
+                'on this computer; set "DEVICE": "cpu", or leave it out'
+            )
         if code not in (0, -1):
             real = {folder.ini: planned.task.experiment.path,
                     folder.root / planned.graph_name: graph}  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Final
 
 from decentralizepy.runfolder import RunFolder
 from orchestrator.process import describe_exit, environment, start, tail, wait_all
+from orchestrator.room import scarce
 
 LOG: Final = "results.log"
 TABLES: Final = frozenset({".csv", ".parquet"})
@@ -32,7 +33,8 @@ def make_tables(command: Sequence[str], folder: RunFolder, ours: Mapping[str, st
     """Run the results room on a run folder; its failure is told, and loses nothing."""
     log = folder.root / LOG
     code = wait_all([start([*command, str(folder.root)], log, log, environment(ours))])[0]
-    error = f"{describe_exit(code)}\n{tail(log, 15)}" if code else ""
+    told = [describe_exit(code), *scarce(folder.root), tail(log, 15)] if code else []
+    error = "\n".join(told)
     return Tables(_found(folder, TABLES), _found(folder, FIGURES), error)
 
 

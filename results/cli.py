@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 with one message when a folder is no run folder or nothing
 from __future__ import annotations
 
 import argparse
+import errno
 import re
 import sys
 import warnings
@@ -59,9 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _plain_warnings():
             _run(args.run_folder, args.output, args.width, args.targets)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_remedy(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _remedy(error: Exception) -> str:
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    return ": make room on its disk, or name a folder on another one with --output DIR"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,10 +110,16 @@ def _plain_warnings() -> Iterator[None]:
 def _run(
     folders: Sequence[Path], output: Path | None, width: str, targets: Sequence[float]
 ) -> None:
-    from results.load import load_runs
+    from results.load import NothingRecordedError, load_runs
     from results.summary import overview, summary
 
-    runs = load_runs(folders)
+    try:
+        runs = load_runs(folders)
+    except NothingRecordedError as nothing:
+        if len(folders) > 1:  # no comparison without it
+            raise
+        print(nothing)
+        return
     if len(runs) == 1:
         print(summary(runs[0]))
         _write(runs, output or folders[0], _file_name(runs[0].experiment), width, targets)

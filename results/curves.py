@@ -55,6 +55,8 @@ def curves(runs: Sequence[Run], metric: str) -> list[Curve]:
 
 
 def _whole(run: Run) -> str:
+    if run.nodes_left < run.nodes:
+        return f"mean of {run.nodes} nodes, {run.nodes_left} at the end"
     return f"mean of {run.nodes} nodes" if run.nodes > 1 else "1 node"
 
 

@@ -20,6 +20,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield aside
         aside.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            # of a disk that is full, the system does not say with which file it was
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise

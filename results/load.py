@@ -43,6 +43,10 @@ _KEYS: Final = ("iteration", "uid", "machine", "rank")
 _LARGEST: Final = 2**63 - 1
 
 
+class NothingRecordedError(ValueError):
+    """A run that has ended well without an evaluation, as it was told to."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run: its tidy frame and what its folder says about it."""
@@ -59,6 +63,17 @@ class Run:
         """How many nodes reported; a federated server is none."""
         return int(self.frame.loc[self.frame["uid"] >= 0, "uid"].nunique())
 
+    @cached_property
+    def gone(self) -> dict[int, int]:
+        """Nodes that left during the run, each with the last iteration that it took part in."""
+        return _departures(self.provenance)
+
+    @cached_property
+    def nodes_left(self) -> int:
+        """How many of the nodes were still there at the end."""
+        uids = self.frame["uid"]
+        return int(uids[(uids >= 0) & ~uids.isin([*self.gone])].nunique())
+
     @property
     def machines(self) -> int:
         return int(self.frame["machine"].nunique())
@@ -71,7 +86,7 @@ class Run:
     @cached_property
     def over_nodes(self) -> pd.DataFrame:
         """Statistics over the nodes per iteration and metric: see `results.spread.spread`."""
-        return spread(self.frame, self.name)
+        return spread(self.frame, self.name, self.gone)
 
 
 def load(folders: Iterable[str | Path]) -> pd.DataFrame:
@@ -101,6 +116,11 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
     machines = _machines(root)
     name = name or _names([root])[0]
     rows = _rows(machines, name)
+    if not rows and _ended_without_records(machines):
+        raise NothingRecordedError(
+            f"{folder}: the run has ended well and evaluated nothing, as it was told to: there is "
+            "nothing to draw"
+        )
     if not rows:
         raise ValueError(f"{folder}: no node has recorded anything yet (no complete record found)")
     run, first = RunFolder(root), next(iter(machines.values()))
@@ -113,6 +133,26 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
         attributes=read_attributes(run, first),
         provenance=read_json(first.run),
     )
+
+
+def _ended_without_records(machines: Mapping[int, MachineFolder]) -> bool:
+    files = [f for m in machines.values() for f in (*m.all_records(), *m.all_results())]
+    ends = [read_json(machine.run).get("outcome") for machine in machines.values()]
+    return set(ends) == {"done"} and not any(file.stat().st_size for file in files)
+
+
+def _departures(provenance: Mapping[str, Any]) -> dict[int, int]:
+    """What ``membership`` of a ``run.json`` tells; its ``before`` counts iterations from 0."""
+    epochs = provenance.get("membership")
+    epochs = epochs if isinstance(epochs, list) else []
+    sane = [
+        (epoch["left"], epoch["before"])
+        for epoch in epochs
+        if isinstance(epoch, dict)
+        and isinstance(epoch.get("left"), list)
+        and type(epoch.get("before")) is int
+    ]
+    return {uid: before for left, before in sane for uid in left if type(uid) is int}
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -139,7 +179,7 @@ def _machines(root: Path) -> dict[int, MachineFolder]:
     if machines := RunFolder(root).machines():
         return machines
     alone = MachineFolder(root)
-    if alone.all_records() or has_results(alone):
+    if alone.all_records() or has_results(alone) or alone.run.is_file():
         return {_machine_id(alone): alone}
     raise ValueError(_not_a_run(root))
 

@@ -20,9 +20,14 @@ def summary(run: Run) -> str:
 def _head(run: Run) -> str:
     iterations = run.over_nodes.index
     return (
-        f"{run.experiment}: {_count(run.nodes, 'node')} on {_count(run.machines, 'machine')}, "
+        f"{run.experiment}: {_nodes(run)} on {_count(run.machines, 'machine')}, "
         f"{_count(len(iterations), 'evaluation')} up to iteration {iterations[-1]}"
     )
+
+
+def _nodes(run: Run) -> str:
+    nodes = _count(run.nodes, "node")
+    return nodes if run.nodes_left == run.nodes else f"{nodes} ({run.nodes_left} at the end)"
 
 
 def _count(number: int, noun: str) -> str:
@@ -43,7 +48,10 @@ def _accuracy(run: Run) -> list[str]:
     if final is None:
         return ["  no test accuracy was recorded"]
     values = "   ".join(f"{name} {final[name]:.2f} %" for name in ("mean", "min", "max"))
-    return [f"  final test accuracy   {values}   (iteration {final.name})"]
+    metrics = run.frame.loc[run.frame["uid"] >= 0, "metric"]
+    by_all = final["count"] == run.nodes or "test_acc" not in set(metrics)  # a server's alone
+    of = "" if by_all else f" of {_count(int(final['count']), 'node')}"
+    return [f"  final test accuracy   {values}{of}   (iteration {final.name})"]
 
 
 def _bytes(run: Run) -> list[str]:
@@ -86,7 +94,7 @@ def _when(row: pd.Series) -> str:
 
 
 def overview(runs: Sequence[Run]) -> str:
-    """One line per run: its final test accuracy."""
+    """One line per run: its final test accuracy; of 16 nodes, 8 left at the end are ``8/16``."""
     names = {run.name: max(len(run.name), 4) for run in runs}
     width = max(names.values())
     lines = [f"{'run':{width}}  nodes  iteration  final test accuracy: mean    min    max (%)"]
@@ -95,7 +103,8 @@ def overview(runs: Sequence[Run]) -> str:
 
 def _overview_line(run: Run, width: int) -> str:
     final = final_accuracy(run)
-    start = f"{run.name:{width}}  {run.nodes:5}  {run.over_nodes.index[-1]:9}"
+    nodes = f"{run.nodes_left}/" * (run.nodes_left < run.nodes) + str(run.nodes)
+    start = f"{run.name:{width}}  {nodes:>5}  {run.over_nodes.index[-1]:9}"
     if final is None:
         return f"{start}  {'not tested':>20}"
     return f"{start}  {final['mean']:25.2f}  {final['min']:5.2f}  {final['max']:5.2f}"

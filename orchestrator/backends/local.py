@@ -94,6 +94,8 @@ class LocalBackend:
     def collect(self, allocation: Allocation) -> list[str]:
         """Everything lies here already: only look whether every machine left records."""
         folder, plan = allocation.folder, allocation.plan
+        if plan.config.records_nothing:
+            return []
         return [
             f"machine {machine.machine} left no records"
             for machine in plan.machines

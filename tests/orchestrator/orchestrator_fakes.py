@@ -146,6 +146,11 @@ if mode == "dies":
     until(lambda: in_ledger("lost"))
 if mode == "dies-once" and machine == 0:  # where nobody starts machine 1 again, we are ended
     until(lambda: in_ledger("restarted"))
+if mode == "interrupted" and machine == 1:  # as the core, which takes SIGTERM for Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    os.kill(os.getpid(), signal.SIGTERM)
+if mode == "interrupted":
+    time.sleep(300)
 if mode in ("fail", "hang", "stubborn"):
     if mode == "stubborn":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -156,7 +161,8 @@ if mode in ("fail", "hang", "stubborn"):
     time.sleep(300)
 
 with (folder / "records_0.jsonl").open("w") as out:
-    for iteration in (1, rounds):
+    due = rounds and (int(option("-ta")) or int(option("-tea")))
+    for iteration in (1, rounds) if due else ():
         for rank in range(agents):
             sent = iteration * 4 * (19240 + 128)
             print(json.dumps(dict(

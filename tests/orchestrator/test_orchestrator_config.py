@@ -47,6 +47,27 @@ def test_download_all_may_be_a_word(given_: Any, expected: bool) -> None:
     assert config(DOWNLOAD_ALL=given_).DOWNLOAD_ALL is expected
 
 
+def test_never_is_zero_as_for_the_core() -> None:
+    found = config(NB_ITERATION=0, TEST_AFTER=0)
+    assert (found.NB_ITERATION, found.TEST_AFTER, found.train_evaluate_after) == (0, 0, 0)
+    assert found.records_nothing
+    assert config(TRAIN_EVALUATE_AFTER=0).train_evaluate_after == 0
+    assert config(TRAIN_EVALUATE_AFTER=0).resolved()["TRAIN_EVALUATE_AFTER"] == 0
+    assert not config(TRAIN_EVALUATE_AFTER=0).records_nothing
+    assert not config(TEST_AFTER=0, TRAIN_EVALUATE_AFTER=3).records_nothing
+    for key in ("NB_ITERATION", "TEST_AFTER", "TRAIN_EVALUATE_AFTER"):
+        assert f"my.json: {key} = -1: " in refused(json.dumps(values(**{key: -1})))
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    assert "my.json: job_name = " in refused(json.dumps(values(job_name="n" * 300)))
+    assert "300 characters are too many: take at most 200" in refused(
+        json.dumps(values(job_name="n" * 300))
+    )
+    assert "202 bytes in UTF-8" in refused(json.dumps(values(job_name="é" * 101)))
+    assert config(job_name="é" * 100).job_name == "é" * 100
+
+
 @pytest.mark.parametrize(
     ("given_", "expected"),
     [("night", ("night",)), (["a", "b"], ("a", "b")), ([[]], ()), ([], ())],
@@ -66,7 +87,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         json.dumps(
             values(
                 NB_AGENTS="16",
-                NB_ITERATION=0,
+                NB_ITERATION=-1,
                 TEST_AFTER=True,
                 LOG_LEVEL="LOUD",
                 walltime="1h",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import orchestrator_fakes as fakes
 import pytest
@@ -114,7 +116,7 @@ def test_the_resolved_configuration_runs_again(make: Make, setting: Build) -> No
 
 
 def test_paths_and_names_of_any_kind(tmp_path: Path, make: Make, setting: Build) -> None:
-    path = make(tmp_path / WEIRD, job_name="no/such; thing\n" + "é" * 300)
+    path = make(tmp_path / WEIRD, job_name="no/such; thing\n" + "é" * 90)
     ini, graph = path.with_name(f"{WEIRD}.ini"), path.with_name(f"{WEIRD}.edges")
     path.with_name("small.ini").rename(ini)
     path.with_name("ring.edges").rename(graph)
@@ -205,6 +207,103 @@ def test_a_killed_machine_is_blamed_not_those_that_missed_it(make: Make, setting
     message = str(error.value)
     assert message.startswith("machine 1 (127.0.0.2) failed, killed by SIGKILL")
     assert "machine 0 ended too, exit code 5" in message
+
+
+def test_a_machine_that_was_ended_by_sigterm_is_not_said_to_be_killed_by_another(
+    make: Make, setting: Build
+) -> None:
+    with pytest.raises(
+        RunError, match=r"^machine 1 \(127.0.0.2\) failed, interrupted by a sig"
+    ) as e:
+        run(make(), setting("interrupted"))
+    assert "SIGINT" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"), [({"NB_ITERATION": 0}, "NB_ITERATION"), ({"TEST_AFTER": 0}, "TEST_AFTER")]
+)
+def test_a_run_that_records_nothing_is_complete(
+    make: Make, setting: Build, changes: dict[str, int], why: str
+) -> None:
+    outcome, said = run(make(**changes), setting())
+    assert outcome.complete
+    assert outcome.reality.accuracy is None
+    assert outcome.reality.bytes_as_planned is None
+    assert outcome.plan.estimate.evaluation_s == 0
+    assert f"note: {why} is 0: nothing is evaluated, so there will be nothing to draw" in said
+    assert any("nothing to draw" in line for line in closing_lines(outcome))
+    assert events(outcome.folder)[-1] == "released"
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_with_the_folder_and_a_remedy(
+    make: Make, setting: Build, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    real = os.write
+
+    def write(handle: int, data: bytes) -> int:
+        if b'"submitted"' in bytes(data):
+            raise OSError(kind, os.strerror(kind))
+        return real(handle, data)
+
+    monkeypatch.setattr("orchestrator.ledger.os.write", write)
+    path = make()
+    with pytest.raises(RunError) as error:
+        run(path, setting())
+    folder = only_run(path)
+    assert f"cannot write {folder.root}: {os.strerror(kind)}; make room on" in str(error.value)
+    assert "LOCAL_SAVE_DIR" in str(error.value)
+    assert events(folder)[-3:] == ["failed", "collected", "released"]
+
+
+def test_a_machine_that_had_no_room_to_say_why_it_failed(
+    make: Make, setting: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make()
+    with pytest.raises(RunError) as error:
+        run(path, setting("fail"))
+    assert "bytes are free" not in str(error.value)
+    monkeypatch.setattr("orchestrator.room.shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(RunError, match=r"the disk of .*_small.* is full \(4,096 bytes are free\)"):
+        run(path, setting("fail"))
+    outcome, _ = run(make(), setting(results=fakes.BROKEN_RESULTS))
+    assert "4,096 bytes are free" in outcome.tables.error
+
+
+def test_a_full_disk_before_the_run(
+    make: Make, setting: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = make()
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.rehearsal.write_atomic", full)
+        with pytest.raises(RunError, match=r"cannot write .*No space left.* set TMPDIR to"):
+            run(path, setting())
+    assert not (path.parent / "results").exists()
+    monkeypatch.setattr("orchestrator.experiment.write_atomic", full)
+    with pytest.raises(RunError, match=r"cannot write .*results.*_small: No space left"):
+        run(path, setting())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_gpu_is_looked_for_before_there_is_a_run_folder(
+    make: Make, setting: Build, tmp_path: Path, there: bool
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "torch.py").write_text(f"class cuda:\n    is_available = lambda: {there}\n")
+    path = make(DEVICE="cuda")
+    given = setting(PYTHONPATH=str(modules))
+    if there:
+        assert run(path, given)[0].complete
+        return
+    with pytest.raises(
+        ConfigError, match=r"small.json: DEVICE = 'cuda': .* set \"DEVICE\": \"cpu\""
+    ):
+        run(path, given)
+    assert not (path.parent / "results").exists()
 
 
 def test_the_walltime_is_a_limit(make: Make, setting: Build) -> None:

@@ -154,7 +154,13 @@ def test_the_environment_holds_no_more_than_it_must() -> None:
 
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [(5, "exit code 5"), (137, "killed by SIGKILL (out of memory?)"), (139, "killed by SIGSEGV")],
+    [
+        (5, "exit code 5"),
+        (137, "killed by SIGKILL (out of memory?)"),
+        (139, "killed by SIGSEGV"),
+        (143, "killed by SIGTERM"),
+        (130, "interrupted by a signal (exit code 130)"),
+    ],
 )
 def test_ends_in_words(code: int, expected: str) -> None:
     assert process.describe_exit(code) == expected

@@ -42,6 +42,21 @@ def test_nothing_is_known_before_the_start() -> None:
     assert line(overview([running(0, 0)], 9)) == "iteration 0/9, running"
 
 
+@pytest.mark.parametrize("state", ["starting", "running", "done"])
+def test_a_run_without_iterations(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out = Status(0, state, 8), io.StringIO()
+    assert line(overview([status], 0)) == "iteration 0/0, nothing to train"
+    plain = Plain(Screen(out), 0)
+    plain.update([status])
+    plain.update([status])
+    assert out.getvalue() == "  iteration 0/0, nothing to train\n"
+    monkeypatch.setenv("TERM", "xterm")
+    shown = Terminal()
+    with progress_for(Screen(shown), 0, {"TERM": "xterm"}) as live:
+        live.update([status])
+    assert "nothing to train" in shown.getvalue()
+
+
 def test_plain_lines_are_few_and_never_say_the_same_twice() -> None:
     out, now = io.StringIO(), [0.0]
     plain = Plain(Screen(out), 100, every_s=10, clock=lambda: now[0])

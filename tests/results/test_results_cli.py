@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,6 +146,73 @@ def test_a_run_that_was_never_tested(
     out = capsys.readouterr().out
     assert "no test accuracy was recorded" in out
     assert "none: nothing was evaluated" in out
+
+
+def test_nodes_that_left_are_told_and_not_missed(
+    make_run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nodes 3 and 4 leave before the last iteration, 30: only three report it."""
+    written = make_run()
+    root = written.root
+    shutil.rmtree(root / "machine1")
+    (root / "machine1").mkdir()
+    lines = [json.dumps(r) for r in written.rows if r["machine"] == 1 and r["iteration"] < 30]
+    (root / "machine1" / "records_0.jsonl").write_text("\n".join([*lines, ""]))
+    epoch = {"before": 25, "left": [3, 4], "why": "machine 1 is gone"}
+    about = {"seed": 1, "outcome": "done", "membership": [epoch]}
+    (root / "machine0" / "run.json").write_text(json.dumps(about))
+    assert main([str(root)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "5 nodes (3 at the end) on 2 machines, 4 evaluations up to iteration 30" in shown.out
+    mean = written.values("test_acc", 30)[:3].mean()
+    assert f"mean {mean:.2f} %" in shown.out
+    assert "of 3 nodes   (iteration 30)" in shown.out
+    assert "mean of 5 nodes, 3 at the end" in (root / "figures/test_loss_iteration.csv").read_text()
+    assert main([str(root), str(make_run("all").root), "--output", str(root / "both")]) == 0
+    assert "    3/5  " in capsys.readouterr().out
+    epoch["before"] = 30  # they left after it, so their records are missing
+    (root / "machine0" / "run.json").write_text(json.dumps(about))
+    assert main([str(root)]) == 0
+    assert "iteration 30 was reported by 3 of 5 nodes only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_run_that_was_told_to_record_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], alone: bool
+) -> None:
+    folder = tmp_path / "run" / "machine0"
+    folder.mkdir(parents=True)
+    given = folder if alone else folder.parent
+    (folder / "run.json").write_text('{"outcome": "done", "seed": 1}')
+    assert main([str(given)]) == 0
+    assert "there is nothing to draw" in capsys.readouterr().out
+    assert not (given / "tables").exists()
+    assert main([str(given), str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    (folder / "records_0.jsonl").write_text('{"iter')
+    assert main([str(given)]) == 2
+    (folder / "records_0.jsonl").unlink()
+    (folder / "run.json").write_text('{"outcome": "running"}')
+    assert main([str(given)]) == 2
+    assert "no node has recorded anything yet" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_with_the_file_and_a_remedy(
+    make_run: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    root = make_run().root
+    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
+    assert main([str(root)]) == 2
+    err = capsys.readouterr().err
+    assert "No space left on device" in err
+    assert str(root / "tables" / "experiment.csv") in err
+    assert "--output DIR" in err
+    assert list((root / "tables").iterdir()) == []
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
