@@ -16,7 +16,7 @@ from decentralizepy.communication.ports import check_range
 from decentralizepy.config import Experiment, read_experiment
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.graphs.files import read_graph
+from decentralizepy.graphs.files import KINDS, read_graph
 from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
@@ -48,7 +48,13 @@ def read_graph_file(path: Path, kind: str) -> Graph:
     except OSError as error:
         raise ConfigError(f"cannot read graph {path}: {error.strerror} (-gf)") from None
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"{error}{_other_kind(path, kind)}") from None
+
+
+def _other_kind(path: Path, kind: str) -> str:
+    """What to say of a graph file that cannot be read, and is named as one of the other kind."""
+    named = KINDS.get(path.suffix, kind)
+    return f"; read as {kind}, but named {path.suffix}: try -gt {named}" if named != kind else ""
 
 
 def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
@@ -224,14 +230,16 @@ def settings_of(args: argparse.Namespace) -> Settings:
     mapping = read_mapping(args, graph)
     addresses = read_addresses(experiment, args.machines)
     machine = read_machine(args, experiment, addresses)
-    simulation = _simulation(args, graph)
+    found = check_driver(args, experiment, graph)
+    fixed = graph if found.schedule == "static" else None
+    simulation = _simulation(args, graph.n, fixed)
     alone = args.device != "cpu" or simulation is not None
     wanted = args.workers or (1 if alone else allotted())
     workers = max(1, min(wanted, len(mapping.uids(machine))))
     check_range(addresses, experiment.offset, machine, workers)
     settings = Settings(
         experiment=experiment,
-        driver=check_driver(args, experiment, graph),
+        driver=found,
         graph=graph,
         mapping=mapping,
         machine=machine,
@@ -254,7 +262,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             args.on_loss, args.wait_limit, args.progress_limit, experiment.peer_timeout
         ),
         simulation=simulation,
-        faults=_faults(args, mapping, simulation, machine, workers),
+        faults=_faults(args, mapping, simulation, (machine, workers), fixed),
         key=read_key(args, experiment, addresses),
     )
     _check_writable(settings.log_dir, "-ld")
@@ -269,8 +277,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return settings
 
 
-def _simulation(args: argparse.Namespace, graph: Graph) -> Simulation | None:
-    """What ``--simulate`` names; raises `ConfigError`."""
+def _simulation(args: argparse.Namespace, nodes: int, fixed: Graph | None) -> Simulation | None:
+    """What ``--simulate`` names; raises `ConfigError`. ``fixed``: the graph of all iterations."""
     if args.simulate is None:
         return None
     if args.machines != 1:
@@ -280,21 +288,23 @@ def _simulation(args: argparse.Namespace, graph: Graph) -> Simulation | None:
         )
     if args.workers not in (None, 1):
         raise ConfigError(f"--simulate runs all nodes in one worker, not --workers {args.workers}")
-    return read_simulation(args.simulate, graph.n)
+    return read_simulation(args.simulate, nodes, fixed)
 
 
 def _faults(
     args: argparse.Namespace,
     mapping: Mapping,
     simulation: Simulation | None,
-    machine: int,
-    workers: int,
+    here: tuple[int, int],
+    fixed: Graph | None,
 ) -> FaultPlan | None:
-    """What ``--faults`` names; raises `ConfigError`."""
+    """What ``--faults`` names; raises `ConfigError`. ``here``: this machine, and its workers."""
     if args.faults is None:
         return None
+    machine, workers = here
+    virtual = simulation is not None
     places = mapping if simulation is None else Mapping(simulation.machines)
-    plan = read_fault_plan(args.faults, places, args.iterations, virtual=simulation is not None)
+    plan = read_fault_plan(args.faults, places, args.iterations, virtual, fixed)
     kills = (fault for fault in plan.faults if isinstance(fault, Kill))
     for fault in kills:
         if fault.machine == machine and fault.worker >= workers:

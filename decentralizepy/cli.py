@@ -237,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _complain(str(error), EXIT_RUN_FAILED)
     except KeyboardInterrupt:
         code = _complain("interrupted", EXIT_INTERRUPTED)
+    except MemoryError as error:
+        code = _complain(_no_memory(args.command, error), EXIT_RUN_FAILED)
     except BrokenPipeError:
         code = EXIT_RUN_FAILED
     except OSError as error:  # a full disk or temporary folder, wherever it is met
@@ -249,6 +251,11 @@ def _shortened(message: str) -> str:
     cut = f" ... ({len(message) - _LONGEST} characters) ... "
     half = _LONGEST // 2
     return message if len(message) <= _LONGEST else message[:half] + cut + message[-half:]
+
+
+def _no_memory(command: str, error: MemoryError) -> str:
+    about = f" ({error})" if str(error) else ""
+    return f"not enough memory for '{command}'{about}: make the experiment smaller, or allow more"
 
 
 def _system_error(error: OSError) -> str:

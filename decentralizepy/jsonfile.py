@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.regular import UnfitFileError, read_regular
 
 #: far more than any file of ours needs, and little enough to be read without a thought
 MAX_BYTES: Final = 16 << 20
@@ -31,14 +32,13 @@ def read_text_file(path: Path, flag: str = "", most: int = MAX_BYTES) -> str:
     """The text of a file of at most ``most`` bytes that ``flag`` names; raises `ConfigError`."""
     named = f" ({flag})" if flag else ""
     try:
-        with path.open("rb") as source:
-            data = source.read(most + 1)
+        data = read_regular(path, most)
+    except UnfitFileError as error:
+        raise ConfigError(f"{error}{named}") from None
     except (OSError, ValueError) as error:  # a name may hold what no name can
         reason = getattr(error, "strerror", None) or error
         shown = str(path) if str(path).isprintable() else repr(str(path))
         raise ConfigError(f"cannot read {shown}: {reason}{named}") from None
-    if len(data) > most:
-        raise ConfigError(f"{path} has more than {most >> 20} MiB{named}")
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping as Placement
 from decentralizepy.runtime.faultplan import Kill, describe, read_fault_plan
 from decentralizepy.runtime.simulation import Simulation, read_simulation
 from orchestrator.inputs import Inputs
+from orchestrator.traffic import is_dynamic
 
 #: names that mean something in a run folder or in a machine's
 TAKEN: Final = frozenset({
@@ -87,9 +89,14 @@ def _simulation(inputs: Inputs) -> Simulation | None:
     if inputs.simulate_path is None:
         return None
     try:
-        return read_simulation(inputs.simulate_path, inputs.config.NB_AGENTS)
+        return read_simulation(inputs.simulate_path, inputs.config.NB_AGENTS, _fixed(inputs))
     except ConfigError as error:
         raise ConfigError(f"{inputs.path}: SIMULATE: {error}") from None
+
+
+def _fixed(inputs: Inputs) -> Graph | None:
+    """The graph of all iterations, if there is one."""
+    return None if is_dynamic(inputs.config, inputs.path) else inputs.graph
 
 
 def _check_faults(inputs: Inputs, workers: int, simulation: Simulation | None) -> None:
@@ -100,7 +107,8 @@ def _check_faults(inputs: Inputs, workers: int, simulation: Simulation | None) -
     if simulation is not None:
         places = Placement(simulation.machines)
     try:
-        plan = read_fault_plan(path, places, config.NB_ITERATION, virtual=simulation is not None)
+        virtual = simulation is not None
+        plan = read_fault_plan(path, places, config.NB_ITERATION, virtual, _fixed(inputs))
     except ConfigError as error:
         raise ConfigError(f"{inputs.path}: FAULTS: {error}") from None
     for fault in plan.faults:

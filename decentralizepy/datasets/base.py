@@ -204,6 +204,11 @@ class Dataset(ABC):
         scheme(self.partition_niid)
         if source(self.validation_source):
             check_size(self.validation_size)
+        elif self.validation_size != 0:
+            raise ValueError(
+                f"validation_size = {self.validation_size:g} does nothing without a "
+                "validation_source: set that to Train or Test, or leave both out"
+            )
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha = {self.alpha} must be above 0 (small: more skew)")
         for key in ("shards", "test_batch_size"):

@@ -7,17 +7,24 @@
 ``.adj`` (adjacency)
     Line 1 is n, line i + 2 the nodes to which node i sends: directed, empty if there are none,
     each named once.
+
+A UTF-8 byte order mark before line 1 is passed over.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from decentralizepy.graphs.graph import MAX_NODES, Edge, Graph
+from decentralizepy.regular import read_regular
+
+MAX_BYTES: Final = 512 << 20
+"""A graph file has no more: some 40 million edges."""
 
 KINDS = {".edges": "edges", ".adj": "adjacency"}
 """The kind of a graph file by the ending of its name."""
@@ -34,7 +41,8 @@ def read_graph(
         force_connect: add the ring 0 - 1 - ... - (n-1) - 0 to what the file says.
 
     Raises:
-        ValueError: for malformed content; names the file, the line, and what to do.
+        ValueError: for malformed content; names the file, the line, and what to do. Also for
+            more than 512 MiB, and for what is no regular file.
         OSError: if the file can't be read.
     """
     path = Path(path)
@@ -98,8 +106,9 @@ def _wrong(path: Path, line: int, what: str) -> NoReturn:
 
 
 def _lines(path: Path) -> list[str]:
+    content = read_regular(path, MAX_BYTES).removeprefix(codecs.BOM_UTF8)
     try:
-        return [line.decode("ascii") for line in path.read_bytes().splitlines()]
+        return [line.decode("ascii") for line in content.splitlines()]
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a graph file: only numbers may stand in it") from None
 

@@ -29,12 +29,15 @@ TRIES = 200
 HOPELESS_ISOLATED = 20.0
 """Expected isolated nodes beyond which 200 draws of G(n, p) all fail (chance about e^-20 each)."""
 
+MAX_LINKS = 10_000_000
+"""Links of a graph that is made: more would take many gigabytes, and no run could use them."""
+
 DENSE_FROM = 32
 """Beyond this many nodes, networkx may never finish drawing a dense regular graph."""
 
 
 def check_regular(n: int, degree: int) -> None:
-    """Refuse a pair for which no connected ``degree``-regular graph of ``n`` nodes exists.
+    """Refuse a pair for which no connected ``degree``-regular graph of ``n`` nodes is made.
 
     Raises:
         ValueError: says which rule is broken and what to choose instead.
@@ -47,6 +50,7 @@ def check_regular(n: int, degree: int) -> None:
         raise ValueError(f"{wish}: choose a degree of at least {min(2, n - 1)}")
     if n * degree % 2:
         raise ValueError(f"{wish}: nodes x degree must be even, choose another degree or size")
+    _check_links(f"a {degree}-regular graph of {n} nodes", n * degree // 2)
 
 
 def regular(n: int, degree: int, seed: int = 0) -> Graph:
@@ -64,7 +68,8 @@ def fully_connected(n: int) -> Graph:
     """Everybody sends to everybody."""
     import networkx as nx
 
-    return _from_networkx(nx.complete_graph(node_count(n)))
+    _check_links(f"the complete graph of {n} nodes", node_count(n) * (n - 1) // 2)
+    return _from_networkx(nx.complete_graph(n))
 
 
 def ring(n: int) -> Graph:
@@ -98,6 +103,7 @@ def small_world(n: int, k_over_2: int, beta: float, seed: int = 0) -> Graph:
             f"and fewer than half the nodes"
         )
     what = f"small world, {n} nodes, k_over_2 {k_over_2}, beta {beta}"
+    _check_links(what, n * k_over_2)
     return _connected(
         lambda s: _from_networkx(nx.watts_strogatz_graph(n, 2 * k_over_2, beta, s)), seed, what
     )
@@ -116,6 +122,7 @@ def erdos_renyi(n: int, p: float, seed: int = 0) -> Graph:
             f"{what}: about {isolated:.0f} nodes would have no neighbour, so it is never "
             f"connected: raise p above ln(n)/n = {math.log(n) / n:.3g}"
         )
+    _check_links(what, int(p * n * (n - 1) / 2))
     return _connected(lambda s: _from_networkx(nx.gnp_random_graph(n, p, s)), seed, what)
 
 
@@ -253,6 +260,13 @@ def _lattice(rows: int, cols: int, wraps: bool) -> Graph:
     lattice = nx.grid_2d_graph(rows, cols, periodic=wraps)
     pairs = [(r * cols + c, s * cols + d) for (r, c), (s, d) in lattice.edges]
     return Graph.undirected(rows * cols, pairs)
+
+
+def _check_links(what: str, links: int) -> None:
+    if links > MAX_LINKS:
+        raise ValueError(
+            f"{what}: {links} links, at most {MAX_LINKS} are made: choose fewer nodes or neighbours"
+        )
 
 
 def _probability(name: str, value: float) -> None:

@@ -95,6 +95,10 @@ class Graph:
         """The nodes to which ``uid`` sends, ascending."""
         return _list_of(self._out, self._checked_uid(uid))
 
+    def has_edge(self, src: int, dst: int) -> bool:
+        """Whether ``src`` sends to ``dst``."""
+        return self._checked_uid(dst) in self.out_neighbors(src)
+
     def in_degree(self, uid: int) -> int:
         """How many nodes send to ``uid``."""
         return self._in_degrees[self._checked_uid(uid)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import (
     check_integer,
     check_list,
@@ -136,13 +137,16 @@ def _concerns(fault: Fault, uid: int, t: int, home: tuple[int, int], now: float)
     return fault.window.holds(t, now)
 
 
-def read_fault_plan(path: Path, places: Places, iterations: int, virtual: bool) -> FaultPlan:
+def read_fault_plan(
+    path: Path, places: Places, iterations: int, virtual: bool, graph: Graph | None = None
+) -> FaultPlan:
     """Read and check a plan; raises `ConfigError`.
 
     ``places`` says which nodes are on which machine: the real ones, or those of a simulation if
-    the clock is ``virtual``. A fault after the last of ``iterations`` could never fire.
+    the clock is ``virtual``. A fault after the last of ``iterations`` could never fire, and
+    neither could a slow link that is no edge of the ``graph`` of all iterations, if there is one.
     """
-    reader = _Reader(places, max(1, iterations), virtual)
+    reader = _Reader(places, max(1, iterations), virtual, graph)
     entries = check_list(read_json_file(path, FLAG), str(path))
     if len(entries) > MOST_FAULTS:  # they are compared pair by pair
         raise ConfigError(f"{path}: {len(entries)} faults, at most {MOST_FAULTS} ({FLAG})")
@@ -159,8 +163,9 @@ def read_fault_plan(path: Path, places: Places, iterations: int, virtual: bool) 
 class _Reader:
     """Turns entries of a plan into faults."""
 
-    def __init__(self, places: Places, iterations: int, virtual: bool) -> None:
+    def __init__(self, places: Places, iterations: int, virtual: bool, graph: Graph | None) -> None:
         self.places, self.iterations, self.virtual = places, iterations, virtual
+        self.graph = graph
 
     def fault(self, number: int, entry: Any, where: str) -> Fault:
         kinds = [kind for kind in KINDS if isinstance(entry, dict) and kind in entry]
@@ -205,6 +210,11 @@ class _Reader:
         sender, receiver = (self._uid(link[end], f"{where}: {end}") for end in ("from", "to"))
         if sender == receiver:
             raise ConfigError(f"{where}: from and to are the same node")
+        if self.graph is not None and not self.graph.has_edge(sender, receiver):
+            raise ConfigError(
+                f"{where}: {sender}>{receiver} is no edge of the graph: "
+                f"node {sender} never sends to node {receiver}"
+            )
         factor = check_number(link.get("factor", 1.0), f"{where}: factor", positive=True)
         delay = check_number(link.get("delay_s", 0.0), f"{where}: delay_s")
         return SlowLink(number, entry, sender, receiver, factor, delay, window)

@@ -53,7 +53,7 @@ class Faults:
         if fault.kind == "node":
             self._worker.lose(seat)
         elif self._virtual:  # a virtual machine is no process: all of its nodes are lost
-            for other in self._worker.seats.values():
+            for other in tuple(self._worker.seats.values()):  # who is lost may leave its seat
                 if other.uid in fault.uids and not other.lost:
                     self._worker.lose(other)
         elif fault.kind == "worker":

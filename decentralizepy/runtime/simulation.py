@@ -17,13 +17,14 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import (
     check_integer,
     check_list,
@@ -143,14 +144,19 @@ class Network:
         return found
 
 
-def read_simulation(path: Path, nodes: int) -> Simulation:
-    """Read and check the file of a simulation of ``nodes`` nodes; raises `ConfigError`."""
+def read_simulation(path: Path, nodes: int, graph: Graph | None = None) -> Simulation:
+    """Read and check the file of a simulation of ``nodes`` nodes; raises `ConfigError`.
+
+    If all iterations have the same ``graph``, what ``links.edges`` names must be edges of it.
+    """
     value = read_json_file(path, FLAG)
     found = check_object(value, str(path), ("links", "compute", "machines"))
     if not found.keys() & {"links", "compute"}:
         raise ConfigError(f"{path}: say what takes time: 'links', 'compute' or both")
     machines = _machines(found.get("machines"), f"{path}: machines", nodes)
     links = _links(found.get("links", {}), f"{path}: links", nodes, len(machines))
+    if graph is not None:
+        _check_edges(found.get("links", {}).get("edges", {}), f"{path}: links: edges", graph)
     compute = found.get("compute", {"seconds_per_iteration": 0})
     return Simulation(value, links, _paces(compute, path, nodes), machines)
 
@@ -207,6 +213,17 @@ def _pairs(value: Any, where: str, stop: int) -> dict[Pair, Overrides]:
             seen.add((one, both))
             found.setdefault(one, {}).update(overrides)
     return dict(found)
+
+
+def _check_edges(keys: Iterable[str], where: str, graph: Graph) -> None:
+    """Refuse pairs that never send: ``3-7`` is an edge if either of them sends to the other."""
+    for key in keys:
+        (sender, receiver), both = _pair(key, where, graph.n)
+        if graph.has_edge(sender, receiver) or (both and graph.has_edge(receiver, sender)):
+            continue
+        why = f"node {sender} never sends to node {receiver}"
+        why += ", nor the other way round" if both else ""
+        raise ConfigError(f"{where}: {key} is no edge of the graph: {why}")
 
 
 def _pair(key: str, where: str, stop: int) -> tuple[Pair, bool]:

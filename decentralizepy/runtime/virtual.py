@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from decentralizepy.communication.message import Message
+from decentralizepy.errors import RunError
 from decentralizepy.node.effects import Report, Train
 from decentralizepy.node.membership import Epoch
 from decentralizepy.runtime.clock import VirtualClock
@@ -105,6 +106,8 @@ class SimulatedWorker(Worker):
         self._untrained.pop(seat.uid, None)
         if self._on_loss == "drop":
             why = f"node {seat.uid} was lost in iteration {seat.node.round + 1}"
+            if len(self.membership.left | {seat.uid}) == self.placement.mapping.n:
+                raise RunError(f"{self.me}: {why}; no node is left")
             self._leave(Epoch(self._sent + 1, (seat.uid,), why).value() | {"workers": []})
             self._tell({"left": self.membership.epochs[-1].value()})
             return

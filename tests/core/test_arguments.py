@@ -180,6 +180,8 @@ def test_one_agent_alone(folder):
         (["-gf", "none.edges"], "cannot read graph none.edges: No such file or directory (-gf)"),
         (["-gf", "ip.json"], "ip.json, line 1: '{"),
         (["-gf", "ring.edges", "-gt", "adjacency"], "ring.edges, line"),
+        (["-gf", "ring.edges", "-gt", "adjacency"], "named .edges: try -gt edges"),
+        (["-gf", "way.adj"], "read as edges, but named .adj: try -gt adjacency"),
         (["-ms", "0"], "--machines 0: at least 1"),
         (["-ms", "9"], "-ms 9: ring.edges has 8 nodes"),
         (["-ms", "1000000000"], "-ms 1000000000: ring.edges has 8 nodes"),
@@ -207,7 +209,29 @@ def test_one_agent_alone(folder):
     ],
 )
 def test_wrong_input_names_the_flag_or_file(folder, words, said):
+    Path("way.adj").write_text("3\n1\n2\n0\n")
     assert said in refuse(*words)
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "said"),
+    [
+        (
+            "--faults",
+            [{"slow_link": {"from": 0, "to": 5, "delay_s": 1}, "rounds": [1, 1]}],
+            "f.json: fault 1: slow_link: 0>5 is no edge of the graph",
+        ),
+        (
+            "--simulate",
+            {"links": {"edges": {"0-5": {"latency_s": 1}}}},
+            "f.json: links: edges: 0-5 is no edge of the graph",
+        ),
+    ],
+)
+def test_links_are_edges_of_a_graph_that_stays(folder, flag, content, said):
+    Path("f.json").write_text(json.dumps(content))
+    assert said in refuse(flag, "f.json")
+    assert accept(flag, "f.json", "--eval_file", "testingPeerSamplerDynamic.py")
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(folder):

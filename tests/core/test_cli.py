@@ -111,6 +111,8 @@ def test_wrong_input_is_said_once_and_nothing_is_written(call, mistakes, name):
         (RunError("machine 0, worker 1 was killed"), EXIT_RUN_FAILED, "worker 1 was killed"),
         (KeyboardInterrupt(), EXIT_INTERRUPTED, "interrupted"),
         (BrokenPipeError(), EXIT_RUN_FAILED, ""),
+        (MemoryError(), EXIT_RUN_FAILED, "not enough memory for 'run': make"),
+        (MemoryError("of 9 GiB"), EXIT_RUN_FAILED, "not enough memory for 'run' (of 9 GiB)"),
     ],
 )
 def test_how_runs_end(call, folder, monkeypatch, error, code, said):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from decentralizepy.graphs.files import read_graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runtime.faultplan import read_fault_plan
 from decentralizepy.runtime.simulation import read_simulation
@@ -25,11 +26,13 @@ def test_a_shipped_simulation_is_one_of_sixteen_nodes(name):
 def test_the_page_shows_files_that_are_read(tmp_path, block):
     path = tmp_path / "shown.json"
     path.write_text(block)
+    graph = read_graph(REPOSITORY / "run_configuration" / "16_4regular.edges")
     if isinstance(json.loads(block), dict):
-        assert read_simulation(path, 16).machines == (8, 8)
+        assert read_simulation(path, 16, graph).machines == (8, 8)
     else:
         for virtual in (True, False):
-            assert len(read_fault_plan(path, Mapping((8, 8)), 100, virtual).faults) == 4
+            found = read_fault_plan(path, Mapping((8, 8)), 100, virtual, graph)
+            assert len(found.faults) == 4
 
 
 def test_there_is_something_to_read():

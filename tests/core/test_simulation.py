@@ -1,13 +1,16 @@
 """Files of simulations and fault plans: what they mean, and one clear message for what is wrong."""
 
+import codecs
 import json
 import math
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import MachineFolder, RecordWriter
@@ -17,20 +20,20 @@ from decentralizepy.runtime.simulation import Link, Network, read_simulation
 
 @pytest.fixture
 def simulate(tmp_path):
-    def read(value, nodes=4):
+    def read(value, nodes=4, graph=None):
         path = tmp_path / "simulation.json"
         path.write_text(value if isinstance(value, str) else json.dumps(value))
-        return read_simulation(path, nodes)
+        return read_simulation(path, nodes, graph)
 
     return read
 
 
 @pytest.fixture
 def plan(tmp_path):
-    def read(value, counts=(3, 3), iterations=20, virtual=True):
+    def read(value, counts=(3, 3), iterations=20, virtual=True, graph=None):
         path = tmp_path / "faults.json"
         path.write_text(value if isinstance(value, str) else json.dumps(value))
-        return read_fault_plan(path, Mapping(counts), iterations, virtual)
+        return read_fault_plan(path, Mapping(counts), iterations, virtual, graph)
 
     return read
 
@@ -198,6 +201,34 @@ def test_files_that_cannot_be_read(tmp_path):
             read_json_file(tmp_path / name, "--simulate")
 
 
+def test_a_link_of_the_file_must_be_an_edge_of_the_graph(simulate):
+    graph = Graph(4, [(0, 1), (1, 2), (2, 1)])
+
+    def edges(*keys):
+        return {"links": {"edges": {key: {"latency_s": 1} for key in keys}}}
+
+    assert len(simulate(edges("1-0", "0>1", "2>1"), graph=graph).links.edges) == 3
+    for key, why in [
+        ("1>0", "node 1 never sends to node 0"), ("0-3", "never sends to node 3, nor the other"),
+    ]:  # fmt: skip
+        assert simulate(edges(key)).links.edges
+        with pytest.raises(ConfigError, match=f"links: edges: {key} is no edge .*{why}") as caught:
+            simulate(edges("1-2", key), graph=graph)
+        assert "simulation.json" in str(caught.value)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_a_device_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zeros.json").symlink_to("/dev/zero")
+    (tmp_path / "good.json").write_bytes(codecs.BOM_UTF8 + b"{}")
+    (tmp_path / "link.json").symlink_to("good.json")
+    for name in ("pipe.json", "zeros.json"):
+        with pytest.raises(ConfigError, match=rf"{name} is no regular file .*\(--faults\)"):
+            read_json_file(tmp_path / name, "--faults")
+    assert read_json_file(tmp_path / "link.json", "--faults") == {}
+
+
 # ------------------------------------------------------------------------ faults
 
 GOOD = [
@@ -283,6 +314,16 @@ def test_a_wrong_plan_is_refused_with_its_file_and_entry(plan, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
         plan(value)
     assert "faults.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_slow_link_must_be_an_edge_of_the_graph_in_its_direction(plan):
+    graph = Graph(6, [(0, 1)])
+    back = {"from": 1, "to": 0, "factor": 2}
+    faults = [{"slow_link": link, "rounds": [1, 2]} for link in (SLOW, back)]
+    assert plan(faults).faults and plan(faults[:1], graph=graph).faults
+    said = "fault 2: slow_link: 1>0 is no edge of the graph: node 1 never sends to node 0"
+    with pytest.raises(ConfigError, match=rf"faults\.json: {said}"):
+        plan(faults, graph=graph)
 
 
 def test_a_real_slow_link_needs_seconds(plan):

@@ -131,8 +131,8 @@ def test_a_golden_draw():
     assert out.tolist() == [2, 3, 9] and sorted([*kept, *out]) == list(range(12))
 
 
-def test_without_a_source_there_is_none_whatever_the_size(files):
-    for options in ({}, {"validation_size": 0.5}, {"validation_source": " "}):
+def test_without_a_source_there_is_none(files):
+    for options in ({}, {"validation_size": 0.0}, {"validation_source": " "}):
         data = build("Digits", files, **options)
         assert len(data.validation()) == 0 and data.counts() == (1442, 355)
         assert isinstance(data.test().x, np.memmap)
@@ -147,6 +147,10 @@ def test_with_one_nothing_is_copied_but_on_demand(files):
     ("options", "message"),
     [
         ({"validation_source": "Tset", "validation_size": 0.1}, "validation_source = 'Tset'"),
+        (
+            {"validation_size": 0.5},
+            "validation_size = 0.5 does nothing without a validation_source",
+        ),
         ({"validation_source": "Test"}, "validation_size = 0 must be between 0 and 1"),
         ({"validation_source": "Test", "validation_size": 1.0}, "validation_size = 1 must"),
         ({"validation_source": "Test", "validation_size": -0.1}, "validation_size = -0.1 must"),

@@ -298,6 +298,27 @@ def test_a_killed_virtual_machine_takes_its_nodes_along(tmp_path: Path, cache: P
     assert fired(tmp_path / "log")[0][:2] == (1, "fired")
 
 
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [{"kill": {"machine": m}, "round": 2 + m} for m in (0, 1)],
+        [{"kill": {"node": uid}, "round": 2} for uid in range(6)],
+    ],
+)
+def test_without_nodes_there_is_no_run(tmp_path: Path, cache: Path, faults: list[Any]) -> None:
+    """As under the real clock, where dropping the last node ends the run with exit code 5."""
+    experiment = Experiment(tmp_path, ring(6), cache)
+    more = (
+        *simulation(tmp_path, UNEVEN | {"machines": [3, 3]}),
+        "--faults", simulation(tmp_path, faults, "faults.json")[1], "--on_loss", "drop",
+    )  # fmt: skip
+    root, (process, *_) = experiment.start((6,), 1, 4, *more)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 5, errors
+    assert "was lost in iteration" in errors and "no node is left" in errors
+    assert len(fired(root / "machine0")) == len(faults)
+
+
 def test_a_slow_link_is_slow_in_its_rounds(tmp_path: Path, cache: Path) -> None:
     link = {"from": 1, "to": 0, "factor": 4, "delay_s": 0.25}
     faults = [{"slow_link": link, "rounds": [2, 2]}]

@@ -1,5 +1,9 @@
 """Graph files: golden text, round trips, every malformed line, and noise."""
 
+import codecs
+import contextlib
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -7,6 +11,7 @@ from graph_examples import directed_graphs, undirected_graphs
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from decentralizepy.graphs import files
 from decentralizepy.graphs.files import read_graph, write_graph, written_aside
 from decentralizepy.graphs.generators import exponential, regular, ring
 from decentralizepy.graphs.graph import MAX_NODES, Graph
@@ -144,6 +149,38 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(OSError, match="folder"):
         (tmp_path / "folder.edges").mkdir()
         read_graph(tmp_path / "folder.edges")
+
+
+@pytest.mark.timeout(20)
+def test_what_has_no_end_is_refused(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.edges")
+    (tmp_path / "zeros.adj").symlink_to("/dev/zero")
+    for name in ("pipe.edges", "zeros.adj"):
+        with pytest.raises(ValueError, match=rf"{name} is no regular file"):
+            read_graph(tmp_path / name)
+    monkeypatch.setattr(files, "MAX_BYTES", 3 << 20)
+    (tmp_path / "long.edges").write_bytes(b"2\n0 1" + bytes(3 << 20))
+    with pytest.raises(ValueError, match=r"long\.edges has more than 3 MiB"):
+        read_graph(tmp_path / "long.edges")
+    (tmp_path / "link.edges").symlink_to(put(tmp_path, "2\n0 1\n"))
+    assert read_graph(tmp_path / "link.edges") == ring(2)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    assert read_graph(put(tmp_path, codecs.BOM_UTF8 + b"2\n0 1\n")) == ring(2)
+    with pytest.raises(ValueError, match="only numbers"):
+        read_graph(put(tmp_path, b"2\n" + codecs.BOM_UTF8 + b"0 1\n"))
+
+
+@pytest.mark.parametrize("name", ["g.edges", "g.adj"])
+def test_a_number_of_nodes_alone_takes_little_memory(tmp_path, name):
+    path = put(tmp_path, f"{MAX_NODES}\n0 1\n", name)
+    tracemalloc.start()
+    with contextlib.suppress(ValueError):
+        read_graph(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 64 << 20
 
 
 nearly_right = st.text("0123456789 \n\r\t-", max_size=80)

@@ -316,6 +316,9 @@ def test_simulations_and_faults_are_copied_and_named(
     assert "--faults" in describe(made, RUN)
 
 
+FAR = {"slow_link": {"from": 0, "to": 4, "delay_s": 1}, "rounds": [1, 1]}
+
+
 @pytest.mark.parametrize(
     ("changes", "files", "expected"),
     [
@@ -325,6 +328,12 @@ def test_simulations_and_faults_are_copied_and_named(
         ({"FAULTS": "f.json"}, {"f": [{"kill": {"node": 1}, "round": 11}]}, "round"),
         ({"FAULTS": "f.json"}, {"f": [{"kill": {"worker": [1, 2]}, "round": 1}]}, "change WORKERS"),
         ({"SIMULATE": "s.json", "NB_MACHINE": 1}, {"s": {}}, "small.json: SIMULATE: "),
+        ({"FAULTS": "f.json"}, {"f": [FAR]}, "slow_link: 0>4 is no edge of the graph"),
+        (
+            {"SIMULATE": "s.json", "NB_MACHINE": 1},
+            {"s": {"links": {"edges": {"0-4": {}}}}},
+            "edges: 0-4 is no edge of the graph",
+        ),
         (
             {"SIMULATE": "s.json", "NB_MACHINE": 1},
             {"s": {"machines": [4, 4], "links": {}}},
