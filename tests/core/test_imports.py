@@ -58,6 +58,7 @@ TORCH_FREE = (
     "decentralizepy.pernode",
     "decentralizepy.reference",
     "decentralizepy.registry",
+    "decentralizepy.regular",
     "decentralizepy.runfolder",
     "decentralizepy.runtime.agreement",
     "decentralizepy.runtime.attempt",
