@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.regular import UnfitFileError, read_regular
 from orchestrator.config import Config, keys
 
 if TYPE_CHECKING:
@@ -101,13 +102,12 @@ def parse_config(text: str, path: Path) -> Config:
 def read_text(path: Path) -> str:
     """The text of a small file; raises `ConfigError`."""
     try:
-        with path.open("rb") as source:
-            data = source.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES)
+    except UnfitFileError as error:
+        raise ConfigError(f"{error}: not a configuration") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read {path}: {reason}") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes: not a configuration")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

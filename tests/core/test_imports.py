@@ -26,6 +26,7 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.mappings",
     "decentralizepy.models.sizes",
     "decentralizepy.registry",
+    "decentralizepy.regular",
     "decentralizepy.runfolder",
     "decentralizepy.runtime.faultplan",
     "decentralizepy.runtime.simulation",

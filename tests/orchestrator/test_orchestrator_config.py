@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,10 @@ def test_the_resolved_configuration_is_a_configuration() -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b'{"job_name": "\xe9"}')
     (tmp_path / "big.json").write_bytes(b" " * (MAX_BYTES + 1))
+    os.mkfifo(tmp_path / "pipe.json")
     for name, expected in [("absent.json", "No such file"), ("latin.json", "UTF-8"),
-                           ("big.json", "larger"), (".", "directory")]:  # fmt: skip
+                           ("big.json", "has more than 1 MiB: not a configuration"),
+                               ("pipe.json", "no regular file"), (".", "directory")]:  # fmt: skip
         with pytest.raises(ConfigError, match=expected):
             read_config(tmp_path / name)
 
