@@ -437,16 +437,20 @@ def test_a_second_machine_1(running, cluster):
     assert said == ["two machines say that they are machine 1 (-mid)"] * 3
 
 
-def test_a_machine_that_is_back_before_it_was_seen_to_go(cluster):
-    """It lost its power, and the connection of before looks alive: ``wait`` lets it come back."""
+def going_with_wait(cluster):
+    """Two machines that train, and would wait for one another."""
     planes = [cluster(0), cluster(1)]
     planes[0]._agreement.resilience = Resilience(on_loss="wait")
-    for plane in planes:
-        plane.say(hello())
-    hear(planes, "workers")
-    for plane in planes:
-        plane.say({"ready": 0})
-    hear(planes, "go")
+    for word, answer in ((hello(), "workers"), ({"ready": 0}, "go")):
+        for plane in planes:
+            plane.say(word)
+        hear(planes, answer)
+    return planes
+
+
+def test_a_machine_that_is_back_before_it_was_seen_to_go(cluster):
+    """It lost its power, and the connection of before looks alive: ``wait`` lets it come back."""
+    planes = going_with_wait(cluster)
     again = cluster(1)
     again.say(hello())
     assert hear([planes[0]], "rollback") == [1]
@@ -456,14 +460,7 @@ def test_a_machine_that_is_back_before_it_was_seen_to_go(cluster):
 
 
 def test_a_machine_that_comes_back_with_other_files_does_not_end_a_run_that_waits(cluster):
-    planes = [cluster(0), cluster(1)]
-    planes[0]._agreement.resilience = Resilience(on_loss="wait")
-    for plane in planes:
-        plane.say(hello())
-    hear(planes, "workers")
-    for plane in planes:
-        plane.say({"ready": 0})
-    hear(planes, "go")
+    planes = going_with_wait(cluster)
     planes[1].close()
     hear([planes[0]], "rollback")
     planes[0].say(hello() | {"attempt": 1})

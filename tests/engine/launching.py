@@ -176,8 +176,9 @@ def finish(processes: Sequence[subprocess.Popen[str]]) -> None:
 
 
 def _hear_interrupts() -> None:
-    """A shell has its background jobs ignore Ctrl-C, and so would all that they start."""
+    """A shell has its background jobs ignore Ctrl-C, nohup a hang-up, and all that they start."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def leftovers(processes: Iterable[subprocess.Popen[str]], patience: float = 2.0) -> list[str]:

@@ -4,6 +4,7 @@ sent again, who is held."""
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -503,8 +504,11 @@ def test_a_cut_while_a_peer_computes_for_long_is_survived(make: Make) -> None:
 
 def test_a_worker_may_talk_to_more_peers_than_zeromq_has_sockets_for_by_itself() -> None:
     context = make_context(HERE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        assert len([context.socket(zmq.DEALER) for _ in range(1100)]) == 1100
+        assert soft == hard and context.get(zmq.MAX_SOCKETS) > 3 * 1023
+        many = 1100 if hard < 0 or hard > 2000 else 100
+        assert len([context.socket(zmq.DEALER) for _ in range(many)]) == many
     finally:
         context.destroy(linger=0)
 
