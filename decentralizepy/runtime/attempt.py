@@ -292,6 +292,7 @@ class Attempt:
         limit, now = self.settings.resilience.progress_limit, time.monotonic()
         if not self.status.going:
             placed = min((since for _, since in self._beats.values()), default=now)
+            limit = max(limit, START_TIMEOUT)  # other machines may have just begun to load torch
             if now - placed > limit:
                 late = _listed(self._live - self._ready) or "none here, but on another machine"
                 raise RunError(

@@ -28,8 +28,6 @@ from decentralizepy.communication.secure import (
 #: the supervisor of a machine, among its workers
 SUPERVISOR: Final = -1
 _MAX_PENDING: Final = 1024
-
-
 _ME: Final = Party(0, SUPERVISOR)
 
 
@@ -117,15 +115,16 @@ class CoordinatorSeal:
 
     def open(self, who: bytes, frame: bytes) -> Opened:
         session, _ = self._sessions.get(who, (None, None))
+        hello = frame.startswith(HELLO_START)
         try:
-            if frame.startswith(HELLO_START):
+            if hello:
                 return Opened([self._greet(who, frame)])
             if session is None:
                 raise self._unknown(frame)
             return Opened(words=[session.opener.head(frame)[0]])
         except RefusedError as error:
             self.refused[error.kind] += 1
-            return Opened(broken=session is not None and not error.harmless)
+            return Opened(broken=session is not None and not hello and not error.harmless)
 
     def _unknown(self, frame: bytes) -> RefusedError:
         if not frame.startswith(b"{"):

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +85,37 @@ def test_workers_end_with_a_killed_supervisor_in_the_middle_of_a_step(
     os.kill(processes[0].pid, signal.SIGKILL)
     processes[0].communicate(timeout=20)
     assert len(workers) == 2 and not leftovers(processes)
+
+
+SLOW = """\
+import time
+
+from decentralizepy.sharing.sharing import Sharing
+
+
+class Slow(Sharing):
+    def __init__(self) -> None:
+        super().__init__()
+        time.sleep(1000)
+"""
+IMPATIENT = """
+from decentralizepy.runtime import attempt
+attempt.START_TIMEOUT = 1.0
+from decentralizepy.cli import main
+main({words!r})
+"""
+
+
+def test_a_worker_that_never_gets_ready_is_not_waited_for_without_end(
+    tmp_path: Path, cache: Path
+) -> None:
+    experiment = Experiment(tmp_path, ring(4), cache, sharing_package="slow", sharing="Slow")
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = experiment.words(tmp_path / "run", 0, (4,), 1, 2, "--progress_limit", "1")
+    command = [sys.executable, "-c", IMPATIENT.format(words=words)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5, done.stderr
+    assert "not ready to train within 1 s (progress limit); workers not ready: 0" in done.stderr
 
 
 def wait_for_state(machine: Path, state: str, timeout: float = 60.0) -> None:

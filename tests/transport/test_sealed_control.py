@@ -250,8 +250,11 @@ def test_another_hello_on_a_connection_changes_nothing(planes):
     second._wire.socket.send(stranger.hello)
     until = time.monotonic() + 10
     while not first.refused and time.monotonic() < until:
-        first.hear()
+        assert first.hear() == []
     assert first.refused == {"foreign": 1}
+    for plane in (first, second):
+        plane.say({"ready": 0})
+    assert hear([first, second], "go") == [True, True]
 
 
 def test_machine_0_gone_before_its_welcome_hints_at_the_key(planes):
