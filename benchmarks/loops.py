@@ -154,7 +154,7 @@ def _child(
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
-    from decentralizepy.runtime.process import tune_malloc
+    from decentralizepy.engine.process import tune_malloc
 
     tune_malloc()
     torch.set_num_threads(threads)

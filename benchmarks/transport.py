@@ -24,7 +24,7 @@ from typing import Any
 
 import zmq
 
-from decentralizepy.runtime.placement import WorkerId
+from decentralizepy.mappings.placement import WorkerId
 
 #: (name, bytes of a row, rows in a stream)
 CASES = (("45 MB", 45_000_000, 6), ("360 kB", 360_000, 200))
@@ -83,8 +83,8 @@ def raw_sender(port: int, size: int, rows: int, line: Connection) -> None:
 
 
 def _wire(me: WorkerId, port: int, key: bytes | None) -> tuple[Any, zmq.Poller]:
-    from decentralizepy.runtime.process import tune_malloc
-    from decentralizepy.runtime.wire import Wire
+    from decentralizepy.engine.process import tune_malloc
+    from decentralizepy.transport.remote import Wire
 
     tune_malloc()
     poller = zmq.Poller()
@@ -96,8 +96,8 @@ def wire_receiver(port: int, size: int, rows: int, key: bytes | None, line: Conn
     """Receives as a worker does: each row into a new tensor, released when the next is there."""
     import torch
 
-    from decentralizepy.communication.message import Message
-    from decentralizepy.runtime.reader import BatchReader
+    from decentralizepy.messages.message import Message
+    from decentralizepy.transport.reader import BatchReader
 
     torch.set_num_threads(1)
     wire, poller = _wire(_RECEIVER, port, key)
@@ -126,7 +126,7 @@ def wire_sender(port: int, size: int, rows: int, key: bytes | None, line: Connec
     """Sends as a worker does: from the row's own memory."""
     import torch
 
-    from decentralizepy.communication.message import Message, to_frames
+    from decentralizepy.messages.message import Message, to_frames
 
     torch.set_num_threads(1)
     wire, poller = _wire(_SENDER, port, key)

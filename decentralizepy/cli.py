@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from decentralizepy import __version__, arguments, convert, flags, where
+from decentralizepy import __version__
+from decentralizepy.commands import arguments, convert, flags, where
 from decentralizepy.communication.keys import make_key
 from decentralizepy.config import parse_experiment, read_experiment, read_text
 from decentralizepy.errors import (
@@ -22,7 +23,7 @@ from decentralizepy.errors import (
 )
 from decentralizepy.graphs import command as graph_command
 from decentralizepy.runfolder import write_atomic
-from decentralizepy.runtime.settings import transport_of
+from decentralizepy.settings import transport_of
 
 _HELP = """\
 examples:
@@ -144,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from decentralizepy.runtime.machine import Supervisor
+    from decentralizepy.supervision.machine import Supervisor
 
     settings = arguments.settings_of(args)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -168,7 +169,7 @@ def _check(args: argparse.Namespace) -> int:
         graph = arguments.read_graph_file(args.graph_file, args.graph_type)
         arguments.read_mapping(args, graph)
         arguments.check_driver(args, experiment, graph)
-    from decentralizepy.runtime.check import construct
+    from decentralizepy.commands.check import construct
 
     for line in construct(experiment):
         print(line)
@@ -177,7 +178,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     experiment = read_experiment(args.ini)
-    from decentralizepy.runtime.data import prepared_dataset
+    from decentralizepy.datasets.experiment import prepared_dataset
 
     cache = args.cache_dir or arguments.default_cache()
     dataset = prepared_dataset(experiment, cache, progress=print)
@@ -211,7 +212,7 @@ def _require_runnable(text: str, path: Path) -> None:
     """Raise `ConfigError` unless all classes of an INI can be constructed; loads torch."""
     try:
         experiment = parse_experiment(text, path)
-        from decentralizepy.runtime.check import construct
+        from decentralizepy.commands.check import construct
 
         for _ in construct(experiment):
             pass

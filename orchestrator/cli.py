@@ -22,7 +22,7 @@ from decentralizepy.errors import (
 from orchestrator.text import Screen
 
 if TYPE_CHECKING:
-    from orchestrator.experiment import Outcome, Setting
+    from orchestrator.running.experiment import Outcome, Setting
 
 EXIT_PARTIAL: Final = 6
 DESCRIPTION: Final = """\
@@ -105,8 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
-    from orchestrator.describe import describe
-    from orchestrator.experiment import Setting, example_folder, make_plan, make_resumed_plan
+    from orchestrator.planning.describe import describe
+    from orchestrator.running.experiment import (
+        Setting,
+        example_folder,
+        make_plan,
+        make_resumed_plan,
+    )
 
     if options.resume is not None:
         folder, _, planned = make_resumed_plan(options.resume, setting or Setting())
@@ -122,8 +127,8 @@ def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
 
 
 def _run(options: argparse.Namespace, setting: Setting | None) -> int:
-    from orchestrator.closing import closing_lines
-    from orchestrator.experiment import Setting, resume_experiment, run_experiment, summary
+    from orchestrator.running.closing import closing_lines
+    from orchestrator.running.experiment import Setting, resume_experiment, run_experiment, summary
 
     screen = Screen(sys.stderr if options.json else sys.stdout)
     _handle_signals()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from decentralizepy.communication.message import Message
+from decentralizepy.messages.message import Message
 
 
 class Everything(Enum):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from decentralizepy.communication.message import Message, Missing
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow, uniform
+from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
 from decentralizepy.sharing.sharing import Sharing, weighted_sum
 

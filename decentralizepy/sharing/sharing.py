@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from decentralizepy.communication.message import Message, Missing
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow, from_weights, metropolis_hastings
+from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
 
 

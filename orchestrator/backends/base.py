@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from decentralizepy.errors import ConfigError
 from decentralizepy.runfolder import RunFolder
 from orchestrator.config import Config
-from orchestrator.plan import Plan
-from orchestrator.site import Site
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.site import Site
 from orchestrator.status import Status
 
 #: Called about twice a second with the status of every machine.
@@ -46,7 +46,7 @@ class Loss:
 class Allocation:
     """Machines that are ours for one run, until they are released.
 
-    ``hold`` is a descriptor that what is started keeps open (`orchestrator.hold`).
+    ``hold`` is a descriptor that what is started keeps open (`orchestrator.running.hold`).
     """
 
     plan: Plan

@@ -12,12 +12,12 @@ from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import EXIT_INTERRUPTED, ConfigError, RunError
 from decentralizepy.runfolder import RunFolder, machine_records
-from orchestrator import ports, process
+from orchestrator.backends import ports, process
 from orchestrator.backends.base import Allocation, Check, Loss, Watch
+from orchestrator.backends.process import Guarded
 from orchestrator.config import Config
-from orchestrator.plan import Machine, Plan
-from orchestrator.process import Guarded
-from orchestrator.site import CORE, Site
+from orchestrator.planning.plan import Machine, Plan
+from orchestrator.planning.site import CORE, Site
 from orchestrator.status import Status, read_status
 
 STDOUT: Final = "stdout.log"

@@ -7,8 +7,8 @@ from pathlib import Path
 import core_examples as examples
 import pytest
 
-from decentralizepy import arguments, flags
-from decentralizepy.arguments import flags_of, settings_of
+from decentralizepy.commands import arguments, flags
+from decentralizepy.commands.arguments import flags_of, settings_of
 from decentralizepy.communication.keys import load_key, make_key
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import regular

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentralizepy.runtime import clock
-from decentralizepy.runtime.clock import RealClock, Timers, VirtualClock
+from decentralizepy.engine import clock
+from decentralizepy.engine.clock import RealClock, Timers, VirtualClock
 
 times = st.floats(0, 100)
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.runtime.agreement import MOST_VAIN, Agreement
-from decentralizepy.runtime.control import Alone, Coordinator, Member, connect
-from decentralizepy.runtime.forms import is_announcement
-from decentralizepy.runtime.settings import Resilience
+from decentralizepy.settings import Resilience
+from decentralizepy.supervision.agreement import MOST_VAIN, Agreement
+from decentralizepy.supervision.control import Alone, Coordinator, Member, connect
+from decentralizepy.supervision.forms import is_announcement
 
 DIGESTS = {"INI file (a.ini)": "1", "graph (a.edges)": "2"}
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentralizepy.commands.convert import convert, table
 from decentralizepy.config import parse_experiment
-from decentralizepy.convert import convert, table
 from decentralizepy.errors import ConfigError
 
 ODD = """\

@@ -17,19 +17,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mutations import bounded, mutated, swaps
 
-from decentralizepy import arguments, convert, flags
+from decentralizepy.commands import arguments, convert, flags
 from decentralizepy.datasets import cifar10, leaf
 from decentralizepy.datasets.digits import Digits
+from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.files import read_graph
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import MachineFolder, machine_records, write_legacy_results
-from decentralizepy.runtime.agreement import Agreement
-from decentralizepy.runtime.checkpoints import CheckpointSets
-from decentralizepy.runtime.control import _parse
-from decentralizepy.runtime.forms import is_word
-from decentralizepy.runtime.settings import Resilience
-from orchestrator.inputs import read_config
+from decentralizepy.settings import Resilience
+from decentralizepy.supervision.agreement import Agreement
+from decentralizepy.supervision.control import _parse
+from decentralizepy.supervision.forms import is_word
+from orchestrator.planning.inputs import read_config
 from results.load import load_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]

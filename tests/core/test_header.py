@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentralizepy.communication.header import (
+from decentralizepy.messages.header import (
     ALIGNMENT,
     DTYPES,
     MAX_HEADER,
@@ -95,7 +95,7 @@ def test_the_plans_bytes_are_those_of_real_messages(uid, t, k, length):
 
 def test_the_plans_bytes_are_those_of_torchs_messages():
     torch = pytest.importorskip("torch")
-    from decentralizepy.communication.message import Message, to_frames
+    from decentralizepy.messages.message import Message, to_frames
 
     message = Message({"params": torch.zeros(300_000)}, sender=7, round=(41, 2))
     header, frames = to_frames(message)

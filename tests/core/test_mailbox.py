@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentralizepy.communication.message import Message, Missing
+from decentralizepy.engine.mailbox import Mailbox, Parcel
+from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Receive, Train
-from decentralizepy.runtime.mailbox import Mailbox, Parcel
 
 rounds = st.tuples(st.integers(0, 2), st.integers(0, 1))
 senders = st.integers(0, 4)

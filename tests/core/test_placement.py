@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.runtime.placement import Placement, WorkerId
+from decentralizepy.mappings.placement import Placement, WorkerId
 
 
 @st.composite

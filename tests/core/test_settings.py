@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentralizepy.runtime.settings import Intervals
-from decentralizepy.runtime.shared import ArenaPlan, Control, create, resize
+from decentralizepy.memory.shared import ArenaPlan, Control, create, resize
+from decentralizepy.settings import Intervals
 
 plans = st.builds(
     ArenaPlan,

@@ -8,8 +8,8 @@ import pytest
 
 from decentralizepy.graphs.files import read_graph
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.runtime.faultplan import read_fault_plan
-from decentralizepy.runtime.simulation import read_simulation
+from decentralizepy.scenario.faultplan import read_fault_plan
+from decentralizepy.scenario.simulation import read_simulation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "simulated_time.md").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import MachineFolder, RecordWriter
-from decentralizepy.runtime.faultplan import Kill, Partition, SlowLink, describe, read_fault_plan
-from decentralizepy.runtime.simulation import Link, Network, read_simulation
+from decentralizepy.scenario.faultplan import Kill, Partition, SlowLink, describe, read_fault_plan
+from decentralizepy.scenario.simulation import Link, Network, read_simulation
 
 
 @pytest.fixture

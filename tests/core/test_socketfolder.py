@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from decentralizepy.runtime.socketfolder import SocketFolder, remove_abandoned
+from decentralizepy.supervision.socketfolder import SocketFolder, remove_abandoned
 
 OWNER = """
 import os, signal
-from decentralizepy.runtime.socketfolder import SocketFolder
+from decentralizepy.supervision.socketfolder import SocketFolder
 print(SocketFolder().name, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -10,15 +10,15 @@ import core_examples as examples
 import pytest
 
 import decentralizepy
-from decentralizepy import arguments, flags
+from decentralizepy.commands import arguments, flags
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.memory.shared import ArenaPlan, Control, create, resize
 from decentralizepy.runfolder import MachineFolder
-from decentralizepy.runtime import provenance
-from decentralizepy.runtime import status as status_module
-from decentralizepy.runtime.settings import Intervals
-from decentralizepy.runtime.shared import ArenaPlan, Control, create, resize
-from decentralizepy.runtime.status import Status
+from decentralizepy.settings import Intervals
+from decentralizepy.supervision import provenance
+from decentralizepy.supervision import status as status_module
+from decentralizepy.supervision.status import Status
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from decentralizepy import arguments
-from decentralizepy.runtime.placement import Placement
+from decentralizepy.commands import arguments
+from decentralizepy.mappings.placement import Placement
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from launching import Experiment, digests
 
-from decentralizepy import arguments, flags
-from decentralizepy.runtime import shared
-from decentralizepy.runtime.arena import Arena
-from decentralizepy.runtime.assemble import Assembly
-from decentralizepy.runtime.placement import Placement, WorkerId
-from decentralizepy.runtime.worker import Worker
+from decentralizepy.commands import arguments, flags
+from decentralizepy.engine.assemble import Assembly
+from decentralizepy.engine.worker import Worker
+from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.memory import shared
+from decentralizepy.memory.arena import Arena
 
 
 def build(experiment: Experiment, iterations: int, *more: str, name: str = "log") -> Worker:

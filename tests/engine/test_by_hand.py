@@ -19,12 +19,13 @@ from in_process import undisturbed
 from launching import Experiment, digests, end_all, finish, free_ports
 
 import decentralizepy
-from decentralizepy import arguments, cli
+from decentralizepy import cli
+from decentralizepy.commands import arguments
 from decentralizepy.communication.keys import make_key
 from decentralizepy.communication.ports import BLOCK, can_bind, is_free
 from decentralizepy.graphs.generators import ring
-from decentralizepy.runtime import provenance
-from decentralizepy.runtime.control import connect
+from decentralizepy.supervision import provenance
+from decentralizepy.supervision.control import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "run.sh"

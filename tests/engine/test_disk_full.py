@@ -15,9 +15,9 @@ from subprocess import Popen
 import pytest
 from launching import Experiment, end_all
 
+from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.graphs.generators import ring
 from decentralizepy.runfolder import MachineFolder, machine_records, read_records
-from decentralizepy.runtime.checkpoints import CheckpointSets
 
 QUIET = ("-ll", "CRITICAL", "-ta", "0", "-tea", "0")
 

@@ -99,7 +99,7 @@ class Slow(Sharing):
         time.sleep(1000)
 """
 IMPATIENT = """
-from decentralizepy.runtime import attempt
+from decentralizepy.supervision import attempt
 attempt.START_TIMEOUT = 1.0
 from decentralizepy.cli import main
 main({words!r})

@@ -14,19 +14,19 @@ from in_process import build
 from launching import Experiment
 from mutations import bounded, mutated
 
-from decentralizepy.communication.batch import Part
-from decentralizepy.communication.header import MessageError
-from decentralizepy.communication.message import Message, to_frames
+from decentralizepy.commands.check import construct
 from decentralizepy.config import parse_experiment
+from decentralizepy.engine import nodefile
+from decentralizepy.engine.report import Meeting
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.runtime import nodefile
-from decentralizepy.runtime.check import construct
-from decentralizepy.runtime.placement import Placement, WorkerId
-from decentralizepy.runtime.post import sum_message
-from decentralizepy.runtime.reader import BatchReader
-from decentralizepy.runtime.report import Meeting
+from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.messages.header import MessageError
+from decentralizepy.messages.message import Message, to_frames
+from decentralizepy.transport.batch import Part
+from decentralizepy.transport.reader import BatchReader
+from decentralizepy.transport.router import sum_message
 
 LIMIT = 1 << 20
 

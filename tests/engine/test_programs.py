@@ -10,13 +10,13 @@ import torch
 from in_process import build
 from launching import Experiment
 
-from decentralizepy.communication.message import Message, Missing
+from decentralizepy.engine.clock import VirtualClock
+from decentralizepy.engine.worker import NodeFailedError, Worker
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
+from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Now, Receive, Report, Send, Sleep, Train
 from decentralizepy.node.node import Node, Program
-from decentralizepy.runtime.clock import VirtualClock
-from decentralizepy.runtime.worker import NodeFailedError, Worker
 
 SEEN: dict[int, list[Any]] = {}
 

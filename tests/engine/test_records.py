@@ -10,8 +10,8 @@ import torch
 from launching import Experiment
 from safetensors.torch import load_file
 
-from decentralizepy.communication.header import row_message_bytes
 from decentralizepy.graphs.generators import star
+from decentralizepy.messages.header import row_message_bytes
 from decentralizepy.models.digits import MLP
 from decentralizepy.runfolder import RECORD_COLUMNS, MachineFolder, machine_records
 

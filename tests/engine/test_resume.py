@@ -20,10 +20,10 @@ from launching import Experiment, digests, end_all, leftovers
 from safetensors.torch import load_file
 
 from decentralizepy import cli
+from decentralizepy.engine.checkpoints import CheckpointSets, is_whole
+from decentralizepy.engine.nodefile import flatten, unflatten
 from decentralizepy.graphs.generators import regular
 from decentralizepy.runfolder import MachineFolder, machine_records
-from decentralizepy.runtime.checkpoints import CheckpointSets, is_whole
-from decentralizepy.runtime.nodefile import flatten, unflatten
 
 ITERATIONS = 18
 TESTED = ("-ta", "6", "-tea", "6")

@@ -11,16 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentralizepy.communication.message import Message
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.runtime import shared
-from decentralizepy.runtime.arena import Arena
-from decentralizepy.runtime.links import Links
-from decentralizepy.runtime.placement import Placement, WorkerId
-from decentralizepy.runtime.post import Post, Traffic
-from decentralizepy.runtime.rings import Ring, Rings
-from decentralizepy.runtime.rows import RowPool
-from decentralizepy.runtime.shared import ArenaPlan, Control
+from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.memory import shared
+from decentralizepy.memory.arena import Arena
+from decentralizepy.memory.rows import RowPool
+from decentralizepy.memory.shared import ArenaPlan, Control
+from decentralizepy.messages.message import Message
+from decentralizepy.transport.local import Links
+from decentralizepy.transport.rings import Ring, Rings
+from decentralizepy.transport.router import Post, Traffic
 
 _WORDS = 64
 

@@ -11,13 +11,13 @@ import pytest
 from in_process import build
 from launching import Experiment, digests, finish
 
-from decentralizepy.communication.header import row_message_bytes
-from decentralizepy.communication.message import Missing
+from decentralizepy.engine.worker import Worker
 from decentralizepy.graphs.generators import ring
+from decentralizepy.messages.header import row_message_bytes
+from decentralizepy.messages.message import Missing
 from decentralizepy.node.effects import Now, Receive, Send, Train
 from decentralizepy.node.node import Node, Program
 from decentralizepy.runfolder import MachineFolder, machine_records
-from decentralizepy.runtime.worker import Worker
 
 EVERY = ("-ta", "1", "-tea", "0")
 SEEN: dict[int, Any] = {}

@@ -12,7 +12,7 @@ import orchestrator_fakes as fakes
 import pytest
 
 from orchestrator.backends.local import LocalBackend
-from orchestrator.experiment import Setting
+from orchestrator.running.experiment import Setting
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from orchestrator_fakes import REPOSITORY, Make
 
 from orchestrator.cli import main
-from orchestrator.experiment import Setting
+from orchestrator.running.experiment import Setting
 
 Build = Callable[..., Setting]
 COMMAND = [sys.executable, str(REPOSITORY / "g5k_execution.py")]

@@ -14,7 +14,7 @@ from orchestrator_fakes import REPOSITORY, values
 
 from decentralizepy.errors import ConfigError
 from orchestrator.config import Config, keys, schema_text
-from orchestrator.inputs import MAX_BYTES, parse_config, read_config
+from orchestrator.planning.inputs import MAX_BYTES, parse_config, read_config
 
 PATH = Path("my.json")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.costs import Cost, cache_path, read_costs, remember, table_cost
+from orchestrator.planning.costs import Cost, cache_path, read_costs, remember, table_cost
 
 MLP = "decentralizepy.models.digits.MLP"
 

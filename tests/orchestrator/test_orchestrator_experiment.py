@@ -23,10 +23,10 @@ from orchestrator_fakes import REPOSITORY, Make, alive, await_true, read_when_th
 
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder
-from orchestrator import ports
-from orchestrator.closing import closing_lines
-from orchestrator.costs import read_costs
-from orchestrator.experiment import (
+from orchestrator.backends import ports
+from orchestrator.planning.costs import read_costs
+from orchestrator.running.closing import closing_lines
+from orchestrator.running.experiment import (
     Outcome,
     Setting,
     create_run_folder,
@@ -35,7 +35,7 @@ from orchestrator.experiment import (
     run_name,
     summary,
 )
-from orchestrator.ledger import read_ledger
+from orchestrator.running.ledger import read_ledger
 from orchestrator.text import Screen
 
 Build = Callable[..., Setting]
@@ -246,7 +246,7 @@ def test_a_full_disk_is_told_with_the_folder_and_a_remedy(
             raise OSError(kind, os.strerror(kind))
         return real(handle, data)
 
-    monkeypatch.setattr("orchestrator.ledger.os.write", write)
+    monkeypatch.setattr("orchestrator.running.ledger.os.write", write)
     path = make()
     with pytest.raises(RunError) as error:
         run(path, setting())
@@ -263,7 +263,9 @@ def test_a_machine_that_had_no_room_to_say_why_it_failed(
     with pytest.raises(RunError) as error:
         run(path, setting("fail"))
     assert "bytes are free" not in str(error.value)
-    monkeypatch.setattr("orchestrator.room.shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    monkeypatch.setattr(
+        "orchestrator.running.room.shutil.disk_usage", lambda _: SimpleNamespace(free=4096)
+    )
     with pytest.raises(RunError, match=r"the disk of .*_small.* is full \(4,096 bytes are free\)"):
         run(path, setting("fail"))
     outcome, _ = run(make(), setting(results=fakes.BROKEN_RESULTS))
@@ -278,11 +280,11 @@ def test_a_full_disk_before_the_run(
 
     path = make()
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.rehearsal.write_atomic", full)
+        patch.setattr("orchestrator.running.rehearsal.write_atomic", full)
         with pytest.raises(RunError, match=r"cannot write .*No space left.* set TMPDIR to"):
             run(path, setting())
     assert not (path.parent / "results").exists()
-    monkeypatch.setattr("orchestrator.experiment.write_atomic", full)
+    monkeypatch.setattr("orchestrator.running.experiment.write_atomic", full)
     with pytest.raises(RunError, match=r"cannot write .*results.*_small: No space left"):
         run(path, setting())
 
@@ -335,7 +337,7 @@ RUNNER = """
 import os, pathlib, sys
 from orchestrator.backends.local import LocalBackend
 from orchestrator.cli import main
-from orchestrator.experiment import Setting
+from orchestrator.running.experiment import Setting
 
 config, costs, *core = sys.argv[1:]
 setting = Setting(backend=LocalBackend(core=tuple(core), grace_s=0.3), costs=pathlib.Path(costs))

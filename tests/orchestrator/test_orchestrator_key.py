@@ -16,7 +16,7 @@ from decentralizepy.communication.keys import find_key, load_key
 from decentralizepy.errors import RunError
 from orchestrator.backends.base import Allocation, Watch
 from orchestrator.backends.local import LocalBackend
-from orchestrator.experiment import Setting, run_experiment
+from orchestrator.running.experiment import Setting, run_experiment
 from orchestrator.text import Screen
 
 Build = Callable[..., Setting]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import EVENTS, Ledger, read_ledger
+from orchestrator.running.ledger import EVENTS, Ledger, read_ledger
 
 
 def written(path: Path) -> bytes:

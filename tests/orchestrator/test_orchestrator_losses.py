@@ -15,10 +15,10 @@ from orchestrator_fakes import Make
 from decentralizepy.errors import RunError
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.local import MOST_RESTARTS
-from orchestrator.closing import closing_lines
-from orchestrator.experiment import Setting, run_experiment
-from orchestrator.ledger import read_ledger
-from orchestrator.reality import measure, measured_cost, read_rows, read_story
+from orchestrator.running.closing import closing_lines
+from orchestrator.running.experiment import Setting, run_experiment
+from orchestrator.running.ledger import read_ledger
+from orchestrator.running.reality import measure, measured_cost, read_rows, read_story
 from orchestrator.text import Screen
 
 Build = Callable[..., Setting]

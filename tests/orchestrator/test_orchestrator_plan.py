@@ -14,18 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from orchestrator_fakes import INI, Make
 
-from decentralizepy.communication.header import Header, TensorInfo
 from decentralizepy.errors import ConfigError
+from decentralizepy.messages.header import Header, TensorInfo
 from decentralizepy.runfolder import RunFolder
-from orchestrator.costs import Cost
-from orchestrator.describe import describe
-from orchestrator.estimate import Load, estimate, evaluations
-from orchestrator.experiment import Setting, example_folder, make_plan
-from orchestrator.inputs import read_inputs
-from orchestrator.plan import Plan, plan
-from orchestrator.render import render_addresses
-from orchestrator.site import Site
-from orchestrator.task import read_task
+from orchestrator.planning.costs import Cost
+from orchestrator.planning.describe import describe
+from orchestrator.planning.estimate import Load, estimate, evaluations
+from orchestrator.planning.inputs import read_inputs
+from orchestrator.planning.plan import Plan, plan
+from orchestrator.planning.render import render_addresses
+from orchestrator.planning.site import Site
+from orchestrator.planning.task import read_task
+from orchestrator.running.experiment import Setting, example_folder, make_plan
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = RunFolder(Path("/runs/it's a; run"))

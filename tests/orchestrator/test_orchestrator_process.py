@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from orchestrator_fakes import REPOSITORY, alive, await_true
 
-from orchestrator import process
-from orchestrator.process import Guarded
+from orchestrator.backends import process
+from orchestrator.backends.process import Guarded
 
 # Ignores polite requests, and has a worker in a session of its own that does so too.
 STUBBORN = """
@@ -119,7 +119,7 @@ def test_killing_whoever_asked_ends_everything(tmp_path: Path) -> None:
 
 HOLDER = """
 import os, pathlib, sys, time
-from orchestrator import process
+from orchestrator.backends import process
 folder = pathlib.Path(sys.argv[1])
 env = process.environment(os.environ)
 arguments = [sys.executable, "-c", sys.argv[2], str(folder / "pids")]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.progress import Live, Plain, line, progress_for
+from orchestrator.running.progress import Live, Plain, line, progress_for
 from orchestrator.status import Status, overview, read_status
 from orchestrator.text import Screen, bytes_text, plural, seconds_text
 

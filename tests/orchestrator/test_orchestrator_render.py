@@ -12,10 +12,10 @@ from orchestrator_fakes import INI, Make
 
 from decentralizepy.config import parse_experiment
 from decentralizepy.errors import ConfigError
-from orchestrator.inputs import read_inputs
-from orchestrator.render import render, render_addresses, with_communication
-from orchestrator.site import Site
-from orchestrator.task import read_task
+from orchestrator.planning.inputs import read_inputs
+from orchestrator.planning.render import render, render_addresses, with_communication
+from orchestrator.planning.site import Site
+from orchestrator.planning.task import read_task
 
 GOLDEN = Path(__file__).parent / "golden"
 PATH = Path("some.ini")

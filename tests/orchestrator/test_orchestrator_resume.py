@@ -23,15 +23,15 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.local import LocalBackend
 from orchestrator.cli import main
-from orchestrator.experiment import (
+from orchestrator.running.experiment import (
     Outcome,
     Setting,
     make_resumed_plan,
     resume_experiment,
     run_experiment,
 )
-from orchestrator.ledger import Ledger, read_ledger
-from orchestrator.resume import former_offset
+from orchestrator.running.ledger import Ledger, read_ledger
+from orchestrator.running.resume import former_offset
 from orchestrator.text import Screen
 
 Build = Callable[..., Setting]
@@ -41,7 +41,8 @@ STUCK = [{"partition": [[0, 1, 2, 3, 4], [5, 6, 7, 8]], "rounds": [13, 13]}]
 KILL = [{"kill": {"machine": 1}, "round": 13}]
 #: The real script, without rehearsals.
 SCRIPT = (
-    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); import orchestrator.experiment as e; "
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "import orchestrator.running.experiment as e; "
     "e.rehearse = lambda *_: None; runpy.run_path('g5k_execution.py', run_name='__main__')"
 )
 
@@ -49,7 +50,7 @@ SCRIPT = (
 @pytest.fixture
 def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
     """The real core, without rehearsals, and without tables."""
-    monkeypatch.setattr("orchestrator.experiment.rehearse", lambda *_: None)
+    monkeypatch.setattr("orchestrator.running.experiment.rehearse", lambda *_: None)
     results = fakes.script(tmp_path, "results_room.py", fakes.RESULTS)
     return Setting(LocalBackend(), results=results, costs=tmp_path / "costs.json")
 
@@ -61,7 +62,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     results = fakes.script(folder, "results_room.py", fakes.RESULTS)
     setting = Setting(LocalBackend(), results=results, costs=folder / "costs.json")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.experiment.rehearse", lambda *_: None)
+        patch.setattr("orchestrator.running.experiment.rehearse", lambda *_: None)
         outcome = run_experiment(written(folder, NB_MACHINE=1), setting, Screen(io.StringIO()))
     found = weights(outcome.folder)
     assert len(found) == 9
@@ -174,7 +175,7 @@ def hanging(make: Make, setting: Build) -> Iterator[subprocess.Popen[bytes]]:
     """A run of the fake core that never ends, in a process of its own."""
     code = (
         "import sys, pathlib; from orchestrator.backends.local import LocalBackend; "
-        "from orchestrator.cli import main; from orchestrator.experiment import Setting; "
+        "from orchestrator.cli import main; from orchestrator.running.experiment import Setting; "
         "core = tuple(sys.argv[3:]); sys.exit(main([sys.argv[1]], Setting("
         "backend=LocalBackend(core=core, grace_s=0.3), costs=pathlib.Path(sys.argv[2]))))"
     )

@@ -10,7 +10,7 @@ from orchestrator_fakes import REPOSITORY
 
 from decentralizepy.graphs.files import read_graph
 from orchestrator.backends.local import LocalBackend
-from orchestrator.experiment import Setting, make_plan
+from orchestrator.running.experiment import Setting, make_plan
 
 SHIPPED = sorted(p for p in (REPOSITORY / "g5k_config").glob("*.json") if p.name != "schema.json")
 NAMES = {path.stem for path in SHIPPED}

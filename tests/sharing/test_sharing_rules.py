@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decentralizepy.communication.message import Message, Missing
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import metropolis_hastings, mixing_matrix
+from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
 from decentralizepy.sharing.plain_average import PlainAverageSharing
 from decentralizepy.sharing.sharing import Sharing

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentralizepy.communication import batch as batches
-from decentralizepy.communication.acknowledgement import Acknowledgement
-from decentralizepy.communication.batch import MAX_FRAME, SMALL, Incoming, Part
-from decentralizepy.communication.credits import Consumption, Window
-from decentralizepy.communication.header import Header, MessageError, TensorInfo
-from decentralizepy.communication.message import Builder
-from decentralizepy.communication.reliable import Outgoing, Received
-from decentralizepy.communication.secure import Opener, RefusedError, Sealer
+from decentralizepy.messages.header import Header, MessageError, TensorInfo
+from decentralizepy.messages.message import Builder
+from decentralizepy.transport import batch as batches
+from decentralizepy.transport.acknowledgement import Acknowledgement
+from decentralizepy.transport.batch import MAX_FRAME, SMALL, Incoming, Part
+from decentralizepy.transport.credits import Consumption, Window
+from decentralizepy.transport.reliable import Outgoing, Received
+from decentralizepy.transport.secure import Opener, RefusedError, Sealer
 
 SIZES = st.lists(st.sampled_from([0, 1, 9, 128, SMALL - 1, SMALL, SMALL + 1, 200_000]), max_size=30)
 

@@ -19,15 +19,15 @@ from in_process import undisturbed
 from launching import Experiment, digests, end_all, leftovers
 from proxies import Proxy
 
-from decentralizepy import arguments, flags
+from decentralizepy.commands import arguments, flags
 from decentralizepy.communication.keys import make_key
+from decentralizepy.engine.assemble import Assembly
+from decentralizepy.engine.process import window
 from decentralizepy.graphs.generators import erdos_renyi, ring
-from decentralizepy.runtime import shared
-from decentralizepy.runtime.arena import Arena, ArenaPlan
-from decentralizepy.runtime.assemble import Assembly
-from decentralizepy.runtime.links import Links
-from decentralizepy.runtime.placement import Placement, WorkerId
-from decentralizepy.runtime.process import window
+from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.memory import shared
+from decentralizepy.memory.arena import Arena, ArenaPlan
+from decentralizepy.transport.local import Links
 
 MORE = ("-ta", "3", "-tea", "3", "--digests")
 #: as some other key might be

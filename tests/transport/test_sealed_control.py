@@ -9,11 +9,11 @@ import pytest
 import zmq
 from proxies import Proxy
 
-from decentralizepy.communication.secure import Initiator, Party, RunKey
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.runtime import control
-from decentralizepy.runtime.control import Coordinator, Member
-from decentralizepy.runtime.settings import Resilience
+from decentralizepy.settings import Resilience
+from decentralizepy.supervision import control
+from decentralizepy.supervision.control import Coordinator, Member
+from decentralizepy.transport.secure import Initiator, Party, RunKey
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 HELLO = {"hello": True, "workers": 1, "digests": {"flags": "1"}, "sets": {}}

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decentralizepy.communication import secure
-from decentralizepy.communication.secure import (
+from decentralizepy.transport import secure
+from decentralizepy.transport.secure import (
     Initiator,
     Party,
     RefusedError,

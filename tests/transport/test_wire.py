@@ -13,22 +13,21 @@ import pytest
 import zmq
 from proxies import Proxy
 
-from decentralizepy.communication import reliable
-from decentralizepy.communication.batch import MAX_FRAME
-from decentralizepy.communication.secure import (
+from decentralizepy.errors import RunError
+from decentralizepy.mappings.placement import WorkerId
+from decentralizepy.transport import inbound, reliable
+from decentralizepy.transport.batch import MAX_FRAME
+from decentralizepy.transport.endpoint import make_context, too_many
+from decentralizepy.transport.inbound import Inbound
+from decentralizepy.transport.outbound import Outbound, wire_bytes
+from decentralizepy.transport.remote import Wire
+from decentralizepy.transport.secure import (
     HELLO_START,
     WELCOME_START,
     Initiator,
     Party,
     RunKey,
 )
-from decentralizepy.errors import RunError
-from decentralizepy.runtime import inbound
-from decentralizepy.runtime.inbound import Inbound
-from decentralizepy.runtime.net import make_context, too_many
-from decentralizepy.runtime.outbound import Outbound, wire_bytes
-from decentralizepy.runtime.placement import WorkerId
-from decentralizepy.runtime.wire import Wire
 
 KEY = bytes(range(32))
 HERE = ("127.0.0.1", "127.0.0.2", "127.0.0.3")

@@ -1,0 +1,1 @@
+"""The commands of `decentralizepy`, but for their entry in `cli`."""

@@ -1,0 +1,343 @@
+"""From flags and the files that they name to checked `Settings`."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from decentralizepy.communication.keys import KEY_NAME, find_key, load_key, only_loopback
+from decentralizepy.communication.local import this_machine
+from decentralizepy.communication.ports import check_range
+from decentralizepy.config import Experiment, read_experiment
+from decentralizepy.cpus import allotted
+from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.graphs.files import KINDS, read_graph
+from decentralizepy.graphs.generators import check_regular
+from decentralizepy.graphs.graph import Graph
+from decentralizepy.jsonfile import read_json_file
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.registry import Driver, driver
+from decentralizepy.scenario.faultplan import FaultPlan, Kill, describe, read_fault_plan
+from decentralizepy.scenario.simulation import Simulation, read_simulation
+from decentralizepy.settings import (
+    LEVELS,
+    Intervals,
+    Resilience,
+    Settings,
+    transport_of,
+)
+from decentralizepy.supervision.provenance import began_nothing
+
+#: the method whose weights need edges both ways
+METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
+MOST_ITERATIONS: Final = 10**9
+MOST_THREADS: Final = 4096
+_DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
+_HOST_NAME: Final = re.compile(r"[\w.-]{1,255}")
+
+
+def read_graph_file(path: Path, kind: str) -> Graph:
+    """The graph of a run; raises `ConfigError`."""
+    try:
+        return read_graph(path, kind)
+    except OSError as error:
+        raise ConfigError(f"cannot read graph {path}: {error.strerror} (-gf)") from None
+    except ValueError as error:
+        raise ConfigError(f"{error}{_other_kind(path, kind)}") from None
+
+
+def _other_kind(path: Path, kind: str) -> str:
+    """What to say of a graph file that cannot be read, and is named as one of the other kind."""
+    named = KINDS.get(path.suffix, kind)
+    return f"; read as {kind}, but named {path.suffix}: try -gt {named}" if named != kind else ""
+
+
+def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
+    """Nodes per machine; raises `ConfigError` unless they are the graph's."""
+    counts = args.procs_per_machine
+    if args.machines < 1:
+        raise ConfigError(f"-ms {args.machines}: at least one machine is needed")
+    if args.machines > graph.n:
+        raise ConfigError(
+            f"-ms {args.machines}: {args.graph_file} has {graph.n} nodes, each machine needs one"
+        )
+    try:
+        if counts is None:
+            mapping = Mapping.spread(graph.n, args.machines)
+        elif len(counts) == 1:
+            mapping = Mapping.linear(args.machines, counts[0])
+        else:
+            mapping = Mapping(tuple(counts))
+    except ValueError as error:
+        raise ConfigError(f"-ps: {error}") from None
+    if mapping.machines != args.machines:
+        raise ConfigError(
+            f"-ps gives {mapping.machines} machines, -ms {args.machines}: "
+            "give one number for all machines, or one for each"
+        )
+    if mapping.n != graph.n:
+        raise ConfigError(
+            f"{args.graph_file} has {graph.n} nodes, but -ps and -ms make {mapping.n}: "
+            "the graph must have one node per agent"
+        )
+    return mapping
+
+
+def check_driver(args: argparse.Namespace, experiment: Experiment, graph: Graph) -> Driver:
+    """The driver, with what it and the nodes need of the INI; raises `ConfigError`."""
+    for values in experiment.per_node:
+        values.check(graph.n)
+    found = driver(args.eval_file)
+    if found.schedule == "dynamic":
+        degree = experiment.node.graph_degree
+        where = f"{experiment.path}: [NODE]"
+        if degree is None:
+            raise ConfigError(f"{where} needs 'graph_degree': {args.eval_file} draws graphs")
+        try:
+            check_regular(graph.n, degree)
+        except ValueError as error:
+            raise ConfigError(f"{where} graph_degree = {degree}: {error}") from None
+    elif experiment.sharing.target.dotted == METROPOLIS_HASTINGS and not graph.is_symmetric():
+        raise ConfigError(
+            f"{args.graph_file} is directed; Metropolis-Hastings weights need both ways: add the "
+            "edges back (as .edges they are), or take PlainAverageSharing (-gf, -gt)"
+        )
+    return found
+
+
+def address_file(experiment: Experiment) -> Path:
+    """The file that ``addresses_filepath`` names: beside the INI, or as it stands."""
+    path = Path(experiment.addresses_filepath)
+    beside = experiment.path.parent / path
+    return beside if not path.is_absolute() and beside.exists() else path
+
+
+def read_addresses(experiment: Experiment, machines: int) -> tuple[str, ...]:
+    """Addresses of all machines, from the file that the INI names; raises `ConfigError`."""
+    if machines == 1:
+        return ("127.0.0.1",)
+    path = address_file(experiment)
+    named = f"it is named by addresses_filepath in {experiment.path}"
+    value = read_json_file(path, f'{named} and holds {{"0": "address", "1": ...}}')
+    wanted = [str(machine) for machine in range(machines)]
+    if not isinstance(value, dict) or value.keys() != set(wanted):
+        listed = ", ".join(wanted if len(wanted) < 9 else [*wanted[:2], "...", wanted[-1]])
+        raise ConfigError(
+            f"{path} must have exactly the keys {listed} (-ms {machines})"
+            f"{_key_fault(value, wanted)}"
+        )
+    return tuple(_address(value[key], key, path) for key in wanted)
+
+
+def _key_fault(value: Any, wanted: Sequence[str]) -> str:
+    """What is wrong with the keys of ip.json."""
+    if not isinstance(value, dict):
+        return "; it is no object"
+    over = next((key for key in value if key not in wanted), None)
+    missing = next((key for key in wanted if key not in value), None)
+    return f"; {over!r:.40} is none of them" if over is not None else f"; '{missing}' is missing"
+
+
+def _address(value: Any, key: str, path: Path) -> str:
+    try:
+        found = ipaddress.ip_address(value if isinstance(value, str) else "")
+        if not (found.is_unspecified or found.is_multicast):
+            return str(found)
+    except ValueError:
+        if isinstance(value, str) and _HOST_NAME.fullmatch(value):
+            return value.lower()  # a host name, resolved when it is used
+    raise ConfigError(f"{path}: machine {key} has no proper address: {value!r:.60}")
+
+
+def read_machine(args: argparse.Namespace, experiment: Experiment, addresses: Sequence[str]) -> int:
+    """Which machine this is: ``-mid``, or by its addresses; raises `ConfigError`."""
+    machine: int | None = args.machine_id
+    if machine is None:
+        one = len(addresses) == 1
+        return 0 if one else this_machine(addresses, address_file(experiment))
+    if not 0 <= machine < len(addresses):
+        raise ConfigError(f"-mid {machine}: machines are 0 to {len(addresses) - 1} (-ms)")
+    return machine
+
+
+def read_key(
+    args: argparse.Namespace, experiment: Experiment, addresses: tuple[str, ...]
+) -> bytes | None:
+    """The run key; None where nothing is sealed. Raises `ConfigError` where one is missing."""
+    encryption = transport_of(experiment).encryption
+    if len(addresses) == 1 or encryption == "none":
+        return None
+    path = find_key(args.log_dir, args.key)
+    if path is not None:
+        key = load_key(path)
+        if args.key is not None and load_key(args.key) != key:
+            raise ConfigError(
+                f"--key {args.key} is another key than that in {path}, which goes first: remove "
+                "one of them"
+            )
+        return key
+    if only_loopback(addresses):
+        return None
+    raise ConfigError(
+        f"machines on a network need a run key, and there is no {KEY_NAME} in {args.log_dir} "
+        "nor in the folder above: make one with 'decentralizepy keys DIR', copy it to all machines "
+        "and name it by --key DIR/run.key; or, where nobody else can reach or hear the machines, "
+        f"set encryption = none in [COMMUNICATION] of {experiment.path}"
+    )
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
+    least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
+    least_of |= {"test_after": 0, "train_evaluate_after": 0}
+    for name, least in least_of.items():
+        if not getattr(args, name) >= least:  # NaN is not, either
+            raise ConfigError(f"--{name} {getattr(args, name)}: at least {least}")
+    for name, most in {"iterations": MOST_ITERATIONS, "threads": MOST_THREADS}.items():
+        if getattr(args, name) > most:
+            raise ConfigError(f"--{name} {getattr(args, name)!s:.40}: at most {most}")
+    if args.simulate and (args.resume or args.on_loss == "wait"):
+        raise ConfigError("--simulate: a simulated run does not go back; without --resume and wait")
+    if args.on_loss == "wait" and not args.checkpoint_after:
+        raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
+    if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams
+        raise ConfigError(f"--averaging_rounds {args.averaging_rounds}: at most {(1 << 16) - 1}")
+    if args.log_level not in LEVELS:
+        near = nearest(args.log_level, LEVELS)
+        raise ConfigError(f"-ll {args.log_level}{near}: one of {', '.join(LEVELS)}")
+    if not _DEVICE.fullmatch(args.device):
+        raise ConfigError(f"--device {args.device}: cpu or cuda (cuda:1 is the second GPU)")
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(f"--workers {args.workers}: at least 1")
+
+
+def default_cache() -> Path:
+    """Where prepared data sets are kept unless ``--cache-dir`` says otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "decentralizepy"
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Check all that can be checked without torch; raises `ConfigError`."""
+    _check_numbers(args)
+    experiment = read_experiment(args.config_file)
+    graph = read_graph_file(args.graph_file, args.graph_type)
+    mapping = read_mapping(args, graph)
+    addresses = read_addresses(experiment, args.machines)
+    machine = read_machine(args, experiment, addresses)
+    found = check_driver(args, experiment, graph)
+    fixed = graph if found.schedule == "static" else None
+    simulation = _simulation(args, graph.n, fixed)
+    alone = args.device != "cpu" or simulation is not None
+    wanted = args.workers or (1 if alone else allotted())
+    workers = max(1, min(wanted, len(mapping.uids(machine))))
+    check_range(addresses, experiment.offset, machine, workers)
+    settings = Settings(
+        experiment=experiment,
+        driver=found,
+        graph=graph,
+        mapping=mapping,
+        machine=machine,
+        addresses=addresses,
+        intervals=Intervals(
+            args.iterations, args.test_after, args.train_evaluate_after, args.checkpoint_after
+        ),
+        averaging_steps=args.averaging_rounds,
+        reset_optimizer=bool(args.reset_optimizer),
+        log_dir=args.log_dir,
+        weights_dir=args.weights_store_dir or args.log_dir,
+        cache_dir=args.cache_dir or default_cache(),
+        workers=workers,
+        threads=args.threads,
+        device=args.device,
+        log_level=args.log_level,
+        digests=args.digests,
+        resume=args.resume,
+        resilience=Resilience(
+            args.on_loss, args.wait_limit, args.progress_limit, experiment.peer_timeout
+        ),
+        simulation=simulation,
+        faults=_faults(args, mapping, simulation, (machine, workers), fixed),
+        key=read_key(args, experiment, addresses),
+    )
+    _check_writable(settings.log_dir, "-ld")
+    _check_writable(settings.weights_dir, "-wsd")
+    if settings.resume and not settings.folder.holds_a_run():
+        raise ConfigError(f"{args.log_dir} holds no run to resume (-ld)")
+    if not settings.resume and settings.folder.holds_a_run() and not began_nothing(settings):
+        raise ConfigError(
+            f"{args.log_dir} holds a run already: choose another folder (-ld), or go on with it "
+            "(--resume)"
+        )
+    return settings
+
+
+def _simulation(args: argparse.Namespace, nodes: int, fixed: Graph | None) -> Simulation | None:
+    """What ``--simulate`` names; raises `ConfigError`. ``fixed``: the graph of all iterations."""
+    if args.simulate is None:
+        return None
+    if args.machines != 1:
+        raise ConfigError(
+            f"--simulate runs all nodes in one process, but -ms is {args.machines}: leave it out, "
+            f"and give virtual machines in {args.simulate}"
+        )
+    if args.workers not in (None, 1):
+        raise ConfigError(f"--simulate runs all nodes in one worker, not --workers {args.workers}")
+    return read_simulation(args.simulate, nodes, fixed)
+
+
+def _faults(
+    args: argparse.Namespace,
+    mapping: Mapping,
+    simulation: Simulation | None,
+    here: tuple[int, int],
+    fixed: Graph | None,
+) -> FaultPlan | None:
+    """What ``--faults`` names; raises `ConfigError`. ``here``: this machine, and its workers."""
+    if args.faults is None:
+        return None
+    machine, workers = here
+    virtual = simulation is not None
+    places = mapping if simulation is None else Mapping(simulation.machines)
+    plan = read_fault_plan(args.faults, places, args.iterations, virtual, fixed)
+    kills = (fault for fault in plan.faults if isinstance(fault, Kill))
+    for fault in kills:
+        if fault.machine == machine and fault.worker >= workers:
+            raise ConfigError(
+                f"{args.faults}: {describe(fault)}: machine {machine} has {workers} "
+                f"worker(s), no worker {fault.worker} (--workers)"
+            )
+    return plan
+
+
+def _check_writable(folder: Path, flag: str) -> None:
+    """Whether a folder is there to be written in, or can be made; nothing is made yet."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        fit = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{folder}: {reason}: choose another folder ({flag})") from None
+    if not fit:
+        raise ConfigError(f"{there} is no folder to write in: choose another one ({flag})")
+
+
+def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """The flags as ``args.json`` has them, under the reference's names and then ours."""
+    flags = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(args).items()
+        if key not in {"command", "function"}
+    }
+    flags["machine_id"] = settings.machine
+    counts = settings.mapping.counts
+    flags["procs_per_machine"] = list(counts)
+    flags["workers"] = settings.workers
+    flags["weights_store_dir"] = str(settings.weights_dir)
+    flags["cache_dir"] = str(settings.cache_dir)
+    return flags

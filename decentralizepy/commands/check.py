@@ -1,0 +1,40 @@
+"""Constructs all classes of an experiment without data, to find errors before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from decentralizepy.config import Experiment
+from decentralizepy.datasets.experiment import build_dataset
+from decentralizepy.engine.assemble import build_sharing, build_trainer
+from decentralizepy.errors import ConfigError, naming
+from decentralizepy.training.data import Samples
+from decentralizepy.training.stacked import StackedTrainer
+
+
+def construct(experiment: Experiment) -> Iterator[str]:
+    """Construct data set, model, optimizer, training, loss and sharing; yields what they are."""
+    try:
+        yield from _construct(experiment)
+    except ConfigError as error:
+        raise naming(error, experiment.path) from error
+
+
+def _construct(experiment: Experiment) -> Iterator[str]:
+    dataset = build_dataset(experiment)
+    norm = dataset.normalization
+    empty = Samples(np.zeros((0, 1), np.float32), np.zeros(0, np.int64), norm.scale, norm.shift)
+    trainer = build_trainer(experiment, empty, None)
+    sharing = build_sharing(experiment)
+    layout = trainer.template.layout
+    yield f"data set: {experiment.dataset.target.dotted}"
+    yield f"model: {experiment.model.target.name}, {layout.n_parameters} parameters"
+    yield f"row: {layout.length} floats, {4 * layout.length} bytes"
+    yield f"optimizer: {experiment.optimizer.target.dotted} {dict(experiment.optimizer.options)}"
+    if experiment.schedule is not None:
+        options = dict(experiment.schedule.options)
+        yield f"learning rate: {experiment.schedule.target.dotted} {options}"
+    yield f"training: {'stacked' if isinstance(trainer, StackedTrainer) else 'one by one'}"
+    yield f"sharing: {type(sharing).__module__}.{type(sharing).__name__}"

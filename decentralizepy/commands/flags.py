@@ -1,0 +1,254 @@
+"""The flags of ``decentralizepy run``: the reference's, long and short, and a few of our own."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from decentralizepy.registry import DRIVERS
+from decentralizepy.settings import LEVELS, ON_LOSS, Resilience
+
+DEFAULT_GRAPH: Final = Path("36_nodes.edges")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags of a run."""
+    add_experiment_arguments(parser)
+    add = parser.add_argument
+    add(
+        "-cf",
+        "--config_file",
+        type=Path,
+        default=Path("config.ini"),
+        metavar="INI",
+        help="what to train (default: %(default)s)",
+    )
+    minute = datetime.datetime.now().isoformat(timespec="minutes")
+    add(
+        "-mid",
+        "--machine_id",
+        type=int,
+        metavar="M",
+        help="which entry of the address file this machine is (default: the one with an address "
+        "of this machine)",
+    )
+    add(
+        "-ld",
+        "--log_dir",
+        type=Path,
+        default=Path(minute),
+        metavar="DIR",
+        help="where this machine's records and logs go (default: ./<date and minute>)",
+    )
+    add(
+        "-wsd",
+        "--weights_store_dir",
+        type=Path,
+        metavar="DIR",
+        help="where final weights go (default: the log folder)",
+    )
+    add(
+        "-is",
+        "--iterations",
+        type=int,
+        default=1,
+        metavar="T",
+        help="training iterations (default: %(default)s)",
+    )
+    add(
+        "-ll",
+        "--log_level",
+        default="INFO",
+        metavar="LEVEL",
+        help=f"one of {', '.join(LEVELS)} (default: %(default)s)",
+    )
+    add(
+        "-ta",
+        "--test_after",
+        type=int,
+        default=5,
+        metavar="T",
+        help="test at iterations 1, T, 2T, ... and the last; 0: never (default: %(default)s)",
+    )
+    add(
+        "-tea",
+        "--train_evaluate_after",
+        type=int,
+        default=1,
+        metavar="T",
+        help="evaluate the local training loss at 1, T, 2T, ... and the last; 0: never "
+        "(default: %(default)s)",
+    )
+    add(
+        "-ro",
+        "--reset_optimizer",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="1 forgets momentum and the like after every iteration (default: %(default)s)",
+    )
+    add(
+        "-sm",
+        "--server_machine",
+        type=int,
+        default=0,
+        metavar="M",
+        help="machine of the server (no driver of this version has one)",
+    )
+    add("-sr", "--server_rank", type=int, default=-1, metavar="R", help="rank of the server")
+    add(
+        "-wr",
+        "--working_rate",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="federated learning: share of clients a round (no driver of this version has any)",
+    )
+    add(
+        "-as",
+        "--averaging_rounds",
+        type=int,
+        default=1,
+        metavar="K",
+        help="gossip rounds per training iteration (default: %(default)s)",
+    )
+    add(
+        "--workers",
+        type=int,
+        metavar="W",
+        help="processes on this machine, at most one for each node (default: as many as CPUs "
+        "allotted; 1 on a GPU and with --simulate)",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads per worker; other numbers than 1 change the last bits (default: 1)",
+    )
+    add("--device", default="cpu", help="cpu, cuda, or cuda:1 and so on (default: %(default)s)")
+    add(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="where prepared data sets are kept (default: ~/.cache/decentralizepy)",
+    )
+    add(
+        "--checkpoint_after",
+        type=int,
+        default=0,
+        metavar="T",
+        help="save all nodes every T iterations, to --resume from; 0: never (default: %(default)s)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in the log folder, from its newest complete checkpoint",
+    )
+    add(
+        "--on_loss",
+        choices=ON_LOSS,
+        default="fail",
+        help="when a worker or machine is lost: end the run, go on without its nodes, or go back "
+        "to the newest checkpoint and wait for it, which needs --checkpoint_after "
+        "(default: %(default)s)",
+    )
+    add(
+        "--wait_limit",
+        type=float,
+        default=Resilience.wait_limit,
+        metavar="S",
+        help="with --on_loss wait: seconds a lost machine has to come back (default: %(default)g)",
+    )
+    add(
+        "--progress_limit",
+        type=float,
+        default=Resilience.progress_limit,
+        metavar="S",
+        help="a worker that stands still for S seconds counts as lost; longer than the longest "
+        "local training (default: %(default)g)",
+    )
+    add(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="the run key, where no run.key lies in the log folder or above it "
+        "('decentralizepy keys' makes one)",
+    )
+    add(
+        "--digests",
+        action="store_true",
+        help="write the SHA-256 of every node's parameters after every iteration",
+    )
+    add(
+        "--simulate",
+        type=Path,
+        metavar="JSON",
+        help="calculate time from the links and compute costs of a file "
+        "(docs/simulated_time.md); all nodes run in one worker",
+    )
+    add(
+        "--faults",
+        type=Path,
+        metavar="JSON",
+        help="a plan of faults to inject: kills, slow links, partitions (docs/simulated_time.md)",
+    )
+
+
+def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what experiment it is: also those of ``check``."""
+    add = parser.add_argument
+    add(
+        "-gf",
+        "--graph_file",
+        type=Path,
+        default=DEFAULT_GRAPH,
+        metavar="GRAPH",
+        help="who talks to whom (default: %(default)s)",
+    )
+    add(
+        "-gt",
+        "--graph_type",
+        choices=("edges", "adjacency"),
+        default="edges",
+        help="format of the graph file (default: %(default)s)",
+    )
+    add(
+        "-ps",
+        "--procs_per_machine",
+        action=_Counts,
+        nargs="+",
+        metavar="P",
+        help="nodes on each machine: one number for all, or one per machine, as 4 4 8 or 4,4,8 "
+        "(default: the graph's nodes, spread evenly)",
+    )
+    add(
+        "-ms",
+        "--machines",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of machines (default: %(default)s)",
+    )
+    add(
+        "--eval_file",
+        default="testing.py",
+        metavar="DRIVER",
+        help="what to run, by the reference's driver names: " + ", ".join(DRIVERS),
+    )
+
+
+class _Counts(argparse.Action):
+    """Whole numbers, separated by blanks or commas or both."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        words = [word for value in values for word in value.split(",")]
+        try:
+            counts = [int(word) for word in words if word.strip()]
+        except ValueError:
+            parser.error(f"argument {option}: whole numbers are expected: {' '.join(values):.80}")
+        if not counts:
+            parser.error(f"argument {option}: at least one number is expected")
+        setattr(namespace, self.dest, counts)

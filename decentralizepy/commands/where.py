@@ -1,0 +1,88 @@
+"""``decentralizepy where``: which machine, worker and port a node has, asked of anybody.
+
+The placement is a pure function of graph, flags and ip.json, so every machine knows it all and
+no worker needs to be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from decentralizepy.commands import arguments
+from decentralizepy.communication.ports import control_port, worker_port
+from decentralizepy.config import read_experiment
+from decentralizepy.errors import EXIT_OK, ConfigError
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.mappings.placement import Placement, WorkerId
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that only this command has."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        metavar="W",
+        help="processes on each machine: one number for all, or one per machine",
+    )
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--uid", type=int, metavar="U", help="tell of one node only")
+    one.add_argument(
+        "--here", action="store_true", help="only print which machine of ip.json this one is"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print it; raises `ConfigError`."""
+    args.config_file, args.machine_id = args.ini, None
+    experiment = read_experiment(args.ini)
+    if args.machines < 1:
+        raise ConfigError(f"-ms {args.machines}: at least one machine is needed")
+    addresses = arguments.read_addresses(experiment, args.machines)
+    if args.here:
+        print(arguments.read_machine(args, experiment, addresses))
+        return EXIT_OK
+    graph = arguments.read_graph_file(args.graph_file, args.graph_type)
+    mapping = arguments.read_mapping(args, graph)
+    placement = _placement(args.workers, mapping)
+    if args.uid is not None and not 0 <= args.uid < mapping.n:
+        raise ConfigError(f"--uid {args.uid}: the nodes are 0 to {mapping.n - 1}")
+    uids = range(mapping.n) if args.uid is None else [args.uid]
+    for line in _lines(uids, mapping, placement, addresses, experiment.offset):
+        print(line)
+    return EXIT_OK
+
+
+def _placement(workers: Sequence[int] | None, mapping: Mapping) -> Placement | None:
+    if workers is None:
+        return None
+    counts = list(workers) * (mapping.machines if len(workers) == 1 else 1)
+    if len(counts) != mapping.machines or min(counts) < 1:
+        raise ConfigError("--workers: one number for all machines, or one for each, at least 1")
+    nodes = mapping.counts
+    return Placement(mapping, tuple(min(w, n) for w, n in zip(counts, nodes, strict=True)))
+
+
+def _lines(
+    uids: Sequence[int],
+    mapping: Mapping,
+    placement: Placement | None,
+    addresses: Sequence[str],
+    offset: int,
+) -> Iterator[str]:
+    """One line for each run of nodes that are together; a machine alone has no ports."""
+    if len(addresses) > 1:
+        yield f"machine 0 coordinates on {addresses[0]} port {control_port(offset)}"
+
+    def owner(uid: int) -> WorkerId:
+        return placement.owner(uid) if placement else WorkerId(mapping.machine_rank(uid)[0], 0)
+
+    for who, group in groupby(uids, owner):
+        first, *more = group
+        nodes = f"uids {first} to {more[-1]}" if more else f"uid {first}"
+        port = worker_port(addresses, offset, who.machine, who.worker)
+        ports = f"port {port}" if placement else f"ports {port}, {port + 2}, ..."
+        at = f", {addresses[who.machine]} {ports}" if len(addresses) > 1 else ""
+        yield f"{nodes}: {who if placement else f'machine {who.machine}'}{at}"

@@ -1,0 +1,1 @@
+"""Performs what node programs ask for: workers, seats, clocks, records, checkpoints."""

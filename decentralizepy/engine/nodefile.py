@@ -1,0 +1,139 @@
+"""The file of one node in a checkpoint: its row, and all that its next iteration depends on.
+
+A safetensors file, so that anybody can look into it and nothing in it is ever executed. Tensors
+have the path of their place in the node's state as names; what is no tensor is JSON in the header.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from decentralizepy.engine.seat import Seat
+from decentralizepy.errors import RunError
+from decentralizepy.runfolder import write_atomic
+from decentralizepy.training.optimizers import NodeOptimizer
+
+_META: Final = "decentralizepy"
+_SEPARATOR: Final = "/"
+
+State = dict[str, Any]
+
+
+def flatten(state: State) -> tuple[dict[str, Tensor], State]:
+    """Tensors by path, and the rest as the same nesting of JSON values.
+
+    Names must be text without ``/``.
+    """
+    tensors: dict[str, Tensor] = {}
+    rest: State = {}
+    for name, value in state.items():
+        assert _SEPARATOR not in name, f"{name!r} holds a {_SEPARATOR}"
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        elif isinstance(value, dict):
+            inner, rest[name] = flatten(value)
+            tensors |= {f"{name}{_SEPARATOR}{path}": one for path, one in inner.items()}
+        else:
+            rest[name] = value
+    return tensors, rest
+
+
+def unflatten(tensors: dict[str, Tensor], rest: State) -> State:
+    """What `flatten` was given."""
+    state: State = json.loads(json.dumps(rest))
+    for path, tensor in tensors.items():
+        *folders, name = path.split(_SEPARATOR)
+        into = state
+        for folder in folders:
+            into = into.setdefault(folder, {})
+        into[name] = tensor
+    return state
+
+
+def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: float) -> int:
+    """Write the node as it is after iteration ``t`` (0-based): aside, synced, renamed.
+
+    Returns the CRC-32 of the file.
+    """
+    learner = seat.learner
+    state = {
+        "row": seat.node.x,
+        "node": seat.node.state(),
+        "optimizer": optimizer.export(learner.optimizer),
+        "learner": learner.kept(),
+        "traffic": asdict(seat.traffic),
+        "seconds": asdict(seat.seconds),
+        "elapsed": elapsed,
+        "iteration": t + 1,
+        "uid": seat.uid,
+    }
+    tensors, rest = flatten(state)
+    return _write(path, tensors, rest)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> int:
+    from safetensors.torch import save as to_bytes
+
+    data = to_bytes({k: v.contiguous() for k, v in tensors.items()}, {_META: json.dumps(rest)})
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; earlier checkpoints are whole"
+        ) from error
+    return zlib.crc32(data)
+
+
+def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> float:
+    """Set a node as it was when it was saved; returns the run's seconds at that time."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            rest = json.loads((file.metadata() or {}).get(_META, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state = unflatten(tensors, rest)
+        _check(seat, state)
+        _set(seat, state, optimizer)
+        return float(state["elapsed"])
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} is no checkpoint of this experiment: {error}") from error
+    except Exception as error:  # what a damaged file holds can be wrong in nearly any way
+        what = f"{type(error).__name__}: {error}"
+        raise RunError(f"{path} is no checkpoint of this experiment: {what:.300}") from error
+
+
+def _check(seat: Seat, state: State) -> None:
+    """Raise ValueError unless the numbers are such as `save` writes, of this node and row."""
+    row = state["row"]
+    if row.shape != seat.node.x.shape or row.dtype != seat.node.x.dtype:
+        raise ValueError(f"its row is {row.dtype} {tuple(row.shape)}")
+    if state["uid"] != seat.uid:
+        raise ValueError(f"it is of node {state['uid']!r:.20}")
+    learner = state["learner"]
+    numbers = [learner["steps"], learner["samples"], learner["nan"], state["iteration"]]
+    if not all(type(number) is int for number in [*numbers, *learner["counters"]]):
+        raise ValueError("a count is no whole number")
+    if len(learner["counters"]) != len(seat.learner.counters):
+        raise ValueError("it has other integer buffers")
+    for part in ("traffic", "seconds"):
+        if state[part].keys() != asdict(getattr(seat, part)).keys():
+            raise ValueError(f"{part} has other entries")
+        if not all(type(number) in (int, float) for number in state[part].values()):
+            raise ValueError(f"{part}: not all are numbers")
+
+
+def _set(seat: Seat, state: State, optimizer: NodeOptimizer) -> None:
+    seat.node.x.copy_(state["row"])
+    seat.node.load(state["node"], state["iteration"])
+    seat.learner.take_back(state["learner"])
+    seat.learner.optimizer = optimizer.restore(state.get("optimizer", {}))
+    for part in ("traffic", "seconds"):
+        for name, value in state[part].items():
+            setattr(getattr(seat, part), name, value)

@@ -1,0 +1,198 @@
+"""The main function of a worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import signal
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decentralizepy.engine.assemble import Assembly
+from decentralizepy.engine.clock import RealClock
+from decentralizepy.engine.worker import Worker, weights
+from decentralizepy.errors import ConfigError, RunError, naming
+from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.memory.arena import Arena, ArenaPlan
+from decentralizepy.messages.header import MessageError
+from decentralizepy.node.membership import resumed
+from decentralizepy.runfolder import weights_name, write_atomic
+from decentralizepy.settings import Settings
+from decentralizepy.transport.local import Links
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_PR_SET_PDEATHSIG = 1
+
+
+class Stopped(BaseException):
+    """The supervisor said to stop, or is gone."""
+
+
+class Line:
+    """JSON messages between a worker and its supervisor, over a private pipe."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def say(self, news: dict[str, Any]) -> None:
+        try:
+            self.connection.send_bytes(json.dumps(news).encode())
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Stopped from error
+
+    def hear(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.connection.recv_bytes())
+        except (EOFError, ConnectionResetError) as error:
+            raise Stopped from error
+
+    def orders(self) -> list[dict[str, Any]]:
+        """What the supervisor has said; raises `Stopped` if that is the end. A system call."""
+        found = []
+        while self.connection.poll():
+            found.append(self.hear())
+        if any("stop" in one for one in found):
+            raise Stopped
+        return found
+
+
+def tune_malloc() -> None:
+    """Keep memory of freed activations in the process: each step would fault it in again.
+
+    Above its threshold glibc maps every allocation afresh; a step then costs hundreds of page
+    faults. Elsewhere (musl, macOS) there is nothing to tune.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process with its parent, whatever it is doing then (on Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(
+    settings: Settings, nodes: tuple[int, ...], worker: int, memory: Any, line: Connection,
+    sockets: str,
+) -> None:  # fmt: skip
+    """Build the worker, wait for the start, run, save the weights, wait for the stop.
+
+    ``nodes`` counts the nodes of each worker of this machine; ``memory`` is the shared file, which
+    the supervisor sizes once a worker has told the length of a row.
+    """
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
+    tune_malloc()
+    torch.set_num_threads(settings.threads)
+    supervisor = Line(line)
+    me = WorkerId(settings.machine, worker)
+    with contextlib.suppress(Stopped):
+        try:
+            _work(settings, me, nodes, memory.detach(), supervisor, sockets)
+        except ConfigError as error:
+            supervisor.say({"config": str(naming(error, settings.experiment.path))})
+        except RunError as error:
+            supervisor.say({"error": str(error)})
+        except MessageError as error:
+            supervisor.say({"error": f"{me}: refused a message: {error}"})
+        except Exception as error:
+            text = f"{me}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+            supervisor.say({"error": text})
+
+
+def _work(
+    settings: Settings,
+    me: WorkerId,
+    nodes: tuple[int, ...],
+    memory: int,
+    supervisor: Line,
+    sockets: str,
+) -> None:
+    alone = len(nodes) == 1 and len(settings.addresses) == 1
+    offset = settings.experiment.offset
+    links = None if alone else Links(
+        me, sockets, settings.addresses, offset,
+        key=settings.key, peer_timeout=settings.transport.peer_timeout, give_up=give_up(settings),
+    )  # fmt: skip
+    assembly = Assembly(settings)
+    supervisor.say({"built": assembly.row_length})
+    start = supervisor.hear()
+    placement = Placement(settings.mapping, tuple(start["workers"]))
+    if links is not None and links.wire is not None:
+        links.wire.begin(start["workers"], window(settings, placement, me, assembly.row_length))
+    arena = Arena(memory, ArenaPlan(nodes, assembly.row_length))
+    worker = assembly.worker(
+        me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders,
+        membership=resumed(settings.mapping.n, start["left"], start["from"]),
+    )  # fmt: skip
+    past = assembly.restore(worker, start["from"])
+    supervisor.say({"ready": me.worker, "past": past})
+    supervisor.hear()
+    real = RealClock(past)
+    if settings.simulation is None:
+        worker.clock = real
+    try:
+        worker.run()
+        supervisor.say({"finished": real.now()})
+        if links is not None and links.wire is not None:
+            supervisor.say({"transport": links.wire.summary()})
+        _save(worker, settings)
+        supervisor.say({"done": me.worker})
+        worker.serve()
+    finally:
+        worker.reporter.close()
+        if links is not None:
+            links.close()
+
+
+def give_up(settings: Settings) -> float:
+    """Seconds after which a worker that cannot be reached fails the run.
+
+    Where losses are to be survived the supervisors act before: they drop the machine, or wait.
+    """
+    resilience = settings.resilience
+    silence = resilience.peer_timeout
+    if resilience.on_loss == "fail":
+        return silence
+    waited = resilience.wait_limit if resilience.on_loss == "wait" else 0.0
+    return 2 * silence + 10 + waited
+
+
+def window(settings: Settings, placement: Placement, me: WorkerId, row_length: int) -> int:
+    """Bytes of a worker's messages that may wait unread at one worker elsewhere.
+
+    That is its nodes' share of ``mailbox_budget``. By default there is room for eight rows of each
+    node, and a GB: synchronous nodes are never more than two rounds ahead of one another.
+    """
+    mine = len(placement.uids(me))
+    budget = settings.transport.mailbox_budget
+    if budget is None:
+        return (1 << 30) + 8 * 4 * row_length * mine
+    return int(budget * 1e6 * mine / settings.mapping.n)
+
+
+def _save(worker: Worker, settings: Settings) -> None:
+    if not settings.intervals.iterations:
+        return
+    for uid, state in weights(worker).items():
+        name = weights_name(settings.intervals.iterations - 1, uid)
+        _save_one(settings.weights_dir / name, state)
+
+
+def _save_one(path: Path, state: dict[str, torch.Tensor]) -> None:
+    from safetensors.torch import save
+
+    try:
+        write_atomic(path, save({key: value.contiguous() for key, value in state.items()}))
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; the records are whole (-wsd)"
+        ) from error

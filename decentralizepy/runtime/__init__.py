@@ -1,1 +1,0 @@
-"""Performs the effects of node programs: workers, machines, clock, rows."""

@@ -1,0 +1,139 @@
+"""All that a run needs to know, checked: what every process of a machine starts from."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from decentralizepy.communication.tcp import TCP
+from decentralizepy.config import Experiment
+from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.graph import Graph
+from decentralizepy.graphs.schedules import RandomRegularSchedule, Schedule, StaticSchedule
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.registry import Driver
+from decentralizepy.runfolder import MachineFolder
+from decentralizepy.scenario.faultplan import FaultPlan
+from decentralizepy.scenario.simulation import Simulation
+
+#: log levels, from the chattiest
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Evaluation at iterations 1, T, 2T, ... and the last one (1-based)."""
+
+    iterations: int
+    test_after: int
+    train_evaluate_after: int
+    checkpoint_after: int = 0
+
+    def test(self, iteration: int) -> bool:
+        return self._due(iteration, self.test_after)
+
+    def train(self, iteration: int) -> bool:
+        return self._due(iteration, self.train_evaluate_after)
+
+    def due(self, iteration: int) -> bool:
+        return self.test(iteration) or self.train(iteration)
+
+    def save(self, iteration: int) -> bool:
+        """Whether a checkpoint is taken: every so many iterations, and never after the last."""
+        every = self.checkpoint_after
+        return every > 0 and iteration % every == 0 and iteration < self.iterations
+
+    def _due(self, iteration: int, every: int) -> bool:
+        if every <= 0:
+            return False
+        return iteration in (1, self.iterations) or iteration % every == 0
+
+
+#: what happens when nodes are lost
+ON_LOSS: Final = ("fail", "drop", "wait")
+
+
+@dataclass(frozen=True)
+class Resilience:
+    """What to do about losses.
+
+    ``on_loss``: ``fail`` ends the run, ``drop`` goes on without the nodes that were lost, ``wait``
+    goes back to the newest checkpoint with all, and waits ``wait_limit`` seconds for a machine that
+    was lost. A worker whose main loop stands still for ``progress_limit`` seconds counts as lost.
+    """
+
+    on_loss: str = "fail"
+    wait_limit: float = 600.0
+    progress_limit: float = 1800.0
+    peer_timeout: float = 60.0
+
+
+def transport_of(experiment: Experiment) -> TCP:
+    """The options of [COMMUNICATION], checked; raises `ConfigError`.
+
+    A class of one's own that has no such options gets the defaults.
+    """
+    known = inspect.signature(TCP).parameters
+    options = experiment.communication.options
+    try:
+        return TCP(**{key: value for key, value in options.items() if key in known})
+    except ConfigError as error:
+        raise ConfigError(f"{experiment.path}: [COMMUNICATION] {error}") from None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One machine's view of a run; equal on all machines but for ``machine`` and the folders."""
+
+    experiment: Experiment
+    driver: Driver
+    graph: Graph
+    mapping: Mapping
+    machine: int
+    addresses: tuple[str, ...]
+    intervals: Intervals
+    averaging_steps: int
+    reset_optimizer: bool
+    log_dir: Path
+    weights_dir: Path
+    cache_dir: Path
+    workers: int
+    threads: int
+    device: str
+    log_level: str = "INFO"
+    digests: bool = False
+    resume: bool = False
+    attempt: int = 0
+    resilience: Resilience = Resilience()
+    simulation: Simulation | None = None
+    faults: FaultPlan | None = None
+    #: 32 bytes that all machines of the run share; None leaves the wire in the clear
+    key: bytes | None = field(default=None, repr=False)
+
+    @cached_property
+    def transport(self) -> TCP:
+        """The options of the transport between machines."""
+        return transport_of(self.experiment)
+
+    @property
+    def folder(self) -> MachineFolder:
+        return MachineFolder(self.log_dir)
+
+    @property
+    def uids(self) -> range:
+        """The nodes of this machine."""
+        return self.mapping.uids(self.machine)
+
+    def schedule(self) -> Schedule:
+        """The graphs of the run, by iteration and averaging round."""
+        if self.driver.schedule == "static":
+            return StaticSchedule(self.graph)
+        node = self.experiment.node
+        assert node.graph_degree is not None, "checked with the arguments"
+        each = self.driver.per_averaging_round or node.dynamic_avgrounds
+        return RandomRegularSchedule(
+            self.mapping.n, node.graph_degree, self.experiment.seed, per_averaging_round=each
+        )

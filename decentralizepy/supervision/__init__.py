@@ -1,0 +1,1 @@
+"""One machine of a run: its workers, what all machines agree on, its status."""

@@ -1,0 +1,330 @@
+"""One start of a machine's workers, from the first hello to the end, or to a rollback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Final
+
+from decentralizepy.engine.checkpoints import CheckpointSets
+from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.memory import shared
+from decentralizepy.node.membership import Epoch, resumed
+from decentralizepy.settings import Settings
+from decentralizepy.supervision.control import ControlPlane, Coordinator
+from decentralizepy.supervision.progress import Progress, say
+from decentralizepy.supervision.status import Status
+from decentralizepy.supervision.workers import Server, WorkerProcesses, describe_exit
+
+#: how long machine 0 waits for the others to say hello
+START_TIMEOUT: Final = 300.0
+#: after how long it is said who is waited for
+PATIENCE: Final = 5.0
+#: how long machine 0 waits if what was said was sealed with another key
+KEY_TIMEOUT: Final = 5.0
+_TICK: Final = 0.2
+_TICK_TOGETHER: Final = 0.02
+
+
+class Attempt:
+    """Drives the workers of one machine; `run` says how it went."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        digests: dict[str, str],
+        control: ControlPlane,
+        status: Status,
+        progress: Progress,
+    ) -> None:
+        self.settings, self.control, self.status = settings, control, status
+        self.over = False
+        self._digests, self._progress = digests, progress
+        self._sets = CheckpointSets(settings.folder)
+        self._nodes = Mapping.spread(len(settings.uids), settings.workers).counts
+        self._memory = shared.create()
+        self._live = set(range(settings.workers))
+        self._built: list[int] = []
+        self._start: dict[str, Any] | None = None
+        self._together = False
+        self._number = 0
+        self._ready: set[int] = set()
+        self._done: set[int] = set()
+        #: checksums of the files of nodes by iteration, until their set is complete
+        self._saved: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        self._told: set[int] = set()
+        self._pause = 0
+        self._rounds: dict[int, int] = {}
+        self._rollback: int | None = None
+        self._began = self._doubted = time.monotonic()
+        self._waits = False
+        self._beats: dict[int, tuple[int, float]] = {}
+
+    def run(self, server: Server, number: int | None) -> int | None:
+        """Run to the end: None. Or until all machines start again: the number of that attempt.
+
+        ``number`` is that of this attempt; a process that was just started does not know it.
+        """
+        workers = WorkerProcesses(self.settings, self._nodes, self._memory, server)
+        try:
+            self._say_hello(number)
+            self._supervise(workers)
+            if self._rollback is None:
+                workers.close()
+        finally:
+            workers.kill()
+            self.status.forget()
+            os.close(self._memory)
+        return self._rollback
+
+    def _say_hello(self, number: int | None) -> None:
+        known = {} if number is None else {"attempt": number}
+        again = self.settings.resume or number is not None
+        sets = self._sets.usable(verify=True) if again else []
+        left = {str(t): (self._sets.read(t) or {"left": []})["left"] for t in sets}
+        hello = {"workers": self.settings.workers, "digests": self._digests, "sets": left}
+        self.control.say({"hello": True, **hello, **known})
+
+    def _supervise(self, workers: WorkerProcesses) -> None:
+        self._announced(workers)
+        tick = _TICK if len(self.settings.addresses) == 1 else _TICK_TOGETHER
+        while not self.over and self._rollback is None:
+            for number, news in workers.news(tick):
+                self._heard(number, news, workers)
+            self._announced(workers)
+            self._check_start()
+            self._check_progress(workers)
+            self.status.write_now_and_then("running" if self.status.going else "starting")
+            if self.status.going:
+                self._progress.now_and_then(lambda: self.status.value("running"))
+
+    # ----------------------------------------------------------- what workers say
+
+    def _heard(self, number: int, news: dict[str, Any], workers: WorkerProcesses) -> None:
+        if "record" in news:
+            self.status.add(news["record"])
+        elif "saved" in news:
+            self._saved[news["saved"]][news["uid"]] = news["crc32"]
+            self._check_saved()
+        elif "built" in news:
+            self._built.append(int(news["built"]))
+            if len(self._built) == self.settings.workers:
+                self._size_memory()
+        elif "ready" in news:
+            self._ready.add(number)
+            self.status.past = max(self.status.past, news["past"])
+            if len(self._ready) == self.settings.workers:
+                self.control.say({"ready": self._number})
+        elif "paused" in news:
+            if news["paused"] == self._pause:
+                self._rounds[number] = news["round"]
+            self._check_paused()
+        elif "finished" in news:
+            self.status.finish(news["finished"])
+        elif "transport" in news:
+            self.status.transport.add(news["transport"])
+        elif "done" in news:
+            self._done.add(number)
+            self._check_done()
+        elif "lost" in news:
+            self._lose(news["lost"], [], self._explain_loss(number, news))
+        elif "left" in news:
+            self._note_epoch(news["left"])
+        elif "kill" in news:  # a fault plan wants this machine to be gone, all at once
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif "config" in news:
+            raise ConfigError(news["config"])
+        elif "error" in news:
+            raise RunError(news["error"])
+        elif "died" in news:
+            self._died(number, self._explain_death(number, news["died"]), workers)
+
+    def _died(self, number: int, why: str, workers: WorkerProcesses) -> None:
+        if self.settings.resilience.on_loss == "fail" or not self.status.going:
+            raise RunError(why)
+        workers.bury(number)
+        self._live.discard(number)
+        me = self.settings.machine
+        placement = Placement(self.settings.mapping, tuple(self._start_workers()))
+        self._lose(placement.uids(WorkerId(me, number)), [[me, number]], why)
+
+    def _lose(self, uids: Iterable[int], workers: list[list[int]], why: str) -> None:
+        if self.settings.resilience.on_loss == "fail":
+            raise RunError(why)
+        self.status.note(why)
+        lost = sorted(set(uids) - self.status.membership.left)
+        self.control.say({"lost": lost, "workers": workers, "why": why})
+
+    def _start_workers(self) -> list[int]:
+        assert self._start is not None, "a run that goes has been placed"
+        return list(self._start["workers"])
+
+    def _check_saved(self) -> None:
+        members = self._members()
+        for iteration, saved in list(self._saved.items()):
+            if saved.keys() >= members and iteration not in self._told:
+                self._told.add(iteration)
+                self.control.say({"saved": iteration})
+
+    def _members(self) -> set[int]:
+        """This machine's nodes that take part."""
+        return set(self.settings.uids) - self.status.membership.left
+
+    def _check_paused(self) -> None:
+        if self._pause and self._rounds.keys() >= self._live:
+            least = max((self._rounds[number] for number in self._live), default=-1)
+            self.control.say({"paused": self._pause, "round": least})
+
+    def _check_done(self) -> None:
+        if self._done >= self._live:
+            self.control.say({"done": self._number})
+
+    # ------------------------------------------------------- what is announced to all
+
+    def _announced(self, workers: WorkerProcesses) -> None:
+        for news in self.control.hear():
+            if "workers" in news:
+                self._begin(news)
+            elif "go" in news:
+                workers.tell({"go": True})
+                self.status.start()
+            elif "pause" in news:
+                self._pause, self._rounds = news["pause"], {}
+                self._order(workers, news)
+                self._check_paused()
+            elif "epoch" in news:
+                self._leave(news["epoch"], workers)
+            elif "complete" in news:
+                self._complete(news["complete"])
+            elif "rollback" in news:
+                self._rollback = news["rollback"]
+                self.status.note(f"{news['why']}; all go back to the newest checkpoint")
+                return
+            elif "end" in news:
+                self.over = True
+            elif "abort" in news:
+                self.over = True
+                raise (ConfigError if news.get("config") else RunError)(news["abort"])
+        self._place(workers)
+
+    def _begin(self, news: dict[str, Any]) -> None:
+        self._together, self.status.past = True, 0.0
+        self._start, self._number = news, news["attempt"]
+        self.status.membership = resumed(self.settings.mapping.n, news["left"], news["from"])
+        self.status.round_start = news["from"]
+        if news["from"]:
+            self.status.note(f"going on after iteration {news['from']}")
+        elif self.settings.resume or self._number:
+            self.status.note("no checkpoint is complete on all machines: from the start")
+
+    def _place(self, workers: WorkerProcesses) -> None:
+        """Tell the workers who is where, once all are built and all machines are there."""
+        if len(self._built) == self.settings.workers and self._start and not self._beats:
+            self._beats = {number: (-1, time.monotonic()) for number in self._live}
+            workers.tell(self._start)
+
+    def _leave(self, value: dict[str, Any], workers: WorkerProcesses) -> None:
+        self._note_epoch(value)
+        self._order(workers, {"epoch": value})
+        self._check_saved()
+        self._check_done()
+
+    def _note_epoch(self, value: dict[str, Any]) -> None:
+        epoch = Epoch(value["before"], tuple(value["left"]), value["why"])
+        self.status.membership.add(epoch)
+        self.status.note(f"{epoch.why}: left before iteration {epoch.before + 1}")
+
+    def _order(self, workers: WorkerProcesses, order: dict[str, Any]) -> None:
+        workers.tell(order)
+        for number in self._live:
+            self.status.call(number)
+
+    def _complete(self, iteration: int) -> None:
+        members, saved = self._members(), self._saved.pop(iteration, {})
+        checksums = {uid: crc32 for uid, crc32 in saved.items() if uid in members}
+        try:
+            self._sets.complete(iteration, checksums, self.status.membership.value())
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self._sets.folder(iteration)}: {error.strerror}; "
+                "earlier checkpoints are whole"
+            ) from None
+
+    def _size_memory(self) -> None:
+        plan = shared.ArenaPlan(self._nodes, self._built[0])
+        shared.resize(self._memory, plan)
+        self.status.watch(self._memory, plan)
+
+    # ------------------------------------------------------------------ patience
+
+    def _check_start(self) -> None:
+        if self._together:
+            return
+        now, doubted = time.monotonic(), self.control.doubted
+        absent = self.control.missing() if isinstance(self.control, Coordinator) else [0]
+        if not self._waits and now - self._began > PATIENCE:
+            self._waits = True
+            say(f"waiting for machine {_listed(absent)}")
+        if self._number:  # how long is up to the agreement
+            return
+        if not doubted:
+            self._doubted = now
+        elif now - self._doubted >= KEY_TIMEOUT:
+            raise ConfigError(
+                f"machine {_listed(doubted)} has not said hello, but somebody did in its name "
+                "whose words are not sealed with our run key: copy the same run.key to all "
+                "machines, or set encryption = none on all"
+            )
+        if now - self._began < START_TIMEOUT:
+            return
+        raise RunError(
+            f"machine {_listed(absent)} did not say hello within {START_TIMEOUT:.0f} s: is it "
+            "started with its own -mid, and do all machines have the same ip.json?"
+        )
+
+    def _check_progress(self, workers: WorkerProcesses) -> None:
+        """End workers whose main loop has stood still for too long."""
+        limit, now = self.settings.resilience.progress_limit, time.monotonic()
+        if not self.status.going:
+            placed = min((since for _, since in self._beats.values()), default=now)
+            limit = max(limit, START_TIMEOUT)  # other machines may have just begun to load torch
+            if now - placed > limit:
+                late = _listed(self._live - self._ready) or "none here, but on another machine"
+                raise RunError(
+                    f"machine {self.settings.machine}: not ready to train within {limit:g} s "
+                    f"(progress limit); workers not ready: {late}"
+                )
+            return
+        for number in sorted(self._live):
+            beats = self.status.beats(number)
+            if beats != self._beats[number][0]:
+                self._beats[number] = beats, now
+            elif now - self._beats[number][1] > limit:
+                why = self._explain(number, f"has stood still for {limit:g} s (progress limit)")
+                workers.kill_one(number)
+                self._died(number, why, workers)
+
+    def _explain_loss(self, number: int, news: dict[str, Any]) -> str:
+        nodes = ", ".join(str(uid) for uid in news["lost"])
+        place = f"machine {self.settings.machine}, worker {number}"
+        return f"{place}: node {nodes} was lost in iteration {news['round']}"
+
+    def _explain_death(self, number: int, code: int | None) -> str:
+        return self._explain(number, describe_exit(code))
+
+    def _explain(self, number: int, what: str) -> str:
+        text = f"machine {self.settings.machine}, worker {number} {what}"
+        busy = self.status.busy_with(number)
+        if busy is None:
+            return f"{text} before it trained any node"
+        uid, t = busy
+        return f"{text}; it was last busy with node {uid} in iteration {t + 1}"
+
+
+def _listed(machines: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(machines)))

@@ -1,0 +1,170 @@
+"""Starts the worker processes of a machine and watches over them; free of torch itself.
+
+One server process imports torch once and forks every worker from it, so that workers start at
+once and share the pages of the libraries. It never computes, which makes the fork safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+from decentralizepy.settings import Settings
+from decentralizepy.supervision.socketfolder import SocketFolder
+
+_PRELOAD = ["decentralizepy.engine.preload"]
+
+
+class Server:
+    """The process that workers are forked from, and the private folder of all their sockets."""
+
+    def __init__(self, threads: int) -> None:
+        """Start it; it loads torch while we go on."""
+        self.folder = SocketFolder()
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(threads)
+        forkserver.set_forkserver_preload(_PRELOAD)
+        # its own socket goes there too: the folder that it would make stays when we are killed
+        multiprocessing.current_process()._config["tempdir"] = self.folder.name  # type: ignore[attr-defined]
+        forkserver.ensure_running()
+
+    def stop(self) -> None:
+        """End it (it would end with this process, a moment later) and remove the folder."""
+        stop = getattr(forkserver._forkserver, "_stop", None)
+        if stop is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stop()
+        self.folder.remove()
+
+
+@dataclass
+class Handle:
+    """One worker process and the pipe to it."""
+
+    number: int
+    process: Any
+    line: Connection
+
+
+class WorkerProcesses:
+    """The worker processes of one machine."""
+
+    def __init__(
+        self, settings: Settings, nodes: tuple[int, ...], memory: int, server: Server
+    ) -> None:
+        self._sockets = tempfile.TemporaryDirectory(prefix="", dir=server.folder.name)
+        context = multiprocessing.get_context("forkserver")
+        from decentralizepy.supervision import workers
+
+        self.handles: list[Handle] = []
+        for number in range(len(nodes)):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=workers.enter,
+                args=(settings, nodes, number, _Descriptor(memory), theirs, self._sockets.name),
+                daemon=True,
+            )
+            process.start()
+            theirs.close()
+            self.handles.append(Handle(number, process, ours))
+
+    def tell(self, news: dict[str, Any]) -> None:
+        """Tell all workers."""
+        for handle in self.handles:
+            with contextlib.suppress(OSError):
+                handle.line.send_bytes(json.dumps(news).encode())
+
+    def news(self, timeout: float) -> Iterator[tuple[int, dict[str, Any]]]:
+        """What workers say, as (number, news); a dead one as ``{"died": exit code}``."""
+        by_line = {handle.line: handle for handle in self.handles if not handle.line.closed}
+        sentinels = {handle.process.sentinel: handle for handle in self.handles}
+        if not sentinels:  # all workers are lost; the machine waits for the others' end
+            time.sleep(timeout)
+            return
+        found = wait([*by_line, *sentinels], timeout)
+        for item in found:  # words before deaths: a dying worker may have said why
+            if item in by_line:
+                yield from self._heard(by_line[item])
+        for item in found:
+            if item in sentinels:
+                handle = sentinels[item]
+                yield from self._heard(handle)
+                handle.process.join(1)
+                yield handle.number, {"died": handle.process.exitcode}
+
+    def _heard(self, handle: Handle) -> Iterator[tuple[int, dict[str, Any]]]:
+        try:
+            while not handle.line.closed and handle.line.poll():
+                yield handle.number, json.loads(handle.line.recv_bytes())
+        except (EOFError, OSError):
+            handle.line.close()
+
+    def bury(self, number: int) -> None:
+        """A worker is dead and nobody waits for it."""
+        for handle in [one for one in self.handles if one.number == number]:
+            self.handles.remove(handle)
+            handle.line.close()
+
+    def kill_one(self, number: int) -> None:
+        """End one worker at once."""
+        for handle in self.handles:
+            if handle.number == number:
+                handle.process.kill()
+                handle.process.join(5)
+
+    def close(self, patience: float = 5.0) -> None:
+        """Stop all workers, kindly first, and remove their sockets."""
+        self.tell({"stop": True})
+        for handle in self.handles:
+            handle.process.join(patience)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        for handle in self.handles:
+            if handle.process.is_alive():
+                handle.process.kill()
+        for handle in self.handles:
+            handle.process.join(5)
+            handle.line.close()
+        with contextlib.suppress(OSError):
+            self._sockets.cleanup()
+
+
+class _Descriptor:
+    """A file descriptor that travels to the worker with its arguments."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __reduce__(self) -> tuple[Any, tuple[Any]]:
+        return _identity, (DupFd(self._fd),)
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def enter(*arguments: Any) -> None:
+    """Entry of a worker process; torch is loaded there already, and only there."""
+    from decentralizepy.engine.process import main
+
+    main(*arguments)
+
+
+def describe_exit(code: int | None) -> str:
+    """``was killed by SIGKILL`` or ``ended with exit code 3``."""
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"

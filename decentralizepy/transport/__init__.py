@@ -1,0 +1,1 @@
+"""Carries messages between workers: by reference, in shared memory, over sockets."""

@@ -1,0 +1,99 @@
+"""A plan in words: what ``--dry-run`` prints."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from decentralizepy.runfolder import RunFolder
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.traffic import Traffic
+from orchestrator.text import bytes_text, plural, seconds_text
+
+
+def headline(plan: Plan) -> str:
+    """One line: how much of what, where."""
+    config = plan.config
+    return (
+        f"{config.job_name}: {plural(config.NB_AGENTS, 'agent')} on "
+        f"{plural(config.NB_MACHINE, 'machine')} ({plan.site.backend}), "
+        f"{plural(config.NB_ITERATION, 'iteration')}, about {seconds_text(plan.estimate.seconds)}"
+    )
+
+
+def describe(plan: Plan, folder: RunFolder) -> str:
+    """The whole plan."""
+    return "\n".join(_lines(plan, folder))
+
+
+def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
+    yield headline(plan)
+    yield from (f"note: {note}" for note in plan.notes)
+    yield ""
+    yield from _placement(plan)
+    yield ""
+    yield f"Graph     {_graph(plan)}"
+    yield f"Classes   {plan.task.model}, {plan.task.sharing}"
+    yield from _bytes(plan.traffic)
+    yield from _expected(plan)
+    yield f"Results   {folder.root}"
+    for machine in plan.machines:
+        yield f"\nCommand of machine {machine.machine}"
+        yield f"  {shlex.join(plan.command(machine, folder))}"
+    for name, text in plan.files.items():
+        yield f"\n{name}"
+        yield from (f"  {line}".rstrip() for line in text.splitlines())
+
+
+def _placement(plan: Plan) -> Iterator[str]:
+    yield "Placement"
+    for machine in plan.machines:
+        last = machine.first_uid + machine.agents - 1
+        uids = f"uid {last}" if machine.agents == 1 else f"uids {machine.first_uid} to {last}"
+        yield (
+            f"  machine {machine.machine}  {machine.address}  "
+            f"{plural(machine.agents, 'agent')} ({uids}), {plural(machine.workers, 'worker')}"
+        )
+
+
+def _graph(plan: Plan) -> str:
+    graph = plan.graph
+    if graph["dynamic"]:
+        regular = plan.task.experiment.node.graph_degree
+        return f"a fresh random {regular}-regular one of {graph['nodes']} nodes in every iteration"
+    low, high = graph["degree_min"], graph["degree_max"]
+    degree = f"degree {low}" if low == high else f"degrees {low} to {high}"
+    return (
+        f"{plan.graph_name}: {plural(graph['nodes'], 'node')}, {graph['edges']:,} directed edges "
+        f"({graph['edges_between_machines']:,} between machines), {degree}, "
+        f"{'connected' if graph['connected'] else 'not connected'}"
+    )
+
+
+def _bytes(traffic: Traffic) -> Iterator[str]:
+    messages = plural(traffic.messages_per_round, "message")
+    if traffic.bytes_per_round is None:
+        yield f"Bytes     {messages} per iteration, {traffic.remark}"
+        return
+    about = "" if traffic.exact else f"at most, {traffic.remark}: "
+    yield (
+        f"Bytes     {about}{traffic.bytes_per_round:,} per iteration = {messages} of "
+        f"{traffic.payload_per_message:,} payload + {traffic.header_per_message:,} header"
+    )
+    total = traffic.total_bytes or 0
+    yield f"          {total:,} in all ({bytes_text(total)})"
+
+
+def _expected(plan: Plan) -> Iterator[str]:
+    expected = plan.estimate
+    yield (
+        f"Expected  about {seconds_text(expected.seconds)}: "
+        f"start {seconds_text(expected.startup_s)}, "
+        f"training {seconds_text(expected.training_s)}, "
+        f"evaluation {seconds_text(expected.evaluation_s)}, "
+        f"messages {seconds_text(expected.sharing_s)} (by {expected.basis})"
+    )
+    yield (
+        f"          about {bytes_text(expected.memory_bytes)} of memory, "
+        f"{expected.node_hours:g} node-hours on {plural(plan.site.computers, 'computer')}"
+    )

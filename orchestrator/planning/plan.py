@@ -1,0 +1,251 @@
+"""From a configuration to everything that will happen: pure, so that ``--dry-run`` can show it.
+
+`plan` decides which agents live where, which command every machine runs, how many bytes the
+messages of a round take, and about how long it will last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from decentralizepy.mappings.mapping import Mapping as Placement
+from decentralizepy.runfolder import RunFolder
+from orchestrator.config import Config
+from orchestrator.planning.costs import Cost
+from orchestrator.planning.estimate import Estimate, Load, estimate
+from orchestrator.planning.scenario import TAKEN, Scenario, free_name
+from orchestrator.planning.site import Site
+from orchestrator.planning.task import Task
+from orchestrator.planning.traffic import Traffic, count_traffic, edges_per_round, is_dynamic
+from orchestrator.text import plural
+
+if TYPE_CHECKING:
+    from decentralizepy.graphs.graph import Graph
+
+NO_SCENARIO: Final = Scenario()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine's share: agents ``first_uid`` to ``first_uid + agents - 1``."""
+
+    machine: int
+    address: str
+    first_uid: int
+    agents: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will happen; the run folder's name is filled in when it is known."""
+
+    config: Config
+    config_path: Path
+    site: Site
+    task: Task
+    machines: tuple[Machine, ...]
+    graph_name: str
+    graph: Mapping[str, Any]
+    files: Mapping[str, str]
+    traffic: Traffic
+    load: Load
+    estimate: Estimate
+    notes: tuple[str, ...] = field(default=())
+    scenario: Scenario = field(default=NO_SCENARIO)
+    resumed: frozenset[int] = field(default=frozenset())  # machines that go on where they were
+
+    def inputs_arguments(self, folder: RunFolder) -> list[str]:
+        """Flags that ``check`` and ``run`` share: graph, placement, driver."""
+        agents = [machine.agents for machine in self.machines]
+        shares = agents[:1] if len(set(agents)) == 1 else agents
+        return [
+            *("-ms", str(len(self.machines)), "-ps", *map(str, shares)),
+            *("-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type),
+            *("--eval_file", self.config.EVAL_FILE),
+        ]
+
+    def command(self, machine: Machine, folder: RunFolder, again: bool | None = None) -> list[str]:
+        """The command of one machine, as a list of arguments: nothing is left to a shell.
+
+        ``again``: it goes on with what lies in its folder (default: by `resumed`).
+        """
+        config, logs = self.config, str(folder.machine(machine.machine).root)
+        if again is None:
+            again = machine.machine in self.resumed
+        return [
+            *(*self.site.core, "run", "-mid", str(machine.machine)),
+            *self.inputs_arguments(folder),
+            *("-ld", logs, "-wsd", logs, "-cf", str(folder.ini), "-ll", config.LOG_LEVEL),
+            *("-is", str(config.NB_ITERATION), "-ta", str(config.TEST_AFTER)),
+            *("-tea", str(config.train_evaluate_after), "-ro", str(config.RESET_OPTIMIZER)),
+            *("-as", str(config.AVERAGING_STEPS), "--workers", str(machine.workers)),
+            *("--device", config.DEVICE),
+            *resilience_arguments(config),
+            *self.scenario.arguments(folder.root),
+            *(["--resume"] if again else []),
+        ]
+
+    def check_command(self, folder: RunFolder) -> list[str]:
+        """Constructs everything without data."""
+        return [*self.site.core, "check", str(folder.ini), *self.inputs_arguments(folder)]
+
+    def prepare_command(self, folder: RunFolder) -> list[str]:
+        """Prepares the data set once, before several processes want it."""
+        return [*self.site.core, "prepare", str(folder.ini)]
+
+    def as_dict(self, folder: RunFolder) -> dict[str, Any]:
+        """The plan as JSON: what ``--dry-run --json`` prints and ``plan.json`` keeps."""
+        return {
+            "config": self.config.resolved(),
+            "config_path": str(self.config_path),
+            "ini_path": str(self.task.experiment.path),
+            "run_folder": str(folder.root),
+            "backend": self.site.backend,
+            "placement": [asdict(machine) for machine in self.machines],
+            "graph": {"name": self.graph_name, **self.graph},
+            "classes": {"model": self.task.model, "sharing": self.task.sharing},
+            "row_length": self.task.row_length,
+            "commands": [self.command(machine, folder) for machine in self.machines],
+            "files": dict(self.files),
+            "traffic": self.traffic.as_dict(),
+            "estimate": asdict(self.estimate),
+            "notes": list(self.notes),
+        }
+
+
+def resilience_arguments(config: Config) -> list[str]:
+    """Flags about checkpoints and losses; what the JSON leaves open, the core knows."""
+    values = {
+        "--checkpoint_after": config.CHECKPOINT_AFTER or None,
+        "--on_loss": None if config.ON_LOSS == "fail" else config.ON_LOSS,
+        "--wait_limit": config.WAIT_LIMIT,
+        "--progress_limit": config.PROGRESS_LIMIT,
+    }
+    given = ((flag, value) for flag, value in values.items() if value is not None)
+    return [word for flag, value in given for word in (flag, _word(value))]
+
+
+def _word(value: float | str) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def plan(
+    config: Config,
+    task: Task,
+    graph: Graph,
+    site: Site,
+    cost: Cost,
+    files: Mapping[str, str],
+    config_path: Path,
+    scenario: Scenario = NO_SCENARIO,
+) -> Plan:
+    """Lay out an experiment; raises `ConfigError` for what cannot work."""
+    dynamic = is_dynamic(config, config_path)
+    edges = edges_per_round(config, task, graph, dynamic)
+    machines = place(config, site)
+    traffic = count_traffic(config, task, edges)
+    load = _load(config, task, site, machines, traffic)
+    return Plan(
+        config=config,
+        config_path=config_path,
+        site=site,
+        task=task,
+        machines=machines,
+        graph_name=graph_name(config),
+        graph=_facts(graph, machines) | {"dynamic": dynamic},
+        files=files,
+        traffic=traffic,
+        load=load,
+        estimate=estimate(load, cost),
+        notes=_notes(config, task, graph, site, dynamic),
+        scenario=scenario,
+    )
+
+
+def place(config: Config, site: Site) -> tuple[Machine, ...]:
+    """Spread the agents: uids run through the machines in order."""
+    spread = Placement.spread(config.NB_AGENTS, config.NB_MACHINE)
+    return tuple(
+        Machine(m, site.addresses[m], spread.uids(m)[0], agents, min(site.workers, agents))
+        for m, agents in enumerate(spread.counts)
+    )
+
+
+def graph_name(config: Config) -> str:
+    """The graph's name in the run folder; never one of the names that mean something there."""
+    taken = {*TAKEN, Path(config.CONFIG_NAME).name}
+    return free_name(Path(config.GRAPH_FILE).name, "graph", taken)
+
+
+def _facts(graph: Graph, machines: tuple[Machine, ...]) -> dict[str, Any]:
+    owner = [machine.machine for machine in machines for _ in range(machine.agents)]
+    degrees = list(graph.degrees())
+    return {
+        "nodes": graph.n,
+        "edges": len(graph.edges),
+        "edges_between_machines": sum(owner[i] != owner[j] for i, j in graph.edges),
+        "degree_min": min(degrees, default=0),
+        "degree_max": max(degrees, default=0),
+        "connected": bool(graph.is_connected()),
+        "digest": graph.digest(),
+    }
+
+
+def _load(
+    config: Config, task: Task, site: Site, machines: tuple[Machine, ...], traffic: Traffic
+) -> Load:
+    rounds, batch_size = _work(task.experiment.training.options, config.NB_AGENTS)
+    return Load(
+        agents=tuple(machine.agents for machine in machines),
+        workers=tuple(machine.workers for machine in machines),
+        cores=site.cores,
+        computers=site.computers,
+        iterations=config.NB_ITERATION,
+        averaging_steps=config.AVERAGING_STEPS,
+        test_after=config.TEST_AFTER,
+        train_evaluate_after=config.train_evaluate_after,
+        rounds=rounds,
+        batch_size=batch_size,
+        full_epochs=bool(task.experiment.training.options.get("full_epochs", False)),
+        dataset=task.experiment.dataset.target.name,
+        row_bytes=4 * (task.row_length or 0),
+        bytes_per_round=traffic.bytes_per_round or 0,
+    )
+
+
+def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:
+    """Rounds and batch size, as `Load` has them, where each agent may have its own."""
+    rounds, batches = (
+        [value if isinstance(value, int) else value.of(uid) for uid in range(agents)]
+        for value in (options.get("rounds", 1), options.get("batch_size", 1))
+    )
+    if options.get("full_epochs", False):
+        return sum(rounds) / agents, sum(batches) / agents
+    samples = sum(r * b for r, b in zip(rounds, batches, strict=True))
+    return samples / sum(batches), sum(batches) / agents
+
+
+def _notes(config: Config, task: Task, graph: Graph, site: Site, dynamic: bool) -> tuple[str, ...]:
+    """What is allowed but may surprise."""
+    notes = []
+    if config.records_nothing:
+        why = "NB_ITERATION" if not config.NB_ITERATION else "TEST_AFTER"
+        notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
+    degree = task.experiment.node.graph_degree
+    if not dynamic and not graph.is_connected() and graph.n > 1:
+        notes.append("the graph is not connected: agents of different parts never agree")
+    if not dynamic and degree is not None:
+        notes.append(f"graph_degree = {degree} is not used: {config.EVAL_FILE} is static")
+    offset = task.experiment.offset
+    if config.OFFSET is not None and offset not in (config.OFFSET, site.offset):
+        notes.append(f"OFFSET = {config.OFFSET} is not used: the INI's own offset is {offset}")
+    if config.WAIT_LIMIT is not None and config.ON_LOSS != "wait":
+        notes.append(f"WAIT_LIMIT is not used: ON_LOSS is {config.ON_LOSS}, not wait")
+    if site.workers * len(site.addresses) > site.cores:
+        machines = f"{plural(len(site.addresses), 'machine')} of {plural(site.workers, 'worker')}"
+        notes.append(f"{machines} share {plural(site.cores, 'CPU')}")
+    return tuple(notes)

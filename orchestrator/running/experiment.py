@@ -1,0 +1,302 @@
+"""One experiment from its JSON to tables and figures.
+
+Read the files, plan, check before anything is started, get the machines, run, bring everything
+home, give the machines back whatever happened, and turn the records into tables and figures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.runfolder import RunFolder, write_atomic, write_json
+from orchestrator.backends.base import (
+    Allocation,
+    Backend,
+    Loss,
+    Watch,
+    refuse_unavailable,
+    require,
+)
+from orchestrator.backends.local import LocalBackend
+from orchestrator.planning.costs import cache_path, read_costs, remember
+from orchestrator.planning.describe import headline
+from orchestrator.planning.inputs import REPOSITORY, Inputs, read_inputs
+from orchestrator.planning.plan import Plan, graph_name, plan
+from orchestrator.planning.render import ADDRESSES, render_addresses
+from orchestrator.planning.scenario import read_scenario
+from orchestrator.planning.task import read_task
+from orchestrator.running.hold import PATIENCE_S, held
+from orchestrator.running.ledger import Ledger, read_ledger
+from orchestrator.running.progress import Progress, progress_for
+from orchestrator.running.reality import Reality, measure, measured_cost, read_rows, read_story
+from orchestrator.running.rehearsal import rehearse
+from orchestrator.running.resume import as_resumed, former_offset, open_run, tidy
+from orchestrator.running.room import room_in, scarce
+from orchestrator.running.tables import Tables, make_tables
+from orchestrator.status import Status
+from orchestrator.text import Screen
+
+RESULTS: Final = (sys.executable, "-m", "results")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an experiment takes from outside, so that tests can give something else."""
+
+    backend: Backend = field(default_factory=LocalBackend)
+    results: tuple[str, ...] = RESULTS
+    costs: Path = field(default_factory=cache_path)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    now: Callable[[], datetime] = datetime.now
+    patience_s: float = PATIENCE_S
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: where it lies, what it took, its tables, and what is missing."""
+
+    folder: RunFolder
+    plan: Plan
+    reality: Reality
+    tables: Tables
+    missing: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        return self.tables.ok and not self.missing
+
+
+def run_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
+    """Everything; raises `ConfigError` or `RunError`, with nothing left running."""
+    inputs, planned = make_plan(path, setting)
+    _rehearsed(inputs, planned, setting, screen)
+    folder = create_run_folder(planned, setting.now())
+    screen.say(f"run folder {folder.root}")
+    with _room(folder), held(folder.ledger) as hold:
+        write_inputs(folder, inputs, planned)
+        return _carried_out(planned, folder, setting, screen, hold)
+
+
+def resume_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
+    """Go on with the run in a folder; raises as `run_experiment`, and ends the same."""
+    with held(open_run(path).ledger, setting.patience_s) as hold:
+        folder, inputs, planned = make_resumed_plan(path, setting)
+        _rehearsed(inputs, planned, setting, screen)
+        screen.say(f"run folder {folder.root}")
+        tidy(folder)
+        with _room(folder):
+            for name, text in planned.files.items():
+                write_atomic(folder.root / name, text)
+            return _carried_out(planned, folder, setting, screen, hold)
+
+
+def _room(folder: RunFolder) -> AbstractContextManager[None]:
+    """Tell of a full disk by the run folder."""
+    return room_in(folder.root, "set LOCAL_SAVE_DIR to a folder on another one")
+
+
+def _rehearsed(inputs: Inputs, planned: Plan, setting: Setting, screen: Screen) -> None:
+    """Tell what will happen, and whether it can."""
+    screen.say(headline(planned))
+    for note in planned.notes:
+        screen.say(f"note: {note}")
+    require(setting.backend.check(planned))
+    rehearse(planned, inputs.graph_path, setting.environment, screen)
+
+
+def _carried_out(
+    planned: Plan, folder: RunFolder, setting: Setting, screen: Screen, hold: int
+) -> Outcome:
+    """Run, measure, and make tables."""
+    try:
+        with _room(folder):
+            seconds, missing = _on_machines(planned, folder, setting.backend, screen, hold)
+    except RunError as error:
+        raise RunError(f"{error}\n{_what_next(planned, folder)}") from error
+    except KeyboardInterrupt:
+        screen.say(_what_next(planned, folder))
+        raise
+    reality = _learn(planned, folder, seconds, setting.costs)
+    tables = make_tables(setting.results, folder, setting.environment)
+    return Outcome(folder, planned, reality, tables, tuple(missing))
+
+
+def _what_next(planned: Plan, folder: RunFolder) -> str:
+    """What can be done about a run that failed."""
+    tables = shlex.join(["python", "-m", "results", str(folder.root)])
+    lines = [*scarce(folder.root), f"tables of what was recorded until then: {tables}"]
+    if planned.config.CHECKPOINT_AFTER:
+        again = shlex.join(["python", "g5k_execution.py", "--resume", str(folder.root)])
+        lines.append(f"to go on from its newest checkpoint: {again}")
+    return "\n".join(lines)
+
+
+def make_resumed_plan(path: Path, setting: Setting) -> tuple[RunFolder, Inputs, Plan]:
+    """Lay out again what lies in a run folder, on the same ports if they are free."""
+    folder = open_run(path)
+    inputs, planned = make_plan(folder.config, setting, former_offset(folder))
+    return folder, inputs, as_resumed(planned, folder, inputs)
+
+
+def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[Inputs, Plan]:
+    """Read everything and lay it out; starts and writes nothing.
+
+    ``former`` is the first port of an earlier start.
+    """
+    inputs = read_inputs(path)
+    refuse_unavailable(inputs.config, inputs.path)
+    site = setting.backend.plan(inputs.config, former)
+    task = read_task(inputs, site)
+    cost = read_costs(setting.costs).lookup(task.model, task.row_length)
+    files = {"config.ini": task.experiment.text, ADDRESSES: render_addresses(site.addresses)}
+    for name, source in task.experiment.files.items():
+        if not Path(name).is_absolute():  # beside the rendered INI, as beside the user's
+            files[name] = source.read_text(encoding="utf-8")
+    taken = {*files, graph_name(inputs.config), inputs.ini_path.name}
+    scenario = read_scenario(inputs, site.workers, taken)
+    files |= scenario.files
+    made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
+    return inputs, made
+
+
+def _on_machines(
+    planned: Plan, folder: RunFolder, backend: Backend, screen: Screen, hold: int
+) -> tuple[float, list[str]]:
+    """Get the machines, run, collect, release; the ledger tells how far it came."""
+    ledger = Ledger(folder.ledger)
+    began = "resumed" if read_ledger(folder.ledger) else "planned"
+    ledger.append(began, job_name=planned.config.job_name, config=str(planned.config_path))
+    allocation = backend.allocate(planned, folder)
+    allocation.hold = hold
+    missing: list[str] = []
+    try:
+        ledger.append("submitted", backend=backend.name, addresses=planned.site.addresses)
+        with progress_for(screen, planned.config.NB_ITERATION) as progress:
+            ledger.append("started", commands=len(planned.machines))
+            seconds = backend.run(allocation, _watch(allocation, ledger, progress))
+        ledger.append("finished", seconds=round(seconds, 3))
+    except BaseException as error:
+        ledger.append("failed", error=str(error) or type(error).__name__)
+        raise
+    finally:
+        try:
+            missing += backend.collect(allocation)
+            ledger.append("collected", missing=missing)
+        finally:
+            backend.release(allocation)
+            ledger.append("released")
+    return seconds, missing
+
+
+def _watch(allocation: Allocation, ledger: Ledger, progress: Progress) -> Watch:
+    """Show where the machines are, and tell the ledger of those that were lost."""
+    told: list[Loss] = []
+
+    def watch(statuses: Sequence[Status]) -> None:
+        for loss in allocation.losses[len(told) :]:
+            ledger.append(
+                "restarted" if loss.restart else "lost",
+                machine=loss.machine,
+                cause=loss.cause,
+                **({"restart": loss.restart} if loss.restart else {}),
+            )
+            told.append(loss)
+        progress.update(statuses, [str(loss) for loss in told])
+
+    return watch
+
+
+def _learn(planned: Plan, folder: RunFolder, seconds: float, costs: Path) -> Reality:
+    """Put what the run took beside the plan, and remember it for the next one."""
+    rows = read_rows(folder)
+    reality = measure(planned, rows, seconds, read_story(folder))
+    write_json(folder.plan, planned.as_dict(folder) | {"reality": reality.as_dict()})
+    cost = measured_cost(planned, rows, reality)
+    if cost is not None:
+        remember(costs, planned.task.model, cost)
+    return reality
+
+
+def save_folder(planned: Plan) -> Path:
+    """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given."""
+    folder = Path(planned.config.LOCAL_SAVE_DIR)
+    with suppress(RuntimeError):  # no home to expand ~ to
+        folder = folder.expanduser()
+    return REPOSITORY / folder
+
+
+def run_name(planned: Plan, time: str) -> str:
+    """``<time>_<job_name>``, with what no file system likes replaced."""
+    name = re.sub(r"[^\w.+=@-]+", "_", planned.config.job_name)
+    return f"{time}_{name.encode()[:200].decode(errors='ignore')}"
+
+
+def example_folder(planned: Plan) -> RunFolder:
+    """The run folder as ``--dry-run`` shows it, before it has a time."""
+    return RunFolder(save_folder(planned) / run_name(planned, "YYYYMMDD-HHMMSS"))
+
+
+def create_run_folder(planned: Plan, now: datetime) -> RunFolder:
+    """Make a folder that never was; ``mkdir`` decides between runs of the same second."""
+    base = save_folder(planned)
+    name = run_name(planned, now.strftime("%Y%m%d-%H%M%S"))
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        return RunFolder(_fresh(base, name))
+    except OSError as error:
+        raise ConfigError(
+            f"{planned.config_path}: LOCAL_SAVE_DIR: cannot make a folder in {base}: "
+            f"{error.strerror}"
+        ) from None
+
+
+def _fresh(base: Path, name: str) -> Path:
+    number = 1
+    while True:
+        folder = base / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def write_inputs(folder: RunFolder, inputs: Inputs, planned: Plan) -> None:
+    """Everything that is needed to know what ran, and to repeat it: ``g5k_config.json`` of a run
+    folder is a configuration whose files lie beside it."""
+    (folder.root / inputs.ini_path.name).write_text(inputs.ini_text, encoding="utf-8")
+    for name, text in planned.files.items():
+        write_atomic(folder.root / name, text)
+    beside = {"CONFIG_NAME": inputs.ini_path.name, "GRAPH_FILE": planned.graph_name}
+    beside |= planned.scenario.keys
+    write_json(folder.config, planned.config.resolved() | beside)
+    (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
+    for module in planned.task.modules:
+        (folder.root / module.name).write_bytes(module.read_bytes())
+    write_json(folder.plan, planned.as_dict(folder))
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """What ``--json`` prints at the end."""
+    return {
+        "run_folder": str(outcome.folder.root),
+        "reality": outcome.reality.as_dict(),
+        "planned_seconds": outcome.plan.estimate.seconds,
+        "planned_bytes": outcome.plan.traffic.total_bytes,
+        "tables": [str(path) for path in outcome.tables.tables],
+        "figures": [str(path) for path in outcome.tables.figures],
+        "notes": list(outcome.reality.notes),
+        "missing": list(outcome.missing),
+        "complete": outcome.complete,
+    }

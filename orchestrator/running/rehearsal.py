@@ -1,0 +1,107 @@
+"""Before anything is started: the core constructs everything once, and prepares the data set.
+
+Both happen at the same time, in a temporary folder that holds what a machine would get, so that
+an experiment that cannot work leaves no run folder behind.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from decentralizepy.errors import EXIT_USAGE, ConfigError, RunError
+from decentralizepy.runfolder import RunFolder, write_atomic
+from orchestrator.backends.process import (
+    Guarded,
+    describe_exit,
+    environment,
+    start,
+    stop,
+    tail,
+    wait_all,
+)
+from orchestrator.planning.plan import Plan
+from orchestrator.running.room import room_in
+from orchestrator.text import Screen
+
+#: Ends with this code where PyTorch finds no GPU.
+NO_GPU: Final = 3
+LOOK_FOR_GPU: Final = (
+    f"import torch; raise SystemExit(0 if torch.cuda.is_available() else {NO_GPU})"
+)
+
+
+def rehearse(planned: Plan, graph: Path, ours: Mapping[str, str], screen: Screen) -> None:
+    """Check and prepare; raises `ConfigError` with what the core says, or `RunError`."""
+    instead = "set TMPDIR to a folder on another one"
+    with (
+        tempfile.TemporaryDirectory(prefix="decentralizepy-") as name,
+        room_in(Path(name), instead),
+    ):
+        folder = RunFolder(Path(name))
+        for file, text in planned.files.items():
+            write_atomic(folder.root / file, text)
+        (folder.root / planned.graph_name).write_bytes(graph.read_bytes())
+        _rehearse(planned, folder, graph, environment(ours, planned.task.search), screen)
+
+
+def _rehearse(
+    planned: Plan, folder: RunFolder, graph: Path, env: Mapping[str, str], screen: Screen
+) -> None:
+    names = {"check": planned.check_command(folder), "prepare": planned.prepare_command(folder)}
+    if planned.config.backend == "local" and planned.config.DEVICE != "cpu":
+        names["gpu"] = [planned.site.core[0], "-c", LOOK_FOR_GPU]
+    started: list[Guarded] = []
+    try:
+        for name, command in names.items():
+            out, err = (folder.root / f"{name}.{kind}" for kind in ("out", "err"))
+            started.append(start(command, out, err, env))
+        forward = _Forward(folder.root / "prepare.out", screen)
+        codes = wait_all(started, forward.tick)
+        forward.tick()
+    finally:
+        stop(started)
+    for name, ended, code in zip(names, started, codes, strict=True):
+        if (name, code) == ("gpu", NO_GPU):
+            raise ConfigError(
+                f"{planned.config_path}: DEVICE = {planned.config.DEVICE!r}: PyTorch finds no GPU "
+                'on this computer; set "DEVICE": "cpu", or leave it out'
+            )
+        if code not in (0, -1):
+            real = {folder.ini: planned.task.experiment.path,
+                    folder.root / planned.graph_name: graph}  # fmt: skip
+            raise _error(name, code, _as_given(tail(ended.err, 30), real))
+
+
+def _error(name: str, code: int, text: str) -> ConfigError | RunError:
+    if code == EXIT_USAGE:
+        return ConfigError(
+            text.removeprefix("decentralizepy: ") or f"decentralizepy {name} refused the experiment"
+        )
+    return RunError(f"decentralizepy {name} failed, {describe_exit(code)}:\n{text}")
+
+
+def _as_given(text: str, real: Mapping[Path, Path]) -> str:
+    """Name the user's files, not our temporary copies of them."""
+    for copy, original in real.items():
+        text = text.replace(str(copy), str(original))
+    return text
+
+
+class _Forward:
+    """Prints the complete lines that a command adds to a file."""
+
+    def __init__(self, path: Path, screen: Screen) -> None:
+        self._path, self._screen, self._read = path, screen, 0
+
+    def tick(self) -> None:
+        """Print what is new."""
+        with self._path.open("rb") as source:
+            source.seek(self._read)
+            new = source.read()
+        complete = new[: new.rfind(b"\n") + 1]
+        self._read += len(complete)
+        for line in complete.decode(errors="replace").splitlines():
+            self._screen.say(f"  {line}")

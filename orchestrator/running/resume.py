@@ -1,0 +1,71 @@
+"""A run that was interrupted, killed or that failed goes on in its run folder.
+
+The run folder is a configuration with its files beside it (``g5k_config.json``), so it is planned
+again as it was, with the same ports if they are still free. Machines that have begun are told to
+go on (``--resume``); the newest checkpoint that all of them have decides from where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from decentralizepy.errors import ConfigError
+from decentralizepy.runfolder import MachineFolder, RunFolder
+from orchestrator.planning.inputs import Inputs, read_text
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.render import communication
+from orchestrator.running.ledger import read_ledger
+
+REMEDY: Final = "name a run folder that g5k_execution.py has made (--resume)"
+
+
+def open_run(path: Path) -> RunFolder:
+    """The run folder to be resumed; raises `ConfigError` if there is nothing to go on with."""
+    folder = RunFolder(path.absolute())
+    if not path.is_dir():
+        raise ConfigError(f"{path} is no folder: {REMEDY}")
+    needed = (folder.config, folder.ini, folder.plan, folder.ledger)
+    missing = [file.name for file in needed if not file.is_file()]
+    if missing:
+        raise ConfigError(f"{path} has no {', '.join(missing)}: {REMEDY}")
+    ends = [entry["event"] for entry in read_ledger(folder.ledger)]
+    if "finished" in ends:
+        raise ConfigError(
+            f"{path}: this run is complete; its tables are made anew by: python -m results {path}"
+        )
+    return folder
+
+
+def former_offset(folder: RunFolder) -> int | None:
+    """First port of the former start."""
+    offset = communication(read_text(folder.ini), folder.ini).get("offset", "")
+    return int(offset) if offset.isdecimal() else None
+
+
+def as_resumed(planned: Plan, folder: RunFolder, inputs: Inputs) -> Plan:
+    """The plan, with the machines that go on; raises `ConfigError` where that cannot be."""
+    if inputs.simulate_path is not None:
+        raise ConfigError(
+            f"{folder.root}: a simulated run does not go on where it was: run {folder.config} anew"
+        )
+    machines = (machine.machine for machine in planned.machines)
+    resumed = frozenset(m for m in machines if folder.machine(m).holds_a_run())
+    notes = planned.notes
+    if resumed and not planned.config.CHECKPOINT_AFTER:
+        notes += ("there are no checkpoints (CHECKPOINT_AFTER): from the start",)
+    return replace(planned, resumed=resumed, notes=notes)
+
+
+def tidy(folder: RunFolder) -> None:
+    """Remove what would tell of the former start as if it were of this one."""
+    for machine in folder.machines().values():
+        machine.status.unlink(missing_ok=True)
+        if _hardly_begun(machine):
+            machine.args.unlink(missing_ok=True)
+
+
+def _hardly_begun(machine: MachineFolder) -> bool:
+    """Whether the machine was killed before it had written what it runs."""
+    return not machine.run.exists() and not machine.all_records()
