@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.mappings.mapping import Mapping as Placement
 from decentralizepy.runfolder import RunFolder
+from decentralizepy.text import plural
 from orchestrator.config import Config
 from orchestrator.planning.costs import Cost
 from orchestrator.planning.estimate import Estimate, Load, estimate
@@ -20,7 +21,6 @@ from orchestrator.planning.scenario import TAKEN, Scenario, free_name
 from orchestrator.planning.site import Site
 from orchestrator.planning.task import Task
 from orchestrator.planning.traffic import Traffic, count_traffic, edges_per_round, is_dynamic
-from orchestrator.text import plural
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph

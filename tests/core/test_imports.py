@@ -26,10 +26,14 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.mappings",
     "decentralizepy.models.sizes",
     "decentralizepy.registry",
-    "decentralizepy.regular",
+    "decentralizepy.files",
+    "decentralizepy.ini",
+    "decentralizepy.jsonfile",
+    "decentralizepy.locks",
     "decentralizepy.runfolder",
     "decentralizepy.scenario.faultplan",
     "decentralizepy.scenario.simulation",
+    "decentralizepy.text",
 )
 #: what of the core must load without torch
 TORCH_FREE = (
@@ -59,7 +63,10 @@ TORCH_FREE = (
     "decentralizepy.pernode",
     "decentralizepy.reference",
     "decentralizepy.registry",
-    "decentralizepy.regular",
+    "decentralizepy.files",
+    "decentralizepy.ini",
+    "decentralizepy.locks",
+    "decentralizepy.text",
     "decentralizepy.runfolder",
     "decentralizepy.supervision.agreement",
     "decentralizepy.supervision.attempt",
