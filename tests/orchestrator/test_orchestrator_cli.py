@@ -23,7 +23,7 @@ COMMAND = [sys.executable, str(REPOSITORY / "g5k_execution.py")]
 
 @pytest.fixture(autouse=True)
 def signals_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cli._handle_signals", lambda: None)
+    monkeypatch.setattr("orchestrator.running.interrupts.Interrupts.install", lambda self: None)
 
 
 def test_a_dry_run_tells_everything_and_starts_nothing(
