@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from decentralizepy.runfolder import write_json
+from decentralizepy.files import cache_home, write_json
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,7 @@ def cpu_type() -> str:
 
 def cache_path(environment: Mapping[str, str] = os.environ) -> Path:
     """Where measured costs are kept."""
-    base = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "decentralizepy" / "costs.json"
+    return cache_home(environment) / "costs.json"
 
 
 @dataclass(frozen=True)

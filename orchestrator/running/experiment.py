@@ -11,14 +11,14 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.files import write_atomic, write_json
+from decentralizepy.files import expanded, write_atomic, write_json
 from decentralizepy.runfolder import RESERVED, RunFolder, is_reserved
 from orchestrator.backends.base import Backend, refuse_unavailable, require
 from orchestrator.backends.local import LocalBackend
@@ -222,10 +222,7 @@ def _learn(planned: Plan, folder: RunFolder, seconds: float, costs: Path) -> Rea
 
 def save_folder(planned: Plan) -> Path:
     """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given."""
-    folder = Path(planned.config.LOCAL_SAVE_DIR)
-    with suppress(RuntimeError):  # no home to expand ~ to
-        folder = folder.expanduser()
-    return REPOSITORY / folder
+    return REPOSITORY / expanded(Path(planned.config.LOCAL_SAVE_DIR))
 
 
 def run_name(planned: Plan, time: str) -> str:
