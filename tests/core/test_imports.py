@@ -33,6 +33,8 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.runfolder",
     "decentralizepy.scenario.faultplan",
     "decentralizepy.scenario.simulation",
+    "decentralizepy.interrupts",
+    "decentralizepy.standard",
     "decentralizepy.text",
 )
 #: what of the core must load without torch
@@ -66,6 +68,8 @@ TORCH_FREE = (
     "decentralizepy.files",
     "decentralizepy.ini",
     "decentralizepy.locks",
+    "decentralizepy.interrupts",
+    "decentralizepy.standard",
     "decentralizepy.text",
     "decentralizepy.runfolder",
     "decentralizepy.supervision.agreement",
