@@ -34,6 +34,7 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.scenario.faultplan",
     "decentralizepy.scenario.simulation",
     "decentralizepy.interrupts",
+    "decentralizepy.limits",
     "decentralizepy.standard",
     "decentralizepy.text",
 )
@@ -69,6 +70,7 @@ TORCH_FREE = (
     "decentralizepy.ini",
     "decentralizepy.locks",
     "decentralizepy.interrupts",
+    "decentralizepy.limits",
     "decentralizepy.standard",
     "decentralizepy.text",
     "decentralizepy.runfolder",
