@@ -23,7 +23,7 @@ from decentralizepy.messages.header import MessageError
 from decentralizepy.node.membership import resumed
 from decentralizepy.runfolder import weights_name, write_atomic
 from decentralizepy.settings import Settings
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_PDEATHSIG = 1
@@ -33,7 +33,7 @@ class Stopped(BaseException):
     """The supervisor said to stop, or is gone."""
 
 
-class Line:
+class SupervisorPipe:
     """JSON messages between a worker and its supervisor, over a private pipe."""
 
     def __init__(self, connection: Connection) -> None:
@@ -92,7 +92,7 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
     tune_malloc()
     torch.set_num_threads(settings.threads)
-    supervisor = Line(line)
+    supervisor = SupervisorPipe(line)
     me = WorkerId(settings.machine, worker)
     with contextlib.suppress(Stopped):
         try:
@@ -113,12 +113,12 @@ def _work(
     me: WorkerId,
     nodes: tuple[int, ...],
     memory: int,
-    supervisor: Line,
+    supervisor: SupervisorPipe,
     sockets: str,
 ) -> None:
     alone = len(nodes) == 1 and len(settings.addresses) == 1
     offset = settings.experiment.offset
-    links = None if alone else Links(
+    links = None if alone else LocalSockets(
         me, sockets, settings.addresses, offset,
         key=settings.key, peer_timeout=settings.transport.peer_timeout, give_up=give_up(settings),
     )  # fmt: skip

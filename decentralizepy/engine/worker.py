@@ -46,7 +46,7 @@ from decentralizepy.node.membership import Epoch, Membership
 from decentralizepy.node.node import Node
 from decentralizepy.training.stacked import StackedTrainer
 from decentralizepy.training.trainer import Learner, Trainer
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import fence
 from decentralizepy.transport.router import Post
 
@@ -88,7 +88,7 @@ class Worker:
         evaluator: Evaluator,
         reporter: Reporter,
         *,
-        links: Links | None = None,
+        links: LocalSockets | None = None,
         clock: Clock | None = None,
         tell: Callable[[dict[str, Any]], None] = lambda news: None,
         orders: Callable[[], Iterable[dict[str, Any]]] = tuple,

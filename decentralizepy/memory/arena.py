@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from decentralizepy.memory.shared import ArenaPlan, Control
+from decentralizepy.memory.shared import ArenaPlan, Counters
 
 _WORTH_IT: Final = 1 << 23
 
@@ -21,7 +21,7 @@ class Arena:
         self.plan = plan
         self.memory = mmap.mmap(fd, plan.nbytes)
         _with_huge_pages(self.memory, plan)
-        self.control = Control(self.memory, plan)
+        self.control = Counters(self.memory, plan)
         self._rows: dict[int, Tensor] = {}
 
     def row(self, index: int) -> Tensor:

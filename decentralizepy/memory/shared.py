@@ -81,7 +81,7 @@ def resize(memory: int, plan: ArenaPlan) -> None:
     os.ftruncate(memory, plan.nbytes)
 
 
-class Control:
+class Counters:
     """The counters of an arena; a cell is written by one process (``idle`` is a hint), read by any.
 
     ``rounds[i]`` is how many iterations the machine's i-th node has done; a worker notes the node

@@ -17,7 +17,7 @@ from decentralizepy.transport.secure import RefusedError
 _REPORT: Final = struct.Struct("<QQQ")
 
 
-class Window:
+class SendWindow:
     """The sender's side, for one receiving worker; ``limit`` in bytes."""
 
     def __init__(self, limit: int) -> None:

@@ -29,10 +29,10 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
 from decentralizepy.messages.header import MessageError
-from decentralizepy.messages.message import Message, to_frames
-from decentralizepy.transport.batch import SMALL, Part
-from decentralizepy.transport.local import Links
-from decentralizepy.transport.reader import BatchReader
+from decentralizepy.messages.message import Message
+from decentralizepy.transport.batches import SMALL, Part
+from decentralizepy.transport.frames import MessageReader, to_frames
+from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import Rings, fence
 
 _WORD: Final = 8
@@ -75,7 +75,7 @@ class Post:
         arena: Arena,
         pool: RowPool,
         deliver: Deliver,
-        links: Links | None = None,
+        links: LocalSockets | None = None,
     ) -> None:
         self.me, self.placement = me, placement
         self.arena, self.pool, self.links = arena, pool, links
@@ -246,8 +246,8 @@ class Post:
             arrived = wire.service(idle and not arrived) or arrived
         return arrived
 
-    def _reader(self, peer: WorkerId) -> BatchReader:
-        return BatchReader(peer, self._limit, self._take_message)
+    def _reader(self, peer: WorkerId) -> MessageReader:
+        return MessageReader(peer, self._limit, self._take_message)
 
     def _take_notices(self) -> bool:
         """Deliver rows that are announced in rings."""

@@ -95,7 +95,8 @@ def test_the_plans_bytes_are_those_of_real_messages(uid, t, k, length):
 
 def test_the_plans_bytes_are_those_of_torchs_messages():
     torch = pytest.importorskip("torch")
-    from decentralizepy.messages.message import Message, to_frames
+    from decentralizepy.messages.message import Message
+    from decentralizepy.transport.frames import to_frames
 
     message = Message({"params": torch.zeros(300_000)}, sender=7, round=(41, 2))
     header, frames = to_frames(message)

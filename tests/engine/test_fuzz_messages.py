@@ -23,9 +23,9 @@ from decentralizepy.graphs.generators import ring
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.messages.header import MessageError
-from decentralizepy.messages.message import Message, to_frames
-from decentralizepy.transport.batch import Part
-from decentralizepy.transport.reader import BatchReader
+from decentralizepy.messages.message import Message
+from decentralizepy.transport.batches import Part
+from decentralizepy.transport.frames import MessageReader, to_frames
 from decentralizepy.transport.router import sum_message
 
 LIMIT = 1 << 20
@@ -54,7 +54,7 @@ GOOD = [FIRST, HEADER, *map(bytes, FRAMES)]
 def read(frames: list[bytes]) -> list[Message]:
     """What a worker takes from frames of another one."""
     found: list[Message] = []
-    reader = BatchReader(WorkerId(1, 0), LIMIT, lambda peer, first, one, size: found.append(one))
+    reader = MessageReader(WorkerId(1, 0), LIMIT, lambda peer, first, one, size: found.append(one))
     for frame in frames:
         reader.frame(Part(frame))
     reader.deliver()

@@ -16,9 +16,9 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
-from decentralizepy.memory.shared import ArenaPlan, Control
+from decentralizepy.memory.shared import ArenaPlan, Counters
 from decentralizepy.messages.message import Message
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import Ring, Rings
 from decentralizepy.transport.router import Post, Traffic
 
@@ -123,7 +123,7 @@ def test_nothing_is_lost_or_mixed_up_between_processes(memory):
 
 def test_the_sleep_flag_is_one_per_worker(memory):
     fd, plan = memory
-    control = Control(mmap.mmap(fd, plan.nbytes), plan)
+    control = Counters(mmap.mmap(fd, plan.nbytes), plan)
     control.set_idle(1, True)
     assert control.idle(1) and not control.idle(0)
     control.busy(1, 3, 9)
@@ -135,7 +135,7 @@ def worker_post(memory, me: int, folder, delivered: list) -> Post:
     fd, plan = memory
     arena = Arena(fd, plan)
     who = WorkerId(0, me)
-    links = Links(who, str(folder), ("127.0.0.1",), 0)
+    links = LocalSockets(who, str(folder), ("127.0.0.1",), 0)
     placement = Placement(Mapping((4,)), (2,))
     pool = RowPool(arena, me)
     return Post(who, placement, arena, pool, lambda uid, parcel: delivered.append(parcel), links)
