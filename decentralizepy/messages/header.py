@@ -16,6 +16,9 @@ from typing import Any, Final
 ALIGNMENT: Final = 128
 MAX_HEADER: Final = 1 << 20
 MAX_TENSORS: Final = 64
+#: servers have the numbers -1, -2, ...
+MAX_SERVERS: Final = 1 << 31
+_KEYS: Final = {"from", "round", "tensors", "meta"}
 #: A frame's payload; larger ones starve heart-beats and are slower.
 FRAME_BYTES: Final = 1 << 20
 #: name on the wire -> bytes per element
@@ -55,6 +58,7 @@ class Header:
     round: tuple[int, int]
     tensors: tuple[TensorInfo, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    asks: bool = False
 
     @property
     def payload_bytes(self) -> int:
@@ -68,6 +72,8 @@ class Header:
             "tensors": [[t.name, t.dtype, list(t.shape)] for t in self.tensors],
             "meta": dict(self.meta),
         }
+        if self.asks:
+            value["asks"] = True
         text = json.dumps(value, separators=(",", ":")).encode()
         if len(text) > MAX_HEADER:
             raise MessageError(f"header of {len(text)} bytes, more than {MAX_HEADER}")
@@ -85,16 +91,25 @@ def decode(data: bytes | memoryview, limit: int) -> Header:
         value = json.loads(bytes(data))
     except (ValueError, RecursionError) as error:
         raise MessageError(f"header is not JSON: {type(error).__name__}") from None
-    if not isinstance(value, dict) or value.keys() != {"from", "round", "tensors", "meta"}:
+    if not isinstance(value, dict) or value.keys() - {"asks"} != _KEYS:
         raise MessageError("header does not have the keys from, round, tensors, meta")
+    if type(value.get("asks", False)) is not bool:
+        raise MessageError("asks is neither true nor false")
     header = Header(
-        _natural(value["from"]), _round(value["round"]), _tensors(value["tensors"]), value["meta"]
-    )
+        _node(value["from"]), _round(value["round"]), _tensors(value["tensors"]), value["meta"],
+        value.get("asks", False),
+    )  # fmt: skip
     if not isinstance(header.meta, dict):
         raise MessageError("meta is not an object")
     if header.payload_bytes > limit:
         raise MessageError(f"payload of {header.payload_bytes} bytes, more than {limit}")
     return header
+
+
+def _node(value: Any) -> int:
+    if type(value) is int and -MAX_SERVERS <= value < 0:
+        return value
+    return _natural(value)
 
 
 def _natural(value: Any) -> int:

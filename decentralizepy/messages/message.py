@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -27,38 +27,110 @@ TORCH_DTYPES: Final[dict[str, torch.dtype]] = {
 _NAMES: Final = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
-@dataclass(frozen=True, eq=False)
 class Message:
     """What a node says: named tensors and a small JSON object ``meta``.
 
     A received message has its ``sender`` and ``round`` (iteration, averaging round), 0-based.
-    Tensors of a received message belong to somebody else: they are read, never written.
+    Tensors of a received message belong to somebody else: they are read, never written. They may
+    be kept for as long as they are needed; the memory behind them is not reused before.
+
+    ``asks`` marks a question, which the receiver's `Node.answer` replies to.
     """
 
-    tensors: Mapping[str, Tensor]
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    sender: int = -1
-    round: tuple[int, int] = (0, 0)
+    __slots__ = ("_make", "_tensors", "asks", "lease", "meta", "reads", "round", "sender")
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        meta: Mapping[str, Any] | None = None,
+        sender: int = 0,
+        round: tuple[int, int] = (0, 0),
+        asks: bool = False,
+    ) -> None:
+        self._tensors, self._make = tensors, None
+        self.meta: Mapping[str, Any] = {} if meta is None else meta
+        self.sender, self.round, self.asks = sender, round, asks
+        #: rows that a deferred message is made from
+        self.reads: Sequence[Tensor] = ()
+        #: whatever has to live as long as the message
+        self.lease: object = None
+
+    _make: Callable[[], Mapping[str, Tensor]] | None
+
+    @classmethod
+    def deferred(
+        cls,
+        make: Callable[[], Mapping[str, Tensor]],
+        like: Mapping[str, Tensor],
+        meta: Mapping[str, Any] | None = None,
+        reads: Sequence[Tensor] = (),
+    ) -> Message:
+        """A message whose tensors are made by ``make()`` when they are read or sent.
+
+        They must have the names, dtypes and shapes of ``like``, and must not depend on when they
+        are made: draw noise from a generator of its own for each receiver. Rows of the node that
+        ``make`` reads, if they are not in ``like``, are named in ``reads``: they stay as they are.
+        """
+        message = cls(like, meta)
+        message._make, message.reads = make, (*like.values(), *reads)
+        return message
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether its tensors are still to be made."""
+        return self._make is not None
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The tensors by name."""
+        if self._make is not None:
+            made, like = self._make(), self._tensors
+            if _forms(made) != _forms(like):
+                raise ValueError(f"a deferred message of {_forms(made)}, not of {_forms(like)}")
+            self._tensors, self._make = made, None
+            self.reads, self.lease = (), None
+        return self._tensors
+
+    @property
+    def like(self) -> Mapping[str, Tensor]:
+        """Tensors of the same names, dtypes and shapes; nothing is made for it."""
+        return self._tensors
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
-    def stamped(self, sender: int, round_: tuple[int, int]) -> Message:
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __repr__(self) -> str:
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        return f"Message({shapes}, {dict(self.meta)}, sender={self.sender}, round={self.round})"
+
+    def stamped(self, sender: int, round_: tuple[int, int], asks: bool = False) -> Message:
         """The same message with its sender and round."""
-        return Message(self.tensors, self.meta, sender, round_)
+        message = Message(self._tensors, self.meta, sender, round_, asks)
+        message._make, message.reads = self._make, self.reads
+        return message
+
+    def carrying(self, tensors: Mapping[str, Tensor]) -> Message:
+        """The same message with other tensors."""
+        return Message(tensors, self.meta, self.sender, self.round, self.asks)
 
     def copied(self) -> Message:
         """The same message with tensors of its own, for one that travels long."""
-        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
-        return Message(tensors, self.meta, self.sender, self.round)
+        return self.carrying({name: tensor.clone() for name, tensor in self.tensors.items()})
 
     def header(self) -> Header:
         """The header that describes this message."""
         infos = tuple(
             TensorInfo(name, _NAMES[tensor.dtype], tuple(tensor.shape))
-            for name, tensor in self.tensors.items()
+            for name, tensor in self._tensors.items()
         )
-        return Header(self.sender, self.round, infos, self.meta)
+        return Header(self.sender, self.round, infos, self.meta, self.asks)
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from decentralizepy.messages.message import TORCH_DTYPES, Message
 if TYPE_CHECKING:
     from decentralizepy.transport.batches import Part
 
-_KINDS: Final = (b"M", b"S", b"A")
+_KINDS: Final = (b"M", b"S", b"A", b"Q")
 
 #: (whose batch, first frame, message, bytes of its frames) -> the message is delivered
 Deliver = Callable[[WorkerId, memoryview, Message, int], None]
@@ -84,7 +84,7 @@ class Builder:
         assert self.complete
         header = self._header
         tensors = {info.name: self._tensors[info.name] for info in header.tensors}
-        return Message(tensors, header.meta, header.sender, header.round)
+        return Message(tensors, header.meta, header.sender, header.round, header.asks)
 
 
 class MessageReader:
