@@ -70,7 +70,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 class Evaluator:
-    """Evaluates rows: loss on the node's own samples, loss and accuracy on each of ``sets``.
+    """Evaluates rows: loss on the node's own samples, loss and metrics on each of ``sets``.
 
     ``sets`` maps the columns' prefix (``test``, ``validation``) to samples; empty ones are skipped.
     """
@@ -82,12 +82,13 @@ class Evaluator:
     def measure(self, iteration: int, row: Tensor, learner: Learner) -> dict[str, float]:
         """What is due in this (1-based) iteration."""
         found: dict[str, float] = {}
-        if self.intervals.train(iteration):
+        if self.intervals.train(iteration) and learner.n_samples:
             own = self.trainer.evaluate(row, self.trainer.samples, learner.indices)
             found["train_loss"] = own.loss
         for name, samples in self.sets.items() if self.intervals.test(iteration) else ():
             result = self.trainer.evaluate(row, samples, None)
-            found |= {f"{name}_loss": result.loss, f"{name}_acc": result.accuracy}
+            found[f"{name}_loss"] = result.loss
+            found |= {f"{name}_{key}": value for key, value in result.metrics.items()}
         return found
 
 

@@ -24,7 +24,6 @@ from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import Report, Train
 from decentralizepy.node.membership import Epoch
 from decentralizepy.scenario.simulation import Network, Simulation
-from decentralizepy.training.stacked import StackedTrainer
 
 
 class SimulatedWorker(Worker):
@@ -51,7 +50,7 @@ class SimulatedWorker(Worker):
     def _end_training(self, seat: Seat, effect: Train) -> None:
         """Train the node, and with it others that are at the same iteration, if that is faster."""
         if seat.uid in self._untrained:
-            if isinstance(self.trainer, StackedTrainer):
+            if self.trainer.takes_groups:
                 self._work.extend(
                     item
                     for uid, item in self._untrained.items()

@@ -44,8 +44,7 @@ from decentralizepy.node.effects import (
 )
 from decentralizepy.node.membership import Epoch, Membership
 from decentralizepy.node.node import Node
-from decentralizepy.training.stacked import StackedTrainer
-from decentralizepy.training.trainer import Learner, Trainer
+from decentralizepy.training.trainer import Learner, LocalWork, Trainer
 from decentralizepy.transport.local import Links
 from decentralizepy.transport.rings import fence
 from decentralizepy.transport.router import Post
@@ -444,26 +443,32 @@ class Worker:
         self._work.append((seat, effect))
 
     def _train(self, seat: Seat, effect: Train) -> None:
-        group = [seat]
-        if isinstance(self.trainer, StackedTrainer):
-            waiting, self._work = self._work, deque()
-            for one, other in waiting:
-                if other == effect and self.trainer.together(seat.learner, one.learner):
-                    group.append(one)
-                else:
-                    self._work.append((one, other))
+        group = self._together(seat, effect)
         for one in group:
             if not one.thaw(self.pool):
                 raise RunError(f"{self.me}: no free row for node {one.uid}")
         self.arena.control.busy(self.me.worker, seat.uid, effect.t)
         started = self.stopwatch()
-        self.trainer.train([one.learner for one in group], [one.node.x for one in group], effect.t)
+        self.trainer.train([LocalWork(one.learner, one.node.x, effect.t) for one in group])
         spent = (self.stopwatch() - started) / len(group)
         for one in group:
             one.seconds.train += spent
             if one.learner.nan == effect.t + 1:
                 self._diverged(one)
             self._trained(one, effect.t)
+
+    def _together(self, seat: Seat, effect: Train) -> list[Seat]:
+        """The node and all that wait for training and that the trainer takes with it."""
+        if not self.trainer.takes_groups:
+            return [seat]
+        waiting = [seat, *(one for one, other in self._work if other == effect)]
+        work = [LocalWork(one.learner, one.node.x, effect.t) for one in waiting]
+        chosen = [waiting[i] for i in self.trainer.together(work)]
+        taken = {one.uid for one in chosen}
+        self._work = deque(
+            item for item in self._work if item[1] != effect or item[0].uid not in taken
+        )
+        return chosen
 
     def _trained(self, seat: Seat, t: int) -> None:
         self._ready.append((seat, None))
