@@ -11,7 +11,6 @@ from decentralizepy.datasets.experiment import build_dataset
 from decentralizepy.engine.assemble import build_sharing, build_trainer
 from decentralizepy.errors import ConfigError, naming
 from decentralizepy.training.data import Samples
-from decentralizepy.training.stacked import StackedTrainer
 
 
 def construct(experiment: Experiment) -> Iterator[str]:
@@ -36,5 +35,5 @@ def _construct(experiment: Experiment) -> Iterator[str]:
     if experiment.schedule is not None:
         options = dict(experiment.schedule.options)
         yield f"learning rate: {experiment.schedule.target.dotted} {options}"
-    yield f"training: {'stacked' if isinstance(trainer, StackedTrainer) else 'one by one'}"
+    yield f"training: {'stacked' if trainer.takes_groups else 'one by one'}"
     yield f"sharing: {type(sharing).__module__}.{type(sharing).__name__}"

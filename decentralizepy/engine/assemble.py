@@ -24,10 +24,10 @@ from decentralizepy.memory.arena import Arena
 from decentralizepy.node.node import Node
 from decentralizepy.settings import Settings
 from decentralizepy.training.data import Samples
-from decentralizepy.training.evaluation import Loss
 from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.schedules import Rate
 from decentralizepy.training.stacked import StackedTrainer, choose_stacked
+from decentralizepy.training.task import Classification, Loss
 from decentralizepy.training.template import Template
 from decentralizepy.training.trainer import Trainer
 from decentralizepy.training.training import Training
@@ -86,7 +86,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         template,
         make_optimizer(template, experiment.optimizer),
         build_training(experiment.training),
-        build_loss(experiment.loss),
+        Classification(build_loss(experiment.loss)),
         train,
     )
     options: dict[str, Any] = {
@@ -154,7 +154,7 @@ class Assembly:
 
     def _rehearse(self, worker: Worker) -> None:
         """Classes that cannot train together are found now; one worker is enough for that."""
-        seat = next(iter(worker.seats.values()), None)
+        seat = next((one for one in worker.seats.values() if one.learner.n_samples), None)
         try:
             if seat is not None:
                 self.trainer.rehearse(seat.learner.indices)
