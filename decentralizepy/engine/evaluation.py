@@ -42,12 +42,13 @@ class Evaluator:
         found: dict[str, float] = {}
         if self.nodes is not None and learner.uid not in self.nodes:
             return found
-        if self.intervals.train(iteration) and len(learner.indices):
+        if self.intervals.train(iteration) and learner.n_samples:
             own = self.trainer.evaluate(row, self.trainer.samples, learner.indices)
             found["train_loss"] = own.loss
         for name, samples in self.sets.items() if self.intervals.test(iteration) else ():
             result = self.trainer.evaluate(row, samples, None)
-            found |= {f"{name}_loss": result.loss, f"{name}_acc": result.accuracy}
+            found[f"{name}_loss"] = result.loss
+            found |= {f"{name}_{key}": value for key, value in result.metrics.items()}
         return found
 
 
@@ -80,6 +81,7 @@ class Evaluations:
         self._pending: dict[int, Pending] = {}
         self._frontier = Frontier()
         self._next = 0
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._ever = any(
             every > 0
             for every in (self._intervals.test_after, self._intervals.train_evaluate_after)
@@ -120,6 +122,13 @@ class Evaluations:
         if len(self._pending) > _MOST_PENDING:
             self.give_up(min(self._pending))
 
+    def once_written(self, t: int, then: Callable[[], None]) -> None:
+        """Call ``then`` when the records of all iterations up to ``t`` are written."""
+        if min(self._pending, default=t + 1) > t:
+            then()
+        else:
+            self._waiting.append((t, then))
+
     def leave(self, uids: Iterable[int]) -> None:
         """Nodes have ended, or are lost."""
         for uid in uids:
@@ -151,6 +160,9 @@ class Evaluations:
             if mean is not None and uid in pending.rows:
                 values["consensus_distance"] = distance(pending.rows[uid], mean)
             self._write(uid, t, values)
+        waiting, self._waiting = self._waiting, []
+        for due, then in waiting:
+            self.once_written(due, then)
 
     def give_up(self, t: int) -> None:
         """Write the records of an evaluation without waiting any longer."""

@@ -117,6 +117,8 @@ class Worker:
         self.trainer, self.reporter = trainer, reporter
         self._simulation, self._on_loss = simulation, on_loss
         self.clock: Clock = VirtualClock() if simulation else RealClock()
+        #: when nodes start, by uid, in a simulation that is resumed
+        self.begins: dict[int, float] = {}
         #: what the seconds of the records are measured with
         self.stopwatch: Callable[[], float] = self.clock.now if simulation else perf_counter
         self.timers = Timers()
@@ -175,7 +177,8 @@ class Worker:
             self.evaluations.expect(seat)
             seat.start()
             self._active += len(seat.strands)
-            self._ready.extend((strand, None) for strand in seat.strands)
+            for strand in seat.strands:
+                self._begin(strand)
         counters, me = self.arena.counters, self.me.worker
         while self._active:
             counters.beat(me)
@@ -193,6 +196,13 @@ class Worker:
                 self._idle()
         if self.sockets is not None:
             self.sockets.flush()
+
+    def _begin(self, strand: Strand) -> None:
+        uid = strand.seat.uid
+        if uid in self.begins:
+            self.timers.set(self.begins[uid], partial(self._wake, strand), uid)
+        else:
+            self._ready.append((strand, None))
 
     def serve(self) -> None:
         """Keep the sockets going after the end, until told to stop (``orders`` raises)."""
@@ -650,7 +660,8 @@ class Worker:
 
     def _save_now(self, seat: Seat, t: int) -> None:
         crc32 = self._save(self, seat, t)
-        self._tell({"saved": t + 1, "uid": seat.uid, "crc32": crc32})
+        news = {"saved": t + 1, "uid": seat.uid, "crc32": crc32}
+        self.evaluations.once_written(t, partial(self._tell, news))  # a resumed run writes none
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""
