@@ -26,7 +26,7 @@ class Node(ABC):
     runtime lends for merging. Generators are never saved: what survives a round is in `state`.
     """
 
-    def __init__(
+    def bind(
         self,
         uid: int,
         *,
@@ -37,6 +37,7 @@ class Node(ABC):
         averaging_steps: int = 1,
         seed: int = 0,
     ) -> None:
+        """Make it the node ``uid`` of a run; ``__init__`` is for a program's own options."""
         self.uid, self.iterations = uid, iterations
         self.schedule, self.sharing = schedule, sharing
         self.averaging_steps, self.seed = averaging_steps, seed
