@@ -5,8 +5,9 @@ as the reference system does; its names keep working through `LEGACY`. A name th
 looked for beside the INI file, in the working directory and on Python's path, so a user's own
 ``my_method.py`` needs no change here.
 
-The options of a class are the keyword parameters of its ``__init__``, read from the source text:
-a configuration can be checked where torch is not installed, and before anything is reserved.
+The options of a class are the keyword parameters of its ``__init__``, and facts about it are
+literals in its body (``servers = 1``). Both are read from the source text: a configuration can be
+checked where torch is not installed, and before anything is reserved.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import ast
 import functools
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
@@ -40,6 +41,8 @@ LEGACY: Final[dict[str, str]] = {
 PASSED: Final[frozenset[str]] = frozenset({"self", "params", "named_parameters"})
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Known = tuple[ast.ClassDef | _Function, "Target"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,40 +88,6 @@ class Option:
 
     def describe(self) -> str:
         return f"{self.name} (required)" if self.required else f"{self.name}={self.default}"
-
-
-@dataclass(frozen=True)
-class Driver:
-    """What a driver of the reference system wires: the schedule of graphs and the node program."""
-
-    schedule: str  # "static" or "dynamic"
-    node: Target
-    per_averaging_round: bool = False
-
-
-_DPSGD = Target("decentralizepy.node.dpsgd", "DPSGD")
-DRIVERS: Final[dict[str, Driver]] = {
-    "testing.py": Driver("static", _DPSGD),
-    "testingManual.py": Driver("static", _DPSGD),
-    "testingPeerSampler.py": Driver("static", _DPSGD),
-    "testingPeerSamplerDynamic.py": Driver("dynamic", _DPSGD),
-    "testingPeerSamplerDynamicManual.py": Driver("dynamic", _DPSGD),
-    "testingPeerSamplerMultipleAvgRounds.py": Driver("static", _DPSGD),
-    "testingPeerSamplerDynamicMultipleAvgRounds.py": Driver("dynamic", _DPSGD),
-    "testingEL_Oracle.py": Driver("dynamic", _DPSGD),
-}
-
-
-def driver(name: str) -> Driver:
-    """The driver by the file name that the reference system gave it."""
-    base = Path(name).name
-    base = base if base.endswith(".py") else f"{base}.py"
-    if base not in DRIVERS and (why := reference.no_driver(base)):
-        raise ConfigError(f"driver {name}: {why}; known: {', '.join(DRIVERS)}")
-    if base not in DRIVERS:
-        known = ", ".join(DRIVERS)
-        raise ConfigError(f"unknown driver {name!r}{nearest(base, DRIVERS)}; known: {known}")
-    return DRIVERS[base]
 
 
 def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target:
@@ -271,6 +240,7 @@ def _base(
     base: ast.expr, node: ast.ClassDef, where: Target
 ) -> tuple[ast.ClassDef | _Function, Target] | None:
     """The definition of a base class, written as ``Sharing`` or as ``sharing.Sharing``."""
+    base = base.value if isinstance(base, ast.Subscript) else base  # Base[int]
     *owner, name = ast.unparse(base).split(".")
     found = Target(where.module, name, where.search)
     if not owner:
@@ -308,6 +278,79 @@ def _parameters(function: _Function) -> dict[str, Option]:
         for arg, default in pairs
         if arg.arg not in PASSED
     }
+
+
+def fact(found: Target, name: str, default: T, about: str = "") -> T:
+    """What a class says of itself in its body: ``servers = 1``, or its bases say in theirs.
+
+    With ``about``, the name of a method, a class that overrides the method must say it anew: what
+    the class above says is about the method there. Raises `ConfigError` for what is no literal,
+    or of another type than ``default`` (None: any).
+    """
+    known = definition(found)
+    for node, where in _lineage(known) if known is not None else ():
+        path = source_path(where.module, where.search)
+        for value in _assigned(node, name):
+            return _literal_fact(value, default, f"{path}: {node.name}.{name}")
+        if any(isinstance(n, _Function) and n.name == about for n in node.body):
+            break
+    return default
+
+
+def _lineage(known: _Known) -> list[tuple[ast.ClassDef, Target]]:
+    """A class and those above it, each before its own bases; torch's are left out."""
+    found: list[tuple[ast.ClassDef, Target]] = []
+
+    def add(known: _Known, below: frozenset[Target]) -> None:
+        node, where = known
+        if not isinstance(node, ast.ClassDef) or where in below or _is_torch(where):
+            return
+        found.append((node, where))
+        for base in node.bases:
+            if above := _base(base, node, where):
+                add(above, below | {where})
+
+    add(known, frozenset())
+    last = {where: at for at, (_, where) in enumerate(found)}
+    return [entry for at, entry in enumerate(found) if last[entry[1]] == at]
+
+
+def _is_torch(where: Target) -> bool:
+    return where.module.split(".")[0] == "torch"
+
+
+def _assigned(node: ast.ClassDef, name: str) -> Iterator[ast.expr]:
+    """What a class body assigns to a name, the last one first."""
+    for line in reversed(node.body):
+        if isinstance(line, ast.AnnAssign) and line.value is not None:
+            yield from _matching(line.target, line.value, name)
+        elif isinstance(line, ast.Assign):
+            for target in line.targets:
+                yield from _matching(target, line.value, name)
+
+
+def _matching(target: ast.expr, value: ast.expr, name: str) -> Iterator[ast.expr]:
+    if isinstance(target, ast.Name) and target.id == name:
+        yield value
+    elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):  # name, classes = "x", 2
+        for one, its in zip(target.elts, value.elts, strict=False):
+            yield from _matching(one, its, name)
+
+
+def _literal_fact(value: ast.expr, default: T, where: str) -> T:
+    try:
+        found: Any = ast.literal_eval(value)
+    except ValueError:
+        text = ast.unparse(value)
+        raise ConfigError(
+            f"{where} = {text:.60}: it is read without running the file, so write the value itself"
+        ) from None
+    kind = type(default)
+    if kind is float and type(found) is int:
+        found = float(found)
+    if default is not None and type(found) is not kind:
+        raise ConfigError(f"{where} = {found!r:.60}: {kind.__name__} is expected")
+    return found
 
 
 def check_options(

@@ -70,6 +70,30 @@ JobTypes = Annotated[
 ]
 
 
+def _evaluated_nodes(value: Any) -> Any:
+    """``all``, a number, or uids; a list of JSON as a tuple, which nobody can change."""
+    if isinstance(value, list) and value and all(type(uid) is int for uid in value):
+        return tuple(value)
+    if value == "all" or type(value) is int:
+        return value
+    raise ValueError('"all", a number of nodes, or a list of uids as [0, 3] is expected')
+
+
+EvaluatedNodes = Annotated[
+    Literal["all"] | int | tuple[int, ...],
+    BeforeValidator(_evaluated_nodes),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "all"},
+                {"type": "integer", "minimum": 1},
+                {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+
+
 class Config(BaseModel):
     """One experiment: an INI file, a graph, and how many agents on how many machines."""
 
@@ -96,8 +120,11 @@ class Config(BaseModel):
         description="Training iterations of every agent; 0: prepare the data set and the run "
         "folder only."
     )
-    EVAL_FILE: Text = Field(
-        description="Driver: testingPeerSampler.py (static), testingPeerSamplerDynamic.py, ..."
+    EVAL_FILE: Text | None = Field(
+        None,
+        description="Driver: testingPeerSampler.py (static, the default), "
+        "testingPeerSamplerDynamic.py, ...; it gives the node program and the schedule of graphs "
+        "where the INI names none.",
     )
     TEST_AFTER: CountOrNone = Field(
         description="Test every so many iterations (and after 1 and last); 0: never."
@@ -105,6 +132,14 @@ class Config(BaseModel):
     TRAIN_EVALUATE_AFTER: CountOrNone | None = Field(
         None,
         description="Training loss every so many iterations, 0: never; as TEST_AFTER by default.",
+    )
+    EVALUATED_NODES: EvaluatedNodes = Field(
+        "all",
+        description="Which nodes are evaluated: all, a number of nodes drawn at random, or a list "
+        "of uids.",
+    )
+    TEST_SAMPLES: Count | None = Field(
+        None, description="How many samples of the test set they are tested on; all if absent."
     )
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="What the nodes' logs tell."

@@ -15,17 +15,18 @@ from decentralizepy.communication.local import this_machine
 from decentralizepy.communication.ports import check_range
 from decentralizepy.config import Experiment, read_experiment
 from decentralizepy.cpus import allotted
+from decentralizepy.drivers import Wiring, wiring
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.graphs.files import KINDS, read_graph
-from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.registry import Driver, driver
+from decentralizepy.registry import fact
 from decentralizepy.scenario.faultplan import FaultPlan, Kill, describe, read_fault_plan
 from decentralizepy.scenario.simulation import Simulation, read_simulation
 from decentralizepy.settings import (
     LEVELS,
+    EvaluationOptions,
     Intervals,
     Resilience,
     Settings,
@@ -33,8 +34,6 @@ from decentralizepy.settings import (
 )
 from decentralizepy.supervision.provenance import began_nothing
 
-#: the method whose weights need edges both ways
-METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
 MOST_ITERATIONS: Final = 10**9
 MOST_THREADS: Final = 4096
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
@@ -88,26 +87,25 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
     return mapping
 
 
-def check_driver(args: argparse.Namespace, experiment: Experiment, graph: Graph) -> Driver:
-    """The driver, with what it and the nodes need of the INI; raises `ConfigError`."""
+def check_wiring(
+    args: argparse.Namespace, experiment: Experiment, wired: Wiring, graph: Graph
+) -> None:
+    """Whether the graph and its nodes have what the INI asks for; raises `ConfigError`."""
     for values in experiment.per_node:
         values.check(graph.n)
-    found = driver(args.eval_file)
-    if found.schedule == "dynamic":
-        degree = experiment.node.graph_degree
-        where = f"{experiment.path}: [NODE]"
-        if degree is None:
-            raise ConfigError(f"{where} needs 'graph_degree': {args.eval_file} draws graphs")
-        try:
-            check_regular(graph.n, degree)
-        except ValueError as error:
-            raise ConfigError(f"{where} graph_degree = {degree}: {error}") from None
-    elif experiment.sharing.target.dotted == METROPOLIS_HASTINGS and not graph.is_symmetric():
+    if wired.is_ours:
+        wired.build(graph, experiment.seed)
+    if wired.fixed and not graph.is_symmetric() and needs_symmetric(experiment):
         raise ConfigError(
-            f"{args.graph_file} is directed; Metropolis-Hastings weights need both ways: add the "
-            "edges back (as .edges they are), or take PlainAverageSharing (-gf, -gt)"
+            f"{args.graph_file} is directed; the Metropolis-Hastings weights of "
+            f"{experiment.sharing.target.name} need both ways: add the edges back (as .edges they "
+            "are), or take PlainAverageSharing (-gf, -gt)"
         )
-    return found
+
+
+def needs_symmetric(experiment: Experiment) -> bool:
+    """Whether the sharing method needs edges both ways."""
+    return fact(experiment.sharing.target, "needs_symmetric", False, about="mixing")
 
 
 def address_file(experiment: Experiment) -> Path:
@@ -226,12 +224,15 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """Check all that can be checked without torch; raises `ConfigError`."""
     _check_numbers(args)
     experiment = read_experiment(args.config_file)
+    wired = wiring(experiment, args.eval_file)
     graph = read_graph_file(args.graph_file, args.graph_type)
     mapping = read_mapping(args, graph)
     addresses = read_addresses(experiment, args.machines)
     machine = read_machine(args, experiment, addresses)
-    found = check_driver(args, experiment, graph)
-    fixed = graph if found.schedule == "static" else None
+    check_wiring(args, experiment, wired, graph)
+    evaluation = EvaluationOptions(args.evaluated_nodes, args.test_samples)
+    evaluation.check(graph.n, wired.servers)
+    fixed = graph if wired.fixed else None
     simulation = _simulation(args, graph.n, fixed)
     alone = args.device != "cpu" or simulation is not None
     wanted = args.workers or (1 if alone else allotted())
@@ -239,7 +240,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     check_range(addresses, experiment.offset, machine, workers)
     settings = Settings(
         experiment=experiment,
-        driver=found,
+        wiring=wired,
         graph=graph,
         mapping=mapping,
         machine=machine,
@@ -263,6 +264,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         ),
         simulation=simulation,
         faults=_faults(args, mapping, simulation, (machine, workers), fixed),
+        evaluation=evaluation,
         key=read_key(args, experiment, addresses),
     )
     _check_writable(settings.log_dir, "-ld")
@@ -338,6 +340,7 @@ def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     counts = settings.mapping.counts
     flags["procs_per_machine"] = list(counts)
     flags["workers"] = settings.workers
+    flags["eval_file"] = args.eval_file or settings.wiring.driver
     flags["weights_store_dir"] = str(settings.weights_dir)
     flags["cache_dir"] = str(settings.cache_dir)
     return flags

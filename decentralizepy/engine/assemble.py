@@ -61,6 +61,14 @@ def build_sharing(experiment: Experiment) -> Any:
     return sharing
 
 
+def build_program(component: Component) -> Node:
+    """A node program with its own options, not yet bound to a node."""
+    program = component.build()
+    if not isinstance(program, Node):
+        raise ConfigError(f"{component.target.dotted} is not a subclass of Node")
+    return program
+
+
 def build_training(component: Component) -> Training:
     """How much is trained, by a subclass of `Training`."""
     training = component.build()
@@ -191,12 +199,12 @@ class Assembly:
     def _seat_nodes(self, worker: Worker) -> None:
         settings = self.settings
         schedule = settings.schedule()
-        factory = settings.driver.node.load()
         template = self.trainer.template
         for uid in worker.placement.uids(worker.me):
             if uid in worker.membership.left:
                 continue
-            node: Node = factory(
+            node = build_program(settings.program)
+            node.bind(
                 uid,
                 iterations=settings.intervals.iterations,
                 schedule=schedule,

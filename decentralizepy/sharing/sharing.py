@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,11 @@ class Sharing:
     `merge` (what is made of what was heard), `mixing` (the weights). Options are the annotated
     keyword parameters of ``__init__``. State that must survive a round goes in `state`.
     """
+
+    #: whether `outgoing` sends the whole row once over each edge; who overrides it says it anew
+    sends_whole_row: ClassVar[bool] = True
+    #: whether `mixing` needs edges both ways; who overrides it says it anew
+    needs_symmetric: ClassVar[bool] = True
 
     def mixing(self, graph: Graph, uid: int) -> MixingRow:
         """The node's row of the mixing matrix; weights that the graph carries come first."""

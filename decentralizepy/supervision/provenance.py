@@ -58,6 +58,9 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     for name, source in experiment.files.items():
         if not Path(name).is_absolute():
             write_atomic(folder.root / name, source.read_text(encoding="utf-8"))
+    for relative, source in experiment.own_files.items():
+        (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder.root / relative, source.read_bytes())
     graph = Path(flags["graph_file"])
     if graph.is_file():
         write_atomic(folder.root / graph.name, graph.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from typing import Final
 from decentralizepy.errors import EXIT_INTERRUPTED
 from orchestrator.planning.inputs import REPOSITORY
 
-GUARD: Final = Path(__file__).resolve().parent / "backends" / "guard.py"
+GUARD: Final = Path(__file__).resolve().parent / "guard.py"
 #: Seconds between SIGINT and SIGTERM, and again until SIGKILL.
 GRACE_S: Final = 4.0
 POLL_S: Final = 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from decentralizepy.config import Component
 from decentralizepy.runfolder import RunFolder
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.traffic import Traffic
@@ -34,6 +35,7 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     yield ""
     yield f"Graph     {_graph(plan)}"
     yield f"Classes   {plan.task.model}, {plan.task.sharing}"
+    yield f"Nodes     {_named(plan.task.wiring.program)}"
     yield from _bytes(plan.traffic)
     yield from _expected(plan)
     yield f"Results   {folder.root}"
@@ -56,11 +58,16 @@ def _placement(plan: Plan) -> Iterator[str]:
         )
 
 
+def _named(part: Component) -> str:
+    options = " ".join(f"{name}={value}" for name, value in part.options.items())
+    return f"{part.target.dotted} {options}".rstrip()
+
+
 def _graph(plan: Plan) -> str:
     graph = plan.graph
     if graph["dynamic"]:
-        regular = plan.task.experiment.node.graph_degree
-        return f"a fresh random {regular}-regular one of {graph['nodes']} nodes in every iteration"
+        nodes = plural(graph["nodes"], "node")
+        return f"{_named(plan.task.wiring.schedule)} over {nodes}, which changes with time"
     low, high = graph["degree_min"], graph["degree_max"]
     degree = f"degree {low}" if low == high else f"degrees {low} to {high}"
     return (
@@ -71,6 +78,9 @@ def _graph(plan: Plan) -> str:
 
 
 def _bytes(traffic: Traffic) -> Iterator[str]:
+    if traffic.messages_per_round is None:
+        yield f"Bytes     {traffic.remark}"
+        return
     messages = plural(traffic.messages_per_round, "message")
     if traffic.bytes_per_round is None:
         yield f"Bytes     {messages} per iteration, {traffic.remark}"

@@ -17,7 +17,7 @@ from orchestrator.config import Config, keys
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph
 
-REPOSITORY: Final = Path(__file__).resolve().parent.parent
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = "run_configuration"
 #: A configuration is a page of text; what is bigger is another file.
 MAX_BYTES: Final = 1 << 20

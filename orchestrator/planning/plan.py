@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.mappings.mapping import Mapping as Placement
 from decentralizepy.runfolder import RunFolder
+from decentralizepy.settings import EvaluationOptions
 from orchestrator.config import Config
 from orchestrator.planning.costs import Cost
 from orchestrator.planning.estimate import Estimate, Load, estimate
 from orchestrator.planning.scenario import TAKEN, Scenario, free_name
 from orchestrator.planning.site import Site
 from orchestrator.planning.task import Task
-from orchestrator.planning.traffic import Traffic, count_traffic, edges_per_round, is_dynamic
+from orchestrator.planning.traffic import Traffic, count_traffic, edges_per_round
 from orchestrator.text import plural
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Plan:
         return [
             *("-ms", str(len(self.machines)), "-ps", *map(str, shares)),
             *("-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type),
-            *("--eval_file", self.config.EVAL_FILE),
+            *(("--eval_file", driver) if (driver := self.config.EVAL_FILE) else ()),
         ]
 
     def command(self, machine: Machine, folder: RunFolder, again: bool | None = None) -> list[str]:
@@ -82,6 +83,7 @@ class Plan:
             *("-ld", logs, "-wsd", logs, "-cf", str(folder.ini), "-ll", config.LOG_LEVEL),
             *("-is", str(config.NB_ITERATION), "-ta", str(config.TEST_AFTER)),
             *("-tea", str(config.train_evaluate_after), "-ro", str(config.RESET_OPTIMIZER)),
+            *evaluation_arguments(config),
             *("-as", str(config.AVERAGING_STEPS), "--workers", str(machine.workers)),
             *("--device", config.DEVICE),
             *resilience_arguments(config),
@@ -107,7 +109,12 @@ class Plan:
             "backend": self.site.backend,
             "placement": [asdict(machine) for machine in self.machines],
             "graph": {"name": self.graph_name, **self.graph},
-            "classes": {"model": self.task.model, "sharing": self.task.sharing},
+            "classes": {
+                "model": self.task.model,
+                "sharing": self.task.sharing,
+                "node": self.task.wiring.program.target.dotted,
+                "schedule": self.task.wiring.schedule.target.dotted,
+            },
             "row_length": self.task.row_length,
             "commands": [self.command(machine, folder) for machine in self.machines],
             "files": dict(self.files),
@@ -115,6 +122,16 @@ class Plan:
             "estimate": asdict(self.estimate),
             "notes": list(self.notes),
         }
+
+
+def evaluation_arguments(config: Config) -> list[str]:
+    """Flags about who is evaluated on how much; what the JSON leaves open, the core knows."""
+    nodes, samples = config.EVALUATED_NODES, config.TEST_SAMPLES
+    listed = f"[{','.join(map(str, nodes))}]" if isinstance(nodes, tuple) else str(nodes)
+    return [
+        *(() if nodes == "all" else ("--evaluated_nodes", listed)),
+        *(() if samples is None else ("--test_samples", str(samples))),
+    ]
 
 
 def resilience_arguments(config: Config) -> list[str]:
@@ -144,8 +161,13 @@ def plan(
     scenario: Scenario = NO_SCENARIO,
 ) -> Plan:
     """Lay out an experiment; raises `ConfigError` for what cannot work."""
-    dynamic = is_dynamic(config, config_path)
-    edges = edges_per_round(config, task, graph, dynamic)
+    wired = task.wiring
+    if wired.is_ours:
+        wired.build(graph, task.experiment.seed)
+    names = (f"{config_path}: EVALUATED_NODES", f"{config_path}: TEST_SAMPLES")
+    evaluation = EvaluationOptions(config.EVALUATED_NODES, config.TEST_SAMPLES)
+    evaluation.check(config.NB_AGENTS, wired.servers, names)
+    edges = edges_per_round(wired, graph)
     machines = place(config, site)
     traffic = count_traffic(config, task, edges)
     load = _load(config, task, site, machines, traffic)
@@ -156,12 +178,12 @@ def plan(
         task=task,
         machines=machines,
         graph_name=graph_name(config),
-        graph=_facts(graph, machines) | {"dynamic": dynamic},
+        graph=_facts(graph, machines) | {"dynamic": not wired.fixed},
         files=files,
         traffic=traffic,
         load=load,
         estimate=estimate(load, cost),
-        notes=_notes(config, task, graph, site, dynamic),
+        notes=_notes(config, task, graph, site),
         scenario=scenario,
     )
 
@@ -229,17 +251,18 @@ def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:
     return samples / sum(batches), sum(batches) / agents
 
 
-def _notes(config: Config, task: Task, graph: Graph, site: Site, dynamic: bool) -> tuple[str, ...]:
+def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, ...]:
     """What is allowed but may surprise."""
-    notes = []
+    notes, fixed = list(task.wiring.notes), task.wiring.fixed
     if config.records_nothing:
         why = "NB_ITERATION" if not config.NB_ITERATION else "TEST_AFTER"
         notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
     degree = task.experiment.node.graph_degree
-    if not dynamic and not graph.is_connected() and graph.n > 1:
+    if fixed and not graph.is_connected() and graph.n > 1:
         notes.append("the graph is not connected: agents of different parts never agree")
-    if not dynamic and degree is not None:
-        notes.append(f"graph_degree = {degree} is not used: {config.EVAL_FILE} is static")
+    if fixed and degree is not None:
+        schedule = task.wiring.driver or task.wiring.schedule.target.name
+        notes.append(f"graph_degree = {degree} is not used: {schedule} is static")
     offset = task.experiment.offset
     if config.OFFSET is not None and offset not in (config.OFFSET, site.offset):
         notes.append(f"OFFSET = {config.OFFSET} is not used: the INI's own offset is {offset}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from decentralizepy.config import Component, Experiment, parse_experiment
-from decentralizepy.registry import Target, definition, source_path
+from decentralizepy.config import Experiment, parse_experiment
+from decentralizepy.drivers import Wiring, driver, wiring
+from decentralizepy.errors import ConfigError
+from decentralizepy.registry import Target, definition
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.render import communication, render, with_communication
 from orchestrator.planning.site import Site
@@ -17,11 +19,11 @@ class Task:
     """What is trained: the rendered INI, typed, with the real names of its classes."""
 
     experiment: Experiment
+    wiring: Wiring
     sharing: str
     model: str
     row: tuple[int, int] | None  # parameters and floating-point buffers, if known
     search: tuple[Path, ...] = ()  # where the user's own modules are found
-    modules: tuple[Path, ...] = ()  # of these, the files that the INI names
 
     @property
     def row_length(self) -> int | None:
@@ -30,16 +32,28 @@ class Task:
 
 def read_task(inputs: Inputs, site: Site) -> Task:
     """Render the INI for a site and read it; raises `ConfigError`."""
+    name = _driver(inputs)
     experiment = parse_experiment(render_ini(inputs, site), inputs.ini_path)
     model = _own_name(experiment.model.target)
     return Task(
         experiment=experiment,
+        wiring=wiring(experiment, name),
         sharing=_own_name(experiment.sharing.target),
         model=model,
         row=_row(model),
         search=(inputs.ini_path.parent,),
-        modules=_own_modules(experiment),
     )
+
+
+def _driver(inputs: Inputs) -> str | None:
+    """The driver of the JSON, if it names one; raises `ConfigError` for one that is not there."""
+    name = inputs.config.EVAL_FILE
+    try:
+        if name is not None:
+            driver(name)
+    except ConfigError as error:
+        raise ConfigError(f"{inputs.path}: EVAL_FILE: {error}") from None
+    return name
 
 
 def render_ini(inputs: Inputs, site: Site) -> str:
@@ -52,15 +66,6 @@ def render_ini(inputs: Inputs, site: Site) -> str:
     text = render(inputs.ini_text, values, path)
     keep = communication(text, path).get("offset", "")
     return with_communication(text, path, None if keep else site.offset)
-
-
-def _own_modules(experiment: Experiment) -> tuple[Path, ...]:
-    """Files beside the INI (or in the working directory) that the experiment's classes are in."""
-    parts = (getattr(experiment, field.name) for field in fields(experiment))
-    targets = [part.target for part in parts if isinstance(part, Component)]
-    found = [(source_path(t.module, t.search), t.search) for t in targets]
-    own = (path for path, search in found if path is not None and str(path.parent) in search)
-    return tuple(dict.fromkeys(own))
 
 
 def _own_name(target: Target) -> str:

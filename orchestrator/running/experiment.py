@@ -163,7 +163,7 @@ def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[
         if not Path(name).is_absolute():  # beside the rendered INI, as beside the user's
             files[name] = source.read_text(encoding="utf-8")
     taken = {*files, graph_name(inputs.config), inputs.ini_path.name}
-    scenario = read_scenario(inputs, site.workers, taken)
+    scenario = read_scenario(inputs, task.wiring.fixed, site.workers, taken)
     files |= scenario.files
     made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
     return inputs, made
@@ -282,8 +282,9 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Plan) -> None:
     beside |= planned.scenario.keys
     write_json(folder.config, planned.config.resolved() | beside)
     (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
-    for module in planned.task.modules:
-        (folder.root / module.name).write_bytes(module.read_bytes())
+    for relative, source in planned.task.experiment.own_files.items():
+        (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
+        (folder.root / relative).write_bytes(source.read_bytes())
     write_json(folder.plan, planned.as_dict(folder))
 
 

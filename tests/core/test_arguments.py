@@ -13,6 +13,7 @@ from decentralizepy.communication.keys import load_key, make_key
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import regular
 from decentralizepy.graphs.schedules import RandomRegularSchedule, StaticSchedule
+from decentralizepy.settings import EvaluationOptions
 
 #: short, long, a value, what it becomes, the default (None: computed)
 REFERENCE_FLAGS = [
@@ -164,6 +165,54 @@ def test_a_directed_graph_serves_where_graphs_are_drawn(folder):
     assert "way.adj is directed" in found and "add the edges back" in found
 
 
+@pytest.mark.parametrize(
+    ("words", "nodes", "samples"),
+    [
+        ([], "all", None),
+        (["--evaluated_nodes", "all", "--test_samples", "100"], "all", 100),
+        (["--evaluated_nodes", "3"], 3, None),
+        (["--evaluated_nodes", "8"], 8, None),
+        (["--evaluated_nodes", "[3]"], (3,), None),
+        (["--evaluated_nodes", "0,3,7"], (0, 3, 7), None),
+        (["--evaluated_nodes", "[7, 0, 7]"], (7, 0), None),
+    ],
+)
+def test_who_is_evaluated_on_how_much(folder, words, nodes, samples):
+    found = accept(*words)
+    assert found.evaluation == EvaluationOptions(nodes, samples)
+    flags = flags_of(parse(*words, "-gf", "ring.edges"), found)
+    told = json.loads(json.dumps(flags))
+    expected = list(nodes) if isinstance(nodes, tuple) else nodes
+    assert (told["evaluated_nodes"], told["test_samples"]) == (expected, samples)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--evaluated_nodes", "9"], "--evaluated_nodes 9: there are 8 nodes"),
+        (["--evaluated_nodes", "0"], "--evaluated_nodes 0: there are 8 nodes"),
+        (["--evaluated_nodes", "[8]"], "there is no node 8; nodes are 0 to 7"),
+        (["--evaluated_nodes", "[-1,0]"], "there is no node -1"),
+        (["--test_samples", "0"], "--test_samples 0: at least 1"),
+    ],
+)
+def test_nodes_that_cannot_be_evaluated(folder, words, said):
+    assert said in refuse(*words)
+
+
+@pytest.mark.parametrize("text", ["", "some", "[]", "1.5", "0..3"])
+def test_evaluated_nodes_that_are_none(folder, text, capsys):
+    with pytest.raises(SystemExit):
+        parse("--evaluated_nodes", text)
+    assert "uids as [0,3,7] are expected" in capsys.readouterr().err
+
+
+def test_servers_can_be_evaluated_too():
+    EvaluationOptions((-2, 0)).check(8, servers=2)
+    with pytest.raises(ConfigError, match="nodes are -2 to 7"):
+        EvaluationOptions((-3, 0)).check(8, servers=2)
+
+
 def test_one_agent_alone(folder):
     Path("one.edges").write_text("1\n")
     found = accept("-gf", "one.edges", "--workers", "5")
@@ -249,7 +298,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(folder):
 @pytest.mark.parametrize(
     ("n", "degree", "said"),
     [
-        (8, None, "small.ini: [NODE] needs 'graph_degree'"),
+        (8, None, "small.ini: [NODE] needs 'graph_degree': testingPeerSamplerDynamic.py"),
         (8, 8, "[NODE] graph_degree = 8: no connected 8-regular graph of 8 nodes"),
         (8, 0, "[NODE] graph_degree = 0"),
         (8, -2, "[NODE] graph_degree = -2"),

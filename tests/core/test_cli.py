@@ -70,7 +70,7 @@ WRONG = {
     "no degree": (
         ["-cf", "none.ini", "--eval_file", "testingPeerSamplerDynamic.py"],
         "none.ini: [NODE] needs 'graph_degree'",
-        "testingPeerSamplerDynamic.py draws graphs",
+        "testingPeerSamplerDynamic.py needs it",
     ),
     "bad addresses": (["-ms", "2", "-cf", "bad.ini"], "bad.json", "exactly the keys 0, 1"),
     "one-way graph": (["-gf", "way.adj", "-gt", "adjacency"], "way.adj is directed", "both ways"),

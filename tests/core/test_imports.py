@@ -21,6 +21,7 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.communication.ports",
     "decentralizepy.config",
     "decentralizepy.cpus",
+    "decentralizepy.drivers",
     "decentralizepy.errors",
     "decentralizepy.graphs",
     "decentralizepy.mappings",
@@ -30,6 +31,7 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.runfolder",
     "decentralizepy.scenario.faultplan",
     "decentralizepy.scenario.simulation",
+    "decentralizepy.settings",
 )
 #: what of the core must load without torch
 TORCH_FREE = (
@@ -47,6 +49,7 @@ TORCH_FREE = (
     "decentralizepy.commands.convert",
     "decentralizepy.cpus",
     "decentralizepy.datasets",
+    "decentralizepy.drivers",
     "decentralizepy.errors",
     "decentralizepy.commands.flags",
     "decentralizepy.graphs",

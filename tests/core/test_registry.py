@@ -10,14 +10,12 @@ import pytest
 from decentralizepy import registry
 from decentralizepy.errors import ConfigError
 from decentralizepy.registry import (
-    DRIVERS,
     LEGACY,
     Option,
     Target,
     check_options,
     coerce,
     definition,
-    driver,
     literal,
     options,
     source_path,
@@ -352,15 +350,3 @@ def test_a_missing_option_is_named(module):
     with pytest.raises(ConfigError, match=r"x.ini: Mine needs the option 'a'"):
         check_options(found, {"a": "", "b": "1"}, "x.ini")
     assert check_options(found, {"a": "2"}, "x.ini") == {"a": 2}  # unannotated: passed at run time
-
-
-def test_drivers_by_name_and_path():
-    assert driver("eval/testing.py") == driver("testing") == DRIVERS["testing.py"]
-    assert driver("testingPeerSamplerDynamic.py").schedule == "dynamic"
-    assert {entry.schedule for entry in DRIVERS.values()} == {"static", "dynamic"}
-    for entry in DRIVERS.values():
-        assert definition(entry.node) is not None
-    with pytest.raises(ConfigError, match=r"unknown driver 'testingPeer'.*known: testing.py, "):
-        driver("testingPeer")
-    with pytest.raises(ConfigError, match=r"did you mean 'testingPeerSampler.py'\?"):
-        driver("testingPeerSample.py")

@@ -89,7 +89,69 @@ def test_dynamic_bytes_go_by_the_degree_of_the_ini(make: Make) -> None:
     made = planned(make(ini=DYNAMIC.format(2), EVAL_FILE="testingPeerSamplerDynamic.py"))
     assert made.traffic.messages_per_round == 9 * 2
     assert made.graph["dynamic"] is True
-    assert "fresh random 2-regular" in describe(made, RUN)
+    said = describe(made, RUN)
+    assert "RandomRegularSchedule degree=2 per_averaging_round=False over 9 nodes" in said
+
+
+OWN = """
+class Quiet:
+    def __init__(self, *, every: int = 2): ...
+
+class Rotating:
+    out_degree = 3
+    def __init__(self, n: int): ...
+"""
+
+
+def test_a_driver_is_not_needed_where_the_ini_names_program_and_schedule(
+    make: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "my_program.py").write_text(OWN)
+    node = "\n[NODE]\nnode_package = my_program\nnode_class = Quiet\nevery = 5\n"
+    graph = "\n[GRAPH]\ngraph_package = my_program\ngraph_class = Rotating\n"
+    made = planned(make(ini=INI + graph, EVAL_FILE=None))
+    assert made.traffic.exact and made.traffic.messages_per_round == 9 * 3
+    assert "--eval_file" not in made.command(made.machines[0], RUN)
+    made = planned(make(ini=INI + node + graph, EVAL_FILE=None))
+    assert made.traffic.total_bytes is None and not made.traffic.exact
+    said = describe(made, RUN)
+    assert "my_program.Quiet every=5" in said and "my_program.Rotating over 9 nodes" in said
+    assert "how many messages Quiet and Rotating give is known when it runs" in said
+    assert made.as_dict(RUN)["classes"]["node"] == "my_program.Quiet"
+    assert not made.notes
+    made = planned(make(ini=INI + node + graph))
+    assert "not DPSGD of testingPeerSampler.py" in made.notes[0]
+    assert planned(make(EVAL_FILE=None)).traffic.exact, "D-PSGD over the graph of the file"
+
+
+def test_who_is_evaluated_is_passed_on(make: Make) -> None:
+    made = planned(make(EVALUATED_NODES=[0, 8], TEST_SAMPLES=100))
+    words = made.command(made.machines[0], RUN)
+    at = words.index("--evaluated_nodes")
+    assert words[at : at + 4] == ["--evaluated_nodes", "[0,8]", "--test_samples", "100"]
+    assert made.as_dict(RUN)["config"]["EVALUATED_NODES"] == [0, 8]
+    words = planned(make(EVALUATED_NODES=3)).command(made.machines[0], RUN)
+    assert words[words.index("--evaluated_nodes") + 1] == "3"
+    assert "--evaluated_nodes" not in planned(make()).command(made.machines[0], RUN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"EVALUATED_NODES": 10}, "EVALUATED_NODES 10: there are 9 nodes"),
+        ({"EVALUATED_NODES": 0}, "EVALUATED_NODES 0: there are 9 nodes"),
+        ({"EVALUATED_NODES": []}, "EVALUATED_NODES = "),
+        ({"EVALUATED_NODES": "some"}, "EVALUATED_NODES = "),
+        ({"EVALUATED_NODES": [1.5]}, "EVALUATED_NODES = "),
+        ({"EVALUATED_NODES": [9]}, "EVALUATED_NODES: there is no node 9"),
+        ({"EVALUATED_NODES": [-1]}, "EVALUATED_NODES: there is no node -1"),
+        ({"TEST_SAMPLES": 0}, "TEST_SAMPLES = 0"),
+    ],
+)
+def test_nodes_that_cannot_be_evaluated(make: Make, changes: dict[str, Any], expected: str) -> None:
+    message = refused(make(**changes))
+    assert expected in message
+    assert message.count("EVALUATED_NODES =") <= 1
 
 
 def test_plain_averaging_is_exact_too(make: Make) -> None:
@@ -105,7 +167,7 @@ def test_bytes_of_a_method_of_ones_own_are_a_bound(make: Make, tmp_path: Path) -
     made = planned(make(ini=ini.replace("sharing_class = Sharing", "sharing_class = Mine")))
     assert not made.traffic.exact
     assert "at most, for whole models; what Mine sends" in describe(made, RUN)
-    assert made.task.modules == (tmp_path / "my_method.py",)
+    assert made.task.experiment.own_files == {Path("my_method.py"): tmp_path / "my_method.py"}
 
 
 def test_bytes_of_a_model_of_ones_own_are_unknown(make: Make, tmp_path: Path) -> None:
@@ -146,10 +208,10 @@ def test_wrong_names(make: Make, changes: dict[str, Any], expected: str) -> None
 @pytest.mark.parametrize(
     ("ini", "agents", "expected"),
     [
-        (INI, 9, "graph_degree is missing"),
-        (DYNAMIC.format(9), 9, "below NB_AGENTS = 9"),
-        (DYNAMIC.format(0), 9, "at least 1"),
-        (DYNAMIC.format(3), 9, "9 x 3 is odd"),
+        (INI, 9, "[NODE] needs 'graph_degree'"),
+        (DYNAMIC.format(9), 9, "graph_degree = 9: no connected 9-regular graph"),
+        (DYNAMIC.format(0), 9, "choose a degree of at least 2"),
+        (DYNAMIC.format(3), 9, "nodes x degree must be even"),
         (DYNAMIC.format("four"), 9, "graph_degree"),
     ],
 )
