@@ -9,7 +9,7 @@ import numpy as np
 from decentralizepy.config import Experiment
 from decentralizepy.datasets.experiment import build_dataset
 from decentralizepy.drivers import Wiring
-from decentralizepy.engine.assemble import build_program, build_sharing, build_trainer
+from decentralizepy.engine.parts import build_program, build_sharing, build_trainer
 from decentralizepy.errors import ConfigError, naming
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.training.data import Samples

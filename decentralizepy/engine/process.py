@@ -123,14 +123,14 @@ def _work(
         key=settings.key, peer_timeout=settings.transport.peer_timeout, give_up=give_up(settings),
     )  # fmt: skip
     assembly = Assembly(settings)
-    supervisor.say({"built": assembly.row_length})
+    supervisor.say({"built": assembly.row_length, "named": assembly.named_rows})
     start = supervisor.hear()
     placement = Placement(settings.mapping, tuple(start["workers"]))
     if links is not None and links.wire is not None:
         links.wire.begin(start["workers"], window(settings, placement, me, assembly.row_length))
-    arena = Arena(memory, ArenaPlan(nodes, assembly.row_length))
+    arena = Arena(memory, ArenaPlan(nodes, assembly.row_length, assembly.named_rows))
     worker = assembly.worker(
-        me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders,
+        me, placement, arena, sockets=links, tell=supervisor.say, orders=supervisor.orders,
         membership=resumed(settings.mapping.n, start["left"], start["from"]),
     )  # fmt: skip
     past = assembly.restore(worker, start["from"])
@@ -140,7 +140,10 @@ def _work(
     if settings.simulation is None:
         worker.clock = real
     try:
-        worker.run()
+        try:
+            worker.run()
+        finally:
+            worker.finish()
         supervisor.say({"finished": real.now()})
         if links is not None and links.wire is not None:
             supervisor.say({"transport": links.wire.summary()})

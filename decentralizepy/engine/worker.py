@@ -76,6 +76,9 @@ class Injector(Carrier, Protocol):
     def held(self) -> list[str]:
         """Messages that are held back, in words."""
 
+    def unfired(self) -> list[str]:
+        """Kills that did not come to pass, in words."""
+
 
 @dataclass(eq=False, slots=True)
 class _Work:
@@ -203,6 +206,12 @@ class Worker:
             self.timers.set(self.begins[uid], partial(self._wake, strand), uid)
         else:
             self._ready.append((strand, None))
+
+    def finish(self) -> None:
+        """Write what is left to be written, also of a run that failed."""
+        self.evaluations.finish()
+        for kill in self.faults.unfired() if self.faults is not None else ():
+            self._tell({"note": f"{self.me}: {kill} did not come to pass"})
 
     def serve(self) -> None:
         """Keep the sockets going after the end, until told to stop (``orders`` raises)."""

@@ -50,6 +50,7 @@ class Attempt:
         self._memory = shared.create()
         self._live = set(range(settings.workers))
         self._built: list[int] = []
+        self._named = 1
         self._start: dict[str, Any] | None = None
         self._together = False
         self._number = 0
@@ -113,6 +114,7 @@ class Attempt:
             self._check_saved()
         elif "built" in news:
             self._built.append(int(news["built"]))
+            self._named = int(news["named"])
             if len(self._built) == self.settings.workers:
                 self._size_memory()
         elif "ready" in news:
@@ -137,6 +139,8 @@ class Attempt:
             self._note_epoch(news["left"])
         elif "kill" in news:  # a fault plan wants this machine to be gone, all at once
             os.kill(os.getpid(), signal.SIGKILL)
+        elif "note" in news:
+            self.status.note(news["note"])
         elif "config" in news:
             raise ConfigError(news["config"])
         elif "error" in news:
@@ -256,7 +260,7 @@ class Attempt:
             ) from None
 
     def _size_memory(self) -> None:
-        plan = shared.ArenaPlan(self._nodes, self._built[0])
+        plan = shared.ArenaPlan(self._nodes, self._built[0], self._named)
         shared.resize(self._memory, plan)
         self.status.watch(self._memory, plan)
 
