@@ -87,8 +87,6 @@ class Post:
         self._gone: set[int] = set()
         self._routes: dict[tuple[int, ...], dict[WorkerId, list[int]]] = {}
         self._sizes: dict[object, tuple[int, int]] = {}
-        # a sum of rows in float64 is the largest thing that is sent, a method's extras aside
-        self._limit = 16 * arena.plan.length + (1 << 20)
         self.collective: Callable[[str, Message], None] = lambda kind, message: None
 
     # ---------------------------------------------------------------- outgoing
@@ -247,7 +245,7 @@ class Post:
         return arrived
 
     def _reader(self, peer: WorkerId) -> MessageReader:
-        return MessageReader(peer, self._limit, self._take_message)
+        return MessageReader(peer, self._take_message)
 
     def _take_notices(self) -> bool:
         """Deliver rows that are announced in rings."""
