@@ -114,7 +114,7 @@ def wire_receiver(port: int, size: int, rows: int, key: bytes | None, line: Conn
     while line.recv() == "go":
         got = 0
         while got < rows:
-            if not wire.receive(lambda peer: MessageReader(peer, 2 * size, deliver)):
+            if not wire.receive(lambda peer: MessageReader(peer, deliver)):
                 wire.service(idle=True)
                 poller.poll(wire.patience(100))
         line.send("got")

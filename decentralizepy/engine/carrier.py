@@ -14,9 +14,11 @@ from decentralizepy.transport.router import Router
 
 
 class Carrier(Protocol):
-    """Takes messages from nodes. ``in_flight`` counts those that have not left yet."""
+    """Takes messages from nodes."""
 
-    in_flight: int
+    @property
+    def in_flight(self) -> int:
+        """Messages that have not left yet."""
 
     def carry(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
         """Put a message on its way to each of ``uids``."""
@@ -32,7 +34,11 @@ class DirectCarrier:
 
     def __init__(self, router: Router, clock: Callable[[], Clock], timers: Timers) -> None:
         self._router, self._clock, self._timers = router, clock, timers
-        self.in_flight = 0
+        self._late = 0
+
+    @property
+    def in_flight(self) -> int:
+        return self._late
 
     def carry(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
         self._router.send(uids, message, seat.traffic)
@@ -40,12 +46,12 @@ class DirectCarrier:
     def carry_slowly(
         self, seat: Seat, uid: int, message: Message, factor: float, delay: float
     ) -> None:
-        self.in_flight += 1
+        self._late += 1
         late = partial(self._leave, seat, uid, self._router.kept(message))
         self._timers.set(self._clock().now() + delay, late, seat.uid)
 
     def _leave(self, seat: Seat, uid: int, message: Message) -> None:
-        self.in_flight -= 1
+        self._late -= 1
         self.carry(seat, [uid], message)
 
 
@@ -62,7 +68,11 @@ class SimulatedCarrier:
     ) -> None:
         self._router, self._clock, self._timers = router, clock, timers
         self._network, self._deliver = network, deliver
-        self.in_flight = 0
+        self._under_way = 0
+
+    @property
+    def in_flight(self) -> int:
+        return self._under_way
 
     def carry(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
         message = self._router.kept(message)
@@ -74,15 +84,13 @@ class SimulatedCarrier:
     ) -> None:
         self._launch(seat, uid, self._router.kept(message), factor, delay)
 
-    def _launch(
-        self, seat: Seat, uid: int, message: Message, factor: float, delay: float
-    ) -> None:
+    def _launch(self, seat: Seat, uid: int, message: Message, factor: float, delay: float) -> None:
         nbytes = self._router.count(message, 1, seat.traffic)
         now = self._clock().now()
         when = self._network.arrival(seat.uid, uid, nbytes, now, factor, delay)
-        self.in_flight += 1
+        self._under_way += 1
         self._timers.set(when, partial(self._arrive, uid, message), uid)
 
     def _arrive(self, uid: int, message: Message) -> None:
-        self.in_flight -= 1
+        self._under_way -= 1
         self._deliver(uid, message)

@@ -23,8 +23,9 @@ from decentralizepy.scenario.faultplan import Fault, FaultPlan, Kill, Partition,
 class Faults:
     """Stands between a worker's nodes and what they want to do: a carrier around another one.
 
-    A kill comes at the first thing that a node does in its iteration or a later one. Every fault that fires leaves a line in ``faults.jsonl``, once per worker, and another one when
-    what it held back is let go. What was killed once is not killed again when the run goes back.
+    A kill comes at the first thing that a node does in its iteration or a later one. Every fault
+    that fires leaves a line in ``faults.jsonl``, once per worker, and another one when what it held
+    back is let go. What was killed once is not killed again when the run goes back.
     """
 
     def __init__(

@@ -154,7 +154,7 @@ class Mailbox:
         letters = [
             letter
             for key in keys
-            for waiting in self._rounds.get(key, {}).values()  # type: ignore[call-overload]
+            for waiting in self._rounds.get(key, {}).values()
             for letter in waiting
         ]
         if wanted.count is not None and len(letters) > wanted.count:
@@ -163,7 +163,7 @@ class Mailbox:
             self._keep(keys, chosen)
         else:
             for key in keys:
-                self._rounds.pop(key, None)  # type: ignore[call-overload]
+                self._rounds.pop(key, None)
             self._n -= len(letters)
         letters.sort(key=lambda letter: (letter[1].sender, letter[1].round, letter[0]))
         return [message for _, message in letters]

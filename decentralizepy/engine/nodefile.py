@@ -108,7 +108,8 @@ def _messages(mail: State) -> list[Message]:
 def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> int:
     from safetensors.torch import save as to_bytes
 
-    data = to_bytes({k: v.cpu().contiguous() for k, v in tensors.items()}, {_META: json.dumps(rest)})
+    here = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    data = to_bytes(here, {_META: json.dumps(rest)})
     try:
         write_atomic(path, data)
     except OSError as error:

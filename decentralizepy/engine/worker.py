@@ -587,10 +587,10 @@ class Worker:
 
     def _start_training(self, strand: Strand, effect: Train | Gradient) -> Any:
         seat = strand.seat
-        local = LocalWork(
-            seat.learner, seat.rows["x"], effect.t,
-            *(effect[1:] if type(effect) is Train else ()),
-        )  # fmt: skip
+        local = LocalWork(seat.learner, seat.rows["x"], effect.t)
+        if type(effect) is Train:
+            local.steps, local.correction = effect.steps, effect.correction
+            local.anchor, local.pull = effect.anchor, effect.pull
         work = _Work(strand, effect, local)
         if self._simulation is None:
             self._queue(work)

@@ -15,7 +15,11 @@ from typing import Any, Final
 
 ALIGNMENT: Final = 128
 MAX_HEADER: Final = 1 << 20
-MAX_TENSORS: Final = 64
+MAX_TENSORS: Final = 1024
+MAX_DIMS: Final = 8
+#: Bytes of tensors in one message. The limit is the same wherever the receivers are, so that what
+#: passes on one worker passes on many machines; `message.check_size` tells the sender.
+MAX_PAYLOAD: Final = 4 << 30
 #: servers have the numbers -1, -2, ...
 MAX_SERVERS: Final = 1 << 31
 _KEYS: Final = {"from", "round", "tensors", "meta"}
@@ -27,9 +31,14 @@ DTYPES: Final[dict[str, int]] = {
     "float32": 4,
     "float16": 2,
     "bfloat16": 2,
+    "complex128": 16,
+    "complex64": 8,
     "int64": 8,
     "int32": 4,
+    "int16": 2,
+    "int8": 1,
     "uint8": 1,
+    "bool": 1,
 }
 
 
@@ -52,7 +61,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """Who says what in which round: ``round`` is (iteration, averaging round), 0-based."""
+    """Who says what in which round: ``round`` is (iteration, averaging round), 0-based.
+
+    ``sender`` is a node's uid; servers have negative ones.
+    """
 
     sender: int
     round: tuple[int, int]
@@ -80,7 +92,7 @@ class Header:
         return text.ljust(-len(text) // ALIGNMENT * -ALIGNMENT)
 
 
-def decode(data: bytes | memoryview, limit: int) -> Header:
+def decode(data: bytes | memoryview, limit: int = MAX_PAYLOAD) -> Header:
     """Check and read a header; ``limit`` bounds the payload in bytes.
 
     Raises `MessageError` for anything but a well-formed header whose payload fits the limit.
@@ -139,7 +151,7 @@ def _tensor(item: Any) -> TensorInfo:
     name, dtype, shape = item
     if not isinstance(name, str) or not isinstance(dtype, str) or dtype not in DTYPES:
         raise MessageError(f"unknown tensor {name!r:.40} of {dtype!r:.40}")
-    if not isinstance(shape, list) or len(shape) > 8:
+    if not isinstance(shape, list) or len(shape) > MAX_DIMS:
         raise MessageError(f"tensor {name!r:.40} has no proper shape")
     info = TensorInfo(name, dtype, tuple(_natural(size) for size in shape))
     if math.prod(size for size in info.shape if size) >= 1 << 62:  # also beside a 0

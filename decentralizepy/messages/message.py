@@ -10,20 +10,17 @@ import torch
 from torch import Tensor
 
 from decentralizepy.messages.header import (
+    DTYPES,
+    MAX_DIMS,
+    MAX_PAYLOAD,
+    MAX_TENSORS,
     Header,
+    MessageError,
     TensorInfo,
 )
 
 #: name on the wire -> dtype
-TORCH_DTYPES: Final[dict[str, torch.dtype]] = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int64": torch.int64,
-    "int32": torch.int32,
-    "uint8": torch.uint8,
-}
+TORCH_DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPES}
 _NAMES: Final = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
@@ -139,3 +136,36 @@ class Missing:
 
     sender: int
     reason: str
+
+
+def check_size(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `MessageError` unless workers on all machines would take a message of these tensors.
+
+    At most `MAX_TENSORS` dense tensors of at most `MAX_DIMS` dimensions and of the dtypes in
+    `DTYPES`, together at most `MAX_PAYLOAD` bytes. Receivers apply the same limits to the header,
+    so a message that passes here is accepted wherever it goes.
+    """
+    if len(tensors) > MAX_TENSORS:
+        raise MessageError(f"a message of {len(tensors)} tensors, more than {MAX_TENSORS}")
+    nbytes = 0
+    for name, tensor in tensors.items():
+        if (
+            type(name) is not str
+            or tensor.dtype not in _NAMES
+            or tensor.layout is not torch.strided
+            or tensor.dim() > MAX_DIMS
+        ):
+            raise MessageError(_unfit(name, tensor))
+        nbytes += tensor.nbytes
+    if nbytes > MAX_PAYLOAD:
+        raise MessageError(f"a message of {nbytes} bytes, more than {MAX_PAYLOAD}")
+
+
+def _unfit(name: object, tensor: Tensor) -> str:
+    if type(name) is not str:
+        return f"a tensor is named {name!r:.40}: names are str"
+    if tensor.layout is not torch.strided:
+        return f"tensor {name!r:.40} is {tensor.layout}: send its indices and values"
+    if tensor.dtype not in _NAMES:
+        return f"tensor {name!r:.40} is {tensor.dtype}: one of {', '.join(DTYPES)}"
+    return f"tensor {name!r:.40} has {tensor.dim()} dimensions, more than {MAX_DIMS}"

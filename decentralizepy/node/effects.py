@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -22,7 +23,8 @@ class Everything(Enum):
 ANY: Final = Everything.ANY
 
 
-class Train(NamedTuple):
+@dataclass(slots=True)
+class Train:
     """Local training of iteration ``t`` on the node's row.
 
     ``steps`` replaces the number of local steps that the INI asks for. ``correction``
@@ -37,14 +39,16 @@ class Train(NamedTuple):
     pull: float = 0.0
 
 
-class Gradient(NamedTuple):
+@dataclass(slots=True)
+class Gradient:
     """Gives the mean gradient [n_parameters] at the node's row over the batches of iteration
     ``t``; the row stays as it is."""
 
     t: int
 
 
-class Send(NamedTuple):
+@dataclass(slots=True)
+class Send:
     """Give messages to other nodes: pairs (receivers, message), taken lazily.
 
     A row that is sent may not be written in place any more: assign the next one to ``self.x``.
@@ -54,7 +58,8 @@ class Send(NamedTuple):
     round: Round
 
 
-class Ask(NamedTuple):
+@dataclass(slots=True)
+class Ask:
     """Ask nodes a question, which their `Node.answer` replies to, whatever they are doing.
 
     Replies come as ordinary messages of ``round``: take them with a `Receive`.
@@ -65,7 +70,8 @@ class Ask(NamedTuple):
     round: Round
 
 
-class Receive(NamedTuple):
+@dataclass(slots=True)
+class Receive:
     """Wait for messages; gives them as a list in ascending (uid, order of sending).
 
     With ``sources`` the program goes on when each of them has said something in ``round``; with
@@ -81,27 +87,32 @@ class Receive(NamedTuple):
     deadline: float | None = None
 
 
-class Forget(NamedTuple):
+@dataclass(slots=True)
+class Forget:
     """Drop all mail of rounds before ``round``, what is there and what is still to come."""
 
     round: Round
 
 
-class Drain(NamedTuple):
+@dataclass(slots=True)
+class Drain:
     """Wait until all nodes have ended or wait here, and every message has been delivered."""
 
 
-class Sleep(NamedTuple):
+@dataclass(slots=True)
+class Sleep:
     """Go on after that many seconds of the run's clock."""
 
     seconds: float
 
 
-class Now(NamedTuple):
+@dataclass(slots=True)
+class Now:
     """Gives the seconds of the run's clock."""
 
 
-class Report(NamedTuple):
+@dataclass(slots=True)
+class Report:
     """Evaluate if iteration ``t`` is due, and append the node's record.
 
     ``metrics`` are columns of the node's own. The program goes on once its row is evaluated; the
@@ -113,7 +124,8 @@ class Report(NamedTuple):
     metrics: Mapping[str, float] | None = None
 
 
-class Checkpoint(NamedTuple):
+@dataclass(slots=True)
+class Checkpoint:
     """Save the node if a checkpoint is due after iteration ``t``.
 
     A synchronous program has nothing in flight then. For one that is ``asynchronous``, a due

@@ -84,7 +84,7 @@ class Node(ABC):
         #: who takes part when; the same object for all nodes
         self.membership = place.membership
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # noqa: B027 - most programs need none
         """Prepare what the program needs; ``x`` is there. A resumed node then gets its state."""
 
     @abstractmethod
@@ -130,9 +130,7 @@ class Node(ABC):
         if mixed is None or mixed[0] is not graph:  # a static graph: once
             mixed = self._mixed = graph, self.sharing.mixing(graph, self.uid)
         place = self._place
-        return Context(
-            self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend
-        )
+        return Context(self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend)
 
     def generator(self, t: int, k: int = 0) -> np.random.Generator:
         """The node's own random stream of iteration ``t``; ``k`` tells several apart."""

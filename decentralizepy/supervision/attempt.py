@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.mappings.placement import Placement, WorkerId, spread
 from decentralizepy.memory import shared
 from decentralizepy.node.membership import Epoch, resumed
 from decentralizepy.settings import Settings
@@ -46,7 +45,8 @@ class Attempt:
         self.over = False
         self._digests, self._progress = digests, progress
         self._sets = CheckpointSets(settings.folder)
-        self._nodes = Mapping.spread(len(settings.uids), settings.workers).counts
+        hosted = settings.hosted
+        self._nodes = spread(len(hosted), len(hosted) - len(settings.uids), settings.workers)
         self._memory = shared.create()
         self._live = set(range(settings.workers))
         self._built: list[int] = []
@@ -177,7 +177,7 @@ class Attempt:
 
     def _members(self) -> set[int]:
         """This machine's nodes that take part."""
-        return set(self.settings.uids) - self.status.membership.left
+        return set(self.settings.hosted) - self.status.membership.left
 
     def _check_paused(self) -> None:
         if self._pause and self._rounds.keys() >= self._live:

@@ -151,7 +151,8 @@ class Status:
         if self._control is not None:
             self._rounds = list(self._control.rounds)
         left, first = self.membership.left, self._settings.uids.start
-        return [done for i, done in enumerate(self._rounds) if first + i not in left] or [0]
+        here = self._rounds[: len(self._settings.uids)]  # servers come after them
+        return [done for i, done in enumerate(here) if first + i not in left] or [0]
 
     @property
     def seconds(self) -> float:

@@ -75,6 +75,11 @@ class Part:
         self._frame, self._opener, self._index = frame, opener, index
         self.nbytes = len(frame) - (opener.overhead if opener else 0)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether it came from somebody who has the run key."""
+        return self._opener is not None and self._opener.overhead > 0
+
     def into(self, buffer: memoryview) -> None:
         """Put the content into a buffer of `nbytes`; raises `RefusedError`."""
         if self._opener is None:
@@ -85,8 +90,8 @@ class Part:
     def memory(self) -> memoryview | None:
         """The content where it lies, if it lies alone in memory that nobody else writes."""
         frame = self._frame
-        sealed = self._opener is None or self._opener.overhead
-        return None if sealed or not isinstance(frame, memoryview) or frame.readonly else frame
+        alone = self._opener is not None and not self.sealed
+        return frame if alone and isinstance(frame, memoryview) and not frame.readonly else None
 
     def content(self) -> memoryview:
         """The content, in memory of its own if it was sealed; raises `RefusedError`."""

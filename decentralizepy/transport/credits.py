@@ -14,7 +14,7 @@ from typing import Final
 
 from decentralizepy.transport.secure import RefusedError
 
-_REPORT: Final = struct.Struct("<QQQ")
+_REPORT: Final = struct.Struct("<qQQ")  # servers have negative ids
 
 
 class SendWindow:

@@ -33,9 +33,10 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
 from decentralizepy.messages.header import Header, MessageError, TensorInfo, decode
-from decentralizepy.messages.message import TORCH_DTYPES, Message
+from decentralizepy.messages.message import TORCH_DTYPES, Message, check_size
+from decentralizepy.messages.meta import check_meta
 from decentralizepy.transport.batches import SMALL, Part
-from decentralizepy.transport.frames import MessageReader, to_frames
+from decentralizepy.transport.frames import MessageReader, flat_bytes, to_frames
 from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import Rings, fence
 
@@ -90,8 +91,6 @@ class Router:
         self._gone: set[int] = set()
         self._routes: dict[tuple[int, ...], dict[WorkerId, list[int]]] = {}
         self._sizes: dict[object, tuple[int, int]] = {}
-        # a sum of rows in float64 is the largest thing that is sent, a method's extras aside
-        self._limit = 16 * arena.plan.length + (1 << 20)
         self.collective: Callable[[str, Message], None] = lambda kind, message: None
 
     # ---------------------------------------------------------------- outgoing
@@ -100,6 +99,8 @@ class Router:
         """Give ``message``, stamped with its sender, to the nodes ``uids``."""
         if self._gone:
             uids = [uid for uid in uids if uid not in self._gone]
+        check_meta(message.meta)
+        check_size(message.like)
         self.count(message, len(uids), traffic)
         near: dict[int, list[int]] = {}
         for worker, receivers in self._by_worker(uids).items():
@@ -267,7 +268,7 @@ class Router:
     # ------------------------------------------------------------ to other machines
 
     def _send_far(self, worker: WorkerId, receivers: Sequence[int], message: Message) -> int:
-        """Returns the bytes on the wire. Large rows are held until they have arrived, not copied."""
+        """Returns the bytes on the wire; a large row is held until it has arrived, not copied."""
         assert self.sockets is not None and self.sockets.wire is not None
         places = [self._place(tensor) for tensor in message.tensors.values()]
         rows = {place[0] for place in places if place is not None}
@@ -328,7 +329,7 @@ class Router:
         return arrived
 
     def _reader(self, peer: WorkerId) -> MessageReader:
-        return MessageReader(peer, self._limit, self._take_message)
+        return MessageReader(peer, self._take_message)
 
     def _take_notices(self) -> bool:
         """Deliver what is announced in rings."""
@@ -358,7 +359,7 @@ class Router:
         n_parts, n_words, *rest = words
         stop = _PART_WORDS * n_parts
         text = struct.pack(f"<{n_words}q", *rest[stop : stop + n_words])
-        header = decode(text, self.arena.plan.nbytes)
+        header = decode(text)
         buffers: dict[int, Any] = {}
         tensors = {}
         for at, info in enumerate(header.tensors):
@@ -448,7 +449,7 @@ def _size(message: Message) -> tuple[int, int]:
 
 
 def _copy_into(buffer: Any, start: int, tensor: Tensor) -> None:
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    flat = flat_bytes("", tensor)
     torch.frombuffer(buffer, dtype=torch.uint8, count=len(flat), offset=start).copy_(flat)
 
 

@@ -169,6 +169,22 @@ def test_rows_and_frames_of_a_sender_stay_in_order(memory, tmp_path):
         post.links.close()
 
 
+def test_a_message_much_larger_than_the_row_passes_between_workers(memory, tmp_path):
+    delivered: list = []
+    mine, theirs = (worker_post(memory, me, tmp_path, delivered) for me in range(2))
+    said = Message({"all": torch.arange(3 << 20)}, {}, 1, (0, 0))  # 24 MB; a row has 32 bytes
+    row = mine.pool.acquire()
+    assert row is not None
+    mine.send([3], said, row, Traffic())
+    mine.links.flush()
+    while not delivered:
+        theirs.links.sleep(10)
+        theirs.take_in()
+    assert torch.equal(delivered[0].message["all"], said["all"])
+    for post in (mine, theirs):
+        post.links.close()
+
+
 def test_who_sleeps_is_woken_for_what_comes_late(memory, tmp_path):
     mine, theirs = (worker_post(memory, me, tmp_path, []) for me in range(2))
     row, control = mine.pool.acquire(), mine.arena.control

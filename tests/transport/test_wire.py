@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 import zmq
 from proxies import Proxy
 
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import WorkerId
+from decentralizepy.messages.message import Message
 from decentralizepy.transport import batches, inbound
 from decentralizepy.transport.batches import MAX_FRAME
 from decentralizepy.transport.endpoint import make_context, too_many
+from decentralizepy.transport.frames import AT_ONCE, MessageReader, to_frames
 from decentralizepy.transport.inbound import Inbound
 from decentralizepy.transport.outbound import Outbound, wire_bytes
 from decentralizepy.transport.remote import RemoteSockets
@@ -140,6 +143,23 @@ def test_messages_arrive_once_in_order_and_are_acknowledged(make: Make, key: byt
     assert a.done == list(range(58))
     for end in (a, b):
         assert end.wire.summary() == NOTHING
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_a_message_much_larger_than_any_row_arrives(make: Make, key: bytes | None) -> None:
+    """Sealed it has its memory at once, in the clear as it comes."""
+    a, b = make(A, key), make(B, key)
+    noise = torch.randint(-100, 100, (AT_ONCE + (24 << 20),), dtype=torch.int8)
+    header, payload = to_frames(Message({"x": noise}, {}, -1, (2, 0)))
+    a.wire.send(B, [b"M", header, *payload], -1, lambda: a.done.append(0))
+    got: list[Message] = []
+    b.reader = lambda peer: MessageReader(  # type: ignore[assignment,method-assign]
+        peer, lambda peer, first, message, nbytes: got.append(message)
+    )
+    until([a, b], lambda: a.done == [0])
+    assert torch.equal(got[0]["x"], noise) and got[0].sender == -1
+    b.wire.consumed(A, -1, noise.nbytes + len(header) + 1)
+    until([a, b], lambda: not a.wire.outbound.peers[B].window.outstanding)
 
 
 def test_memory_is_held_until_the_peer_has_it(make: Make) -> None:
