@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from decentralizepy.runfolder import MachineFolder, RunFolder, machine_records
+from decentralizepy.runfolder import MachineFolder, RunFolder, final_records
 from orchestrator.planning.costs import SAMPLES, Cost
 from orchestrator.planning.estimate import evaluations
 from orchestrator.planning.plan import Plan
@@ -83,9 +83,9 @@ class Reality:
 
 
 def read_rows(folder: RunFolder) -> list[Row]:
-    """The complete records of all machines."""
+    """The last records of all nodes, which is what `measure` needs of them."""
     machines = folder.machines().values()
-    return [row for machine in machines for row in machine_records(machine).rows]
+    return [row for machine in machines for row in final_records(machine)]
 
 
 def read_story(folder: RunFolder) -> Story:
