@@ -19,11 +19,11 @@ from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.jsonfile import read_text_file
 from decentralizepy.pernode import PerNode, read_per_node
 from decentralizepy.registry import (
-    LEGACY,
     Option,
     Target,
     check_options,
     coerce,
+    legacy,
     options,
     source_path,
     target,
@@ -371,7 +371,7 @@ def models_of(dataset_package: str) -> str:
 
     The reference system keeps models in the data set's own module; so do users' files.
     """
-    parts = LEGACY.get(dataset_package, dataset_package).split(".")
+    parts = legacy().get(dataset_package, dataset_package).split(".")
     if parts[:2] == ["decentralizepy", "datasets"]:
         return f"decentralizepy.models.{parts[-1].lower()}"
     return dataset_package

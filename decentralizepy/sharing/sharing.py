@@ -22,6 +22,7 @@ class Sharing:
     keyword parameters of ``__init__``. State that must survive a round goes in `state`.
     """
 
+    reference_name: ClassVar[str] = "decentralizepy.sharing.Sharing"
     #: whether `outgoing` sends the whole row once over each edge; who overrides it says it anew
     sends_whole_row: ClassVar[bool] = True
     #: whether `mixing` needs edges both ways; who overrides it says it anew

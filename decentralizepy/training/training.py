@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Training:
     ``on_nan``: ``stop`` ends the run when a node's parameters are not finite after its local
     training, ``continue`` records the iteration and goes on.
     """
+
+    reference_name: ClassVar[str] = "decentralizepy.training.Training"
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     yield from _placement(plan)
     yield ""
     yield f"Graph     {_graph(plan)}"
-    yield f"Classes   {plan.task.model}, {plan.task.sharing}"
+    yield f"Classes   {plan.task.model.dotted}, {plan.task.sharing.dotted}"
     yield f"Nodes     {_named(plan.task.wiring.program)}"
     yield from _bytes(plan.traffic)
     yield from _expected(plan)

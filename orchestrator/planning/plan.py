@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.mappings.mapping import Mapping as Placement
+from decentralizepy.registry import fact
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.settings import EvaluationOptions
 from orchestrator.config import Config
@@ -110,8 +111,8 @@ class Plan:
             "placement": [asdict(machine) for machine in self.machines],
             "graph": {"name": self.graph_name, **self.graph},
             "classes": {
-                "model": self.task.model,
-                "sharing": self.task.sharing,
+                "model": self.task.model.dotted,
+                "sharing": self.task.sharing.dotted,
                 "node": self.task.wiring.program.target.dotted,
                 "schedule": self.task.wiring.schedule.target.dotted,
             },
@@ -233,10 +234,20 @@ def _load(
         rounds=rounds,
         batch_size=batch_size,
         full_epochs=bool(task.experiment.training.options.get("full_epochs", False)),
-        dataset=task.experiment.dataset.target.name,
+        samples=fact(task.experiment.dataset.target, "samples", (0, 0)),
+        test_samples=config.TEST_SAMPLES,
+        evaluated=_evaluated(config),
         row_bytes=4 * (task.row_length or 0),
         bytes_per_round=traffic.bytes_per_round or 0,
     )
+
+
+def _evaluated(config: Config) -> int:
+    """How many nodes are evaluated."""
+    nodes = config.EVALUATED_NODES
+    if nodes == "all":
+        return config.NB_AGENTS
+    return len(nodes) if isinstance(nodes, tuple) else nodes
 
 
 def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:

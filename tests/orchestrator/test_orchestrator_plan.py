@@ -277,7 +277,9 @@ def load(**changes: Any) -> Load:
         rounds=3,
         batch_size=8,
         full_epochs=False,
-        dataset="unknown",
+        samples=(0, 0),
+        test_samples=None,
+        evaluated=16,
         row_bytes=1000,
         bytes_per_round=0,
     )
@@ -294,8 +296,28 @@ def test_the_estimate_follows_the_slowest_machine_and_the_cores() -> None:
 
 
 def test_epochs_go_by_the_size_of_the_data_set() -> None:
-    assert load(full_epochs=True, dataset="CIFAR10").samples_per_iteration == 3 * 3125
+    assert load(full_epochs=True, samples=(50_000, 10_000)).samples_per_iteration == 3 * 3125
     assert load(full_epochs=True).samples_per_iteration == 3
+
+
+def test_evaluation_goes_by_who_is_evaluated_on_how_much(make: Make) -> None:
+    """Of 100 iterations those 1, 10, ..., 100 are evaluated: eleven."""
+    cost = Cost(train_s=0.0, evaluate_s=1e-3)
+    known = {"samples": (1600, 500)}
+    for changes, samples in (
+        ({}, 16 * 11 * (500 + 100)),
+        ({"evaluated": 4}, 4 * 11 * (500 + 100)),
+        ({"test_samples": 50}, 16 * 11 * (50 + 100)),
+        ({"test_samples": 5000, "train_evaluate_after": 0}, 16 * 11 * 500),
+    ):
+        one = load(**known, **changes)
+        assert one.evaluated_samples == samples
+        seconds = estimate(one, cost).evaluation_s
+        assert seconds == pytest.approx(one.agents_in_turn / 16 * samples * 1e-3, abs=1e-3)
+    assert planned(make()).load.samples == (1442, 355)
+    assert [planned(make(EVALUATED_NODES=some)).load.evaluated for some in ("all", 3, [0, 8])] == [
+        9, 3, 2,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
