@@ -44,8 +44,10 @@ def build_model(experiment: Experiment) -> nn.Module:
     return model
 
 
-def build_loss(component: Component) -> Loss:
+def build_loss(component: Component | None) -> Loss:
     """A loss module, or a plain function of (output, target)."""
+    if component is None:
+        raise ConfigError("[TRAIN_PARAMS] needs the key 'loss_package'")
     found: Any = component.target.load()
     loss: Any = found() if inspect.isclass(found) else found
     return loss

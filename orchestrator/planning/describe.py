@@ -68,6 +68,8 @@ def _graph(plan: Plan) -> str:
     if graph["dynamic"]:
         nodes = plural(graph["nodes"], "node")
         return f"{_named(plan.task.wiring.schedule)} over {nodes}, which changes with time"
+    if plan.graph_name is None:
+        return f"none of {plural(graph['nodes'], 'node')}, as none is needed"
     low, high = graph["degree_min"], graph["degree_max"]
     degree = f"degree {low}" if low == high else f"degrees {low} to {high}"
     return (

@@ -124,6 +124,18 @@ def test_a_driver_is_not_needed_where_the_ini_names_program_and_schedule(
     assert planned(make(EVAL_FILE=None)).traffic.exact, "D-PSGD over the graph of the file"
 
 
+def test_no_graph_file_is_needed_where_nobody_looks_at_it(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "my_program.py").write_text(OWN)
+    graph = "\n[GRAPH]\ngraph_package = my_program\ngraph_class = Rotating\n"
+    made = planned(make(ini=INI + graph, EVAL_FILE=None, GRAPH_FILE=None))
+    assert made.traffic.messages_per_round == 9 * 3 and made.graph_name is None
+    words = made.command(made.machines[0], RUN)
+    assert "-gf" not in words and "-gt" not in words and "-ps" in words
+    assert "my_program.Rotating over 9 nodes" in describe(made, RUN) and not made.notes
+    message = refused(make(GRAPH_FILE=None))
+    assert "needs the key 'GRAPH_FILE', for DPSGD over StaticSchedule needs a graph" in message
+
+
 def test_who_is_evaluated_is_passed_on(make: Make) -> None:
     made = planned(make(EVALUATED_NODES=[0, 8], TEST_SAMPLES=100))
     words = made.command(made.machines[0], RUN)
