@@ -162,6 +162,11 @@ class Settings:
         return self.mapping.uids(self.machine)
 
     @property
+    def hosted(self) -> tuple[int, ...]:
+        """The nodes and servers of this machine."""
+        return self.mapping.hosted(self.machine)
+
+    @property
     def program(self) -> Component:
         """The class of the nodes with its options: the INI's, else the driver's."""
         return self.wiring.program

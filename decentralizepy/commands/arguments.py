@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -244,7 +245,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     experiment = read_experiment(args.config_file)
     wired = wiring(experiment, args.eval_file)
     graph = graph_of(args, wired)
-    mapping = read_mapping(args, graph)
+    mapping = replace(read_mapping(args, graph), servers=wired.servers)
     addresses = read_addresses(experiment, args.machines)
     machine = read_machine(args, experiment, addresses)
     check_wiring(args, experiment, wired, graph)

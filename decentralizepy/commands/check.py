@@ -9,11 +9,10 @@ import numpy as np
 from decentralizepy.config import Experiment
 from decentralizepy.datasets.experiment import build_dataset
 from decentralizepy.drivers import Wiring
-from decentralizepy.engine.assemble import build_program, build_sharing, build_trainer
+from decentralizepy.engine.parts import build_program, build_sharing, build_trainer
 from decentralizepy.errors import ConfigError, naming
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.training.data import Samples
-from decentralizepy.training.stacked import StackedTrainer
 
 
 def construct(experiment: Experiment, wired: Wiring, graph: Graph | None = None) -> Iterator[str]:
@@ -42,7 +41,7 @@ def _construct(experiment: Experiment) -> Iterator[str]:
     if experiment.schedule is not None:
         options = dict(experiment.schedule.options)
         yield f"learning rate: {experiment.schedule.target.dotted} {options}"
-    yield f"training: {'stacked' if isinstance(trainer, StackedTrainer) else 'one by one'}"
+    yield f"training: {'stacked' if trainer.takes_groups else 'one by one'}"
     yield f"sharing: {type(sharing).__module__}.{type(sharing).__name__}"
 
 

@@ -18,6 +18,7 @@ class Mapping:
     Attributes:
         counts: how many agents run on each machine.
         server_machine: the machine of the servers.
+        servers: how many servers there are; their uids are -1, -2, ...
 
     Raises:
         ValueError: for a machine without agents, or a server machine that doesn't exist.
@@ -25,6 +26,7 @@ class Mapping:
 
     counts: tuple[int, ...]
     server_machine: int = 0
+    servers: int = 0
 
     def __post_init__(self) -> None:
         if not self.counts:
@@ -99,6 +101,19 @@ class Mapping:
         """
         self._checked_machine(machine)
         return range(self._starts[machine], self._starts[machine + 1])
+
+    def hosted(self, machine: int) -> tuple[int, ...]:
+        """All uids on a machine: its agents by rank, then its servers.
+
+        Raises:
+            ValueError: if there is no such machine.
+        """
+        servers = self.servers if machine == self.server_machine else 0
+        return (*self.uids(machine), *range(-1, -servers - 1, -1))
+
+    def has(self, uid: int) -> bool:
+        """Whether there is such an agent or server."""
+        return -self.servers <= uid < self.n
 
     @cached_property
     def _starts(self) -> tuple[int, ...]:

@@ -21,8 +21,6 @@ class DPSGD(Node):
                 graph = self.graph_at(t, k)
                 ctx = self.context(graph, t, k)
                 yield Send(self.sharing.outgoing(self.x, ctx), (t, k))
-                heard = yield Receive(ctx.sources, (t, k))
-                ctx.out = self.spare
-                self.x = self.sharing.merge(self.x, heard, ctx)
+                self.x = self.sharing.merge(self.x, (yield Receive(ctx.sources, (t, k))), ctx)
             yield Report(t)
             yield Checkpoint(t)

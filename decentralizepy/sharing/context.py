@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -13,21 +13,28 @@ from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.streams import generator
 
 
-@dataclass
 class Context:
-    """One node's view of iteration ``t``, averaging round ``k`` (both 0-based).
+    """One node's view of iteration ``t``, averaging round ``k`` (both 0-based)."""
 
-    ``out`` is a free row [P] that `merge` may fill and return, which saves a copy.
-    """
+    def __init__(
+        self,
+        uid: int,
+        t: int,
+        k: int,
+        graph: Graph,
+        mixing: MixingRow,
+        n_parameters: int,
+        seed: int,
+        lend: Callable[[], Tensor | None] = lambda: None,
+    ) -> None:
+        self.uid, self.t, self.k = uid, t, k
+        self.graph, self.mixing = graph, mixing
+        self.n_parameters, self.seed, self._lend = n_parameters, seed, lend
 
-    uid: int
-    t: int
-    k: int
-    graph: Graph
-    mixing: MixingRow
-    n_parameters: int
-    seed: int
-    out: Tensor | None = None
+    @property
+    def out(self) -> Tensor | None:
+        """A free row [P] that `merge` may fill and return, which saves a copy; perhaps None."""
+        return self._lend()
 
     @property
     def round(self) -> tuple[int, int]:
@@ -47,3 +54,8 @@ class Context:
     def generator(self) -> np.random.Generator:
         """The node's random stream of this round."""
         return generator(self.seed, self.uid, "sharing", self.t, self.k)
+
+    def peer_generator(self, peer: int) -> np.random.Generator:
+        """A stream of this round for one peer: the same whenever and however often it is asked
+        for, so that a deferred message can draw from it."""
+        return generator(self.seed, self.uid, "peer", self.t, self.k, peer)

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.mappings.placement import Placement, WorkerId, spread
 from decentralizepy.memory import shared
 from decentralizepy.node.membership import Epoch, resumed
 from decentralizepy.settings import Settings
@@ -46,10 +45,12 @@ class Attempt:
         self.over = False
         self._digests, self._progress = digests, progress
         self._sets = CheckpointSets(settings.folder)
-        self._nodes = Mapping.spread(len(settings.uids), settings.workers).counts
+        hosted = settings.hosted
+        self._nodes = spread(len(hosted), len(hosted) - len(settings.uids), settings.workers)
         self._memory = shared.create()
         self._live = set(range(settings.workers))
         self._built: list[int] = []
+        self._named = 1
         self._start: dict[str, Any] | None = None
         self._together = False
         self._number = 0
@@ -113,6 +114,7 @@ class Attempt:
             self._check_saved()
         elif "built" in news:
             self._built.append(int(news["built"]))
+            self._named = int(news["named"])
             if len(self._built) == self.settings.workers:
                 self._size_memory()
         elif "ready" in news:
@@ -137,6 +139,8 @@ class Attempt:
             self._note_epoch(news["left"])
         elif "kill" in news:  # a fault plan wants this machine to be gone, all at once
             os.kill(os.getpid(), signal.SIGKILL)
+        elif "note" in news:
+            self.status.note(news["note"])
         elif "config" in news:
             raise ConfigError(news["config"])
         elif "error" in news:
@@ -173,7 +177,7 @@ class Attempt:
 
     def _members(self) -> set[int]:
         """This machine's nodes that take part."""
-        return set(self.settings.uids) - self.status.membership.left
+        return set(self.settings.hosted) - self.status.membership.left
 
     def _check_paused(self) -> None:
         if self._pause and self._rounds.keys() >= self._live:
@@ -256,7 +260,7 @@ class Attempt:
             ) from None
 
     def _size_memory(self) -> None:
-        plan = shared.ArenaPlan(self._nodes, self._built[0])
+        plan = shared.ArenaPlan(self._nodes, self._built[0], self._named)
         shared.resize(self._memory, plan)
         self.status.watch(self._memory, plan)
 

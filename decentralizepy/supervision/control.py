@@ -37,7 +37,7 @@ class ControlPlane(Protocol):
 
     @property
     def refused(self) -> Counter[str]:
-        """Words that were not taken, by kind (see `communication.secure.RefusedError`)."""
+        """Words that were not taken, by kind (see `transport.secure.RefusedError`)."""
 
     @property
     def doubted(self) -> set[int]:
@@ -294,7 +294,7 @@ def connect(settings: Settings) -> ControlPlane:
         return Alone(mapping, resilience)
     host = settings.addresses[0]
     address = ports.listening(host) if settings.machine == 0 else host
-    endpoint = ports.endpoint(address, ports.control_port(settings.experiment.offset))
+    endpoint = ports.url(address, ports.control_port(settings.experiment.offset))
     if settings.machine == 0:
         return Coordinator(mapping, resilience, endpoint, settings.key)
     return Member(settings.machine, mapping, resilience.peer_timeout, endpoint, settings.key)

@@ -9,7 +9,7 @@ configured size with samples of weight zero, and a model that can be stacked alw
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.pernode import value_of
 from decentralizepy.training.clipping import clip_each
 from decentralizepy.training.optimizers import FlatSGDOptimizer
-from decentralizepy.training.trainer import Learner, Trainer
-from decentralizepy.training.training import Draw
+from decentralizepy.training.task import Classification
+from decentralizepy.training.trainer import Learner, LocalWork, Trainer, add_terms
+from decentralizepy.training.training import Draw, Training
 
 #: larger models gain nothing: their kernels are long enough one by one
 MAX_PARAMETERS = 65_536
@@ -74,6 +75,8 @@ class StackedModel:
 class StackedTrainer(Trainer):
     """A `Trainer` whose nodes take their local steps together."""
 
+    takes_groups = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         layers = layers_of(self.template.model)
@@ -82,58 +85,72 @@ class StackedTrainer(Trainer):
         self.rule = self.optimizer.rule
         self._shapes: dict[int, tuple[int, int]] = {}
 
-    def train(self, learners: Sequence[Learner], rows: Sequence[Tensor], t: int) -> None:
-        """Iteration ``t`` of all given nodes, in place on their rows."""
-        draws = [self.prepare(learner, t) for learner in learners]
-        alike: dict[tuple[int, int], list[int]] = {}
-        for i, (learner, draw) in enumerate(zip(learners, draws, strict=True)):
-            alike.setdefault((len(draw.sizes), self._width(learner)), []).append(i)
-        for (steps, _), stack in alike.items():
-            if steps:
-                chosen = [learners[i] for i in stack], [rows[i] for i in stack]
-                self._train_stack(*chosen, [draws[i] for i in stack], t)
+    def together(self, waiting: Sequence[LocalWork]) -> list[int]:
+        """All with as many steps of equally wide batches as the first: nobody waits for another."""
+        first = self._kind(waiting[0])
+        return [i for i, work in enumerate(waiting) if self._kind(work) == first]
 
-    def together(self, one: Learner, other: Learner) -> bool:
-        """Whether to train two nodes at once: nobody waits for another's further steps."""
-        return self._shape(one) == self._shape(other)
+    def train(self, group: Sequence[LocalWork]) -> None:
+        """Local training of the given nodes, in place on their rows."""
+        alike: dict[Hashable, list[tuple[LocalWork, Draw]]] = {}
+        for work in group:
+            draw = self.prepare(work)
+            if draw.sizes:
+                kind = self._kind(work), len(draw.sizes), *work.learner.optimizer
+                alike.setdefault(kind, []).append((work, draw))
+        for stack in alike.values():
+            self._train_stack([work for work, _ in stack], [draw for _, draw in stack])
+
+    def _kind(self, work: LocalWork) -> Hashable:
+        """What must be equal for two nodes to share a stack."""
+        steps, width = self._shape(work.learner)
+        steps = steps if work.steps is None else work.steps
+        return work.t, steps, width, work.correction is None, work.anchor is None
 
     def _shape(self, learner: Learner) -> tuple[int, int]:
         """Steps and width of a node's batches, worked out once."""
         found = self._shapes.get(learner.uid)
         if found is None:
-            steps = self.training.steps(len(learner.indices), learner.uid)
+            steps = self.training.steps(learner.n_samples, learner.uid)
             found = self._shapes[learner.uid] = steps, self._width(learner)
         return found
 
     def _width(self, learner: Learner) -> int:
         """Samples that each batch of a node is padded to: a constant of the node."""
-        batch, n = value_of(self.training.batch_size, learner.uid), len(learner.indices)
-        return batch if batch <= n else min(batch, 1 << (n - 1).bit_length())
+        batch, n = value_of(self.training.batch_size, learner.uid), learner.n_samples
+        return batch if batch <= n else min(batch, 1 << max(n - 1, 0).bit_length())
 
-    def _train_stack(
-        self,
-        learners: Sequence[Learner],
-        rows: Sequence[Tensor],
-        draws: Sequence[Draw],
-        t: int,
-    ) -> None:
-        stack = torch.stack(list(rows)).requires_grad_()
+    def _train_stack(self, group: Sequence[LocalWork], draws: Sequence[Draw]) -> None:
+        learners = [work.learner for work in group]
+        stack = torch.stack([work.row for work in group]).requires_grad_()
         state = _gather(learners)
-        x, y, weight = self._batches(learners, draws)
+        x, y, weight = self._stacks_of_batches(learners, draws)
+        terms = self._terms(group)
         for step in range(x.shape[1]):
             (grad,) = torch.autograd.grad(
                 self._loss(stack, x[:, step], y[:, step], weight[:, step]), stack
             )
-            if self.clipping_norm is not None:
-                clip_each(grad, self.clipping_norm)
+            if self.training.clipping_norm is not None:
+                clip_each(grad, self.training.clipping_norm)
+            add_terms(grad, stack.detach(), *terms)
             self.rule.update(stack.detach(), grad, state)
-        torch._foreach_copy_(list(rows), list(stack.detach().unbind()))
+        torch._foreach_copy_([work.row for work in group], list(stack.detach().unbind()))
         _scatter(learners, state)
         if not math.isfinite(float(stack.detach().sum())):
-            for learner, row in zip(learners, rows, strict=True):
-                self._watch(learner, row, t)
+            for work in group:
+                self._watch(work)
 
-    def _batches(
+    def _terms(self, group: Sequence[LocalWork]) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """What is added to the gradients: corrections, anchors [G, P] each, and pulls [G, 1]."""
+        corrections = [work.correction for work in group if work.correction is not None]
+        anchors = [work.anchor for work in group if work.anchor is not None]
+        return (
+            torch.stack(corrections) if corrections else None,
+            torch.stack(anchors) if anchors else None,
+            torch.tensor([[work.pull] for work in group]),
+        )
+
+    def _stacks_of_batches(
         self, learners: Sequence[Learner], draws: Sequence[Draw]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs [G, S, B, ...], labels [G, S, B], weights [G, S, B] (1 / size, 0 for padding)."""
@@ -182,17 +199,20 @@ def can_stack(trainer: Trainer) -> str:
         return "the model is not a chain of Flatten, Linear, ReLU, Tanh and Sigmoid layers"
     if not isinstance(trainer.optimizer, FlatSGDOptimizer):
         return "only SGD (with momentum, Nesterov, weight decay) steps stacks"
-    if not isinstance(trainer.loss, nn.CrossEntropyLoss) or vars_differ(trainer.loss):
+    if type(trainer.training).gradient is not Training.gradient:
+        return f"{type(trainer.training).__name__} takes local steps of its own"
+    if type(trainer.task) is not Classification or not is_plain(trainer.task.criterion):
         return "the loss is not a plain CrossEntropyLoss"
     if trainer.template.device.type != "cpu":
         return "stacks are trained on the CPU"
     return ""
 
 
-def vars_differ(loss: nn.CrossEntropyLoss) -> bool:
-    """Whether a cross-entropy has options beyond the defaults."""
-    plain = (loss.reduction, loss.label_smoothing, loss.ignore_index) == ("mean", 0.0, -100)
-    return not plain or loss.weight is not None
+def is_plain(loss: Any) -> bool:
+    """Whether a loss is a cross-entropy without options."""
+    if type(loss) is not nn.CrossEntropyLoss or loss.weight is not None:
+        return False
+    return (loss.reduction, loss.label_smoothing, loss.ignore_index) == ("mean", 0.0, -100)
 
 
 def choose_stacked(trainer: Trainer) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
 from decentralizepy.errors import ConfigError
 from decentralizepy.pernode import PerNode, smallest, value_of
 from decentralizepy.streams import generator
+
+if TYPE_CHECKING:  # torch is not loaded to check an INI
+    from decentralizepy.training.step import LocalStep
 
 #: samples that a node may train on in one iteration
 MOST_SAMPLES: Final = 1 << 25
@@ -44,6 +47,8 @@ class Training:
 
     ``on_nan``: ``stop`` ends the run when a node's parameters are not finite after its local
     training, ``continue`` records the iteration and goes on.
+
+    A subclass may take local steps of its own by `gradient`, and samples of its own by `draw`.
     """
 
     reference_name: ClassVar[str] = "decentralizepy.training.Training"
@@ -71,10 +76,21 @@ class Training:
         self.rounds, self.full_epochs = rounds, full_epochs
         self.batch_size, self.shuffle, self.stacked = batch_size, shuffle, stacked
 
-    def draw(self, n: int, seed: int, uid: int, t: int) -> Draw:
-        """The samples that node ``uid`` with ``n`` samples trains on in iteration ``t``."""
+    def gradient(self, step: LocalStep) -> None:
+        """Leave the gradient of one local step in ``step.grad``, which is zero at first."""
+        step.backward()
+        if self.clipping_norm is not None:
+            step.clip(self.clipping_norm)
+
+    def draw(self, n: int, seed: int, uid: int, t: int, steps: int | None = None) -> Draw:
+        """The samples that node ``uid`` with ``n`` samples trains on in iteration ``t``.
+
+        ``steps`` is a number of mini-batches other than that of `steps`; 0 samples give none.
+        """
+        if not n:
+            return Draw(np.zeros(0, dtype=np.int64), [])
         batch = value_of(self.batch_size, uid)
-        per_epoch, steps = -(-n // batch), self.steps(n, uid)
+        per_epoch, steps = -(-n // batch), self.steps(n, uid) if steps is None else steps
         if not self.shuffle:
             first = 0 if self.full_epochs else t * steps
             return self._in_order(n, batch, first, steps)
@@ -89,6 +105,8 @@ class Training:
 
     def steps(self, n: int, uid: int) -> int:
         """Local steps of an iteration of node ``uid`` with ``n`` samples."""
+        if not n:
+            return 0
         per_epoch = -(-n // value_of(self.batch_size, uid)) if self.full_epochs else 1
         return value_of(self.rounds, uid) * per_epoch
 
@@ -108,7 +126,7 @@ class Training:
     def remark(self, n: int, uid: int) -> str:
         """What the log of node ``uid`` with ``n`` samples should say at the start, or nothing."""
         batch = value_of(self.batch_size, uid)
-        if n >= batch:
+        if n >= batch or not n:
             return ""
         return f"{n} samples are fewer than batch_size = {batch}: every batch holds all of them"
 

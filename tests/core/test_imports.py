@@ -36,14 +36,12 @@ FOR_ORCHESTRATOR = (
 TORCH_FREE = (
     "decentralizepy.commands.arguments",
     "decentralizepy.cli",
-    "decentralizepy.transport.acknowledgement",
-    "decentralizepy.transport.batch",
+    "decentralizepy.transport.batches",
     "decentralizepy.transport.credits",
     "decentralizepy.messages.header",
     "decentralizepy.communication.keys",
     "decentralizepy.communication.local",
     "decentralizepy.communication.ports",
-    "decentralizepy.transport.reliable",
     "decentralizepy.transport.secure",
     "decentralizepy.communication.tcp",
     "decentralizepy.config",
@@ -213,7 +211,7 @@ def test_the_walker_sees_every_kind_of_import():
 FORKS = """
 import importlib, json, os, sys
 
-HEAVY = ("torch", "enoslib", "pandas", "matplotlib")
+HEAVY = ("torch", "enoslib", "pandas", "matplotlib", *json.loads(sys.argv[2]))
 loaded = {}
 modules = json.loads(sys.argv[1])
 for name in ("numpy", "networkx", "zmq", "pydantic", "jinja2", "rich.console", "email", "decimal"):
@@ -238,10 +236,10 @@ print(json.dumps(loaded))
 """
 
 
-def loaded_by(modules):
-    """Heavy libraries that each module loads; a text instead where it can't be imported."""
+def loaded_by(modules, *more):
+    """Heavy libraries, or ``more``, that each module loads; a text where it can't be imported."""
     done = subprocess.run(
-        [sys.executable, "-c", FORKS, json.dumps(modules)],
+        [sys.executable, "-c", FORKS, json.dumps(modules), json.dumps(more)],
         capture_output=True, text=True, check=True, timeout=120, cwd=REPOSITORY,
         env={**os.environ, "MPLBACKEND": "Agg"},
     )  # fmt: skip
@@ -253,6 +251,31 @@ def test_planning_loads_no_heavy_library(room):
     allowed = TORCH_FREE if room == "decentralizepy" else ("orchestrator",)
     modules = [name for name in sources(room) if within(name, *allowed)]
     assert {name: heavy for name, heavy in loaded_by(modules).items() if heavy} == {}
+
+
+VOCABULARY = ("decentralizepy.messages", "decentralizepy.sharing")
+
+
+def test_methods_load_nothing_of_the_transport():
+    """Whoever writes a method, or uses one in a script, needs messages and no sockets."""
+    modules = [name for name in sources("decentralizepy") if within(name, *VOCABULARY)]
+    assert "decentralizepy.messages.message" in modules
+    loaded = loaded_by(modules, "cryptography", "decentralizepy.transport")
+    assert {name: found for name, found in loaded.items() if set(found) - {"torch"}} == {}
+
+
+def test_frames_are_made_without_cryptography():
+    assert loaded_by(["decentralizepy.transport.frames"], "cryptography") == {
+        "decentralizepy.transport.frames": ["torch"]
+    }
+
+
+def test_messages_import_nothing_of_ours():
+    modules = {n: p for n, p in sources("decentralizepy").items() if within(n, VOCABULARY[0])}
+    assert not offences(
+        modules,
+        lambda _, name: within(name, "decentralizepy") and not within(name, VOCABULARY[0]),
+    )
 
 
 def test_results_load_neither_torch_nor_enoslib():
@@ -279,7 +302,7 @@ def test_the_list_of_torch_free_modules_is_right():
 
 def test_a_module_that_loads_torch_would_be_found():
     names = ["decentralizepy.errors", "decentralizepy.messages.message", "no.module"]
-    assert loaded_by(names) == {
+    assert loaded_by(names, "cryptography") == {
         "decentralizepy.errors": [],
         "decentralizepy.messages.message": ["torch"],
         "no.module": "ModuleNotFoundError: No module named 'no'",

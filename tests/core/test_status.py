@@ -13,7 +13,7 @@ import decentralizepy
 from decentralizepy.commands import arguments, flags
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.memory.shared import ArenaPlan, Control, create, resize
+from decentralizepy.memory.shared import ArenaPlan, Counters, create, resize
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.settings import Intervals
 from decentralizepy.supervision import provenance
@@ -68,7 +68,7 @@ def test_progress_is_read_from_the_shared_counters(status):
     resize(memory, plan)
     status.watch(memory, plan)
     control = status._control
-    assert isinstance(control, Control)
+    assert isinstance(control, Counters)
     for node, rounds in enumerate((3, 5, 4, 8)):
         control.rounds[node] = rounds
     control.busy(1, 6, 8)

@@ -15,8 +15,9 @@ from decentralizepy.registry import Target
 from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.stacked import StackedTrainer, choose_stacked
+from decentralizepy.training.task import Classification
 from decentralizepy.training.template import Template
-from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.trainer import Learner, LocalWork, Trainer
 from decentralizepy.training.training import Training
 
 NODES = 16
@@ -33,7 +34,7 @@ def arguments(model: type[nn.Module] = MLP, name: str = "SGD", **options: object
         rng.integers(0, 10, NODES * 40), 1 / 16, 0.0,
     )  # fmt: skip
     training = Training(**{"rounds": 3, "batch_size": 8, "shuffle": True} | options)
-    return template, make_optimizer(template, component), training, nn.CrossEntropyLoss(), data
+    return template, make_optimizer(template, component), training, Classification(), data
 
 
 def rows_after(factory: type[Trainer], groups: list[list[int]], **options: object) -> torch.Tensor:
@@ -45,8 +46,14 @@ def rows_after(factory: type[Trainer], groups: list[list[int]], **options: objec
     rows = [trainer.template.initial.clone() for _ in range(NODES)]
     for t in range(3):
         for group in groups:
-            trainer.train([learners[u] for u in group], [rows[u] for u in group], t)
+            trainer.train([LocalWork(learners[u], rows[u], t) for u in group])
     return torch.stack(rows)
+
+
+def work(
+    learners: list[Learner], rows: list[torch.Tensor], t: int, **more: object
+) -> list[LocalWork]:
+    return [LocalWork(one, row, t, **more) for one, row in zip(learners, rows, strict=True)]
 
 
 ALL = [list(range(NODES))]
@@ -87,12 +94,14 @@ def test_what_each_node_did_is_counted_and_who_is_stacked_with_whom() -> None:
     learners = [stacked.learner(u, 40 * u + np.arange(40)) for u in range(NODES)]
     rows = [stacked.template.initial.clone() for _ in range(NODES)]
     for t in range(3):
-        stacked.train(learners, rows, t)
+        stacked.train(work(learners, rows, t))
     done = [(one.steps, one.samples, one.nan) for one in learners]
     assert done[:5] == [(0, 0, 0), (6, 240, 0), (6, 240, 0), (15, 60, 0), (3, 24, 0)]
     assert torch.equal(rows[0], stacked.template.initial), "no rounds, no training"
-    assert stacked.together(learners[1], learners[2]), "both are padded to 64"
-    assert not stacked.together(learners[1], learners[5])
+    waiting = work(learners, rows, 3)
+    assert stacked.together(waiting[1:]) == [0, 1], "both are padded to 64"
+    assert stacked.together(waiting[5:]) == list(range(11))
+    assert Trainer(*arguments(**UNEQUAL), seed=7).together(waiting) == [0]
 
 
 @pytest.mark.parametrize("kind", [Trainer, StackedTrainer])
@@ -103,7 +112,7 @@ def test_the_first_iteration_with_nan_is_noted_and_no_other_node_s(kind: type[Tr
     for t in range(4):
         if t == 2:
             rows[1][5] = float("inf")
-        trainer.train(learners, rows, t)
+        trainer.train(work(learners, rows, t))
     assert [one.nan for one in learners] == [0, 3, 0]
     assert torch.isfinite(rows[0]).all() and torch.isfinite(rows[2]).all()
 
