@@ -1,7 +1,8 @@
 """Dotted names from an INI file -> classes and their options, without importing either.
 
 ``sharing_package = decentralizepy.sharing.Sharing`` and ``sharing_class = Sharing`` name a class
-as the reference system does; its names keep working through `LEGACY`. A name that is not ours is
+as the reference system does; its names keep working, as each class says its own there
+(``reference_name``). A name that is not ours is
 looked for beside the INI file, in the working directory and on Python's path, so a user's own
 ``my_method.py`` needs no change here.
 
@@ -24,19 +25,8 @@ from typing import Any, Final, TypeVar
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
 
-#: module of the reference system -> module here
-LEGACY: Final[dict[str, str]] = {
-    "decentralizepy.communication.TCP": "decentralizepy.communication.tcp",
-    "decentralizepy.datasets.CIFAR10": "decentralizepy.datasets.cifar10",
-    "decentralizepy.datasets.Digits": "decentralizepy.datasets.digits",
-    "decentralizepy.datasets.Femnist": "decentralizepy.datasets.femnist",
-    "decentralizepy.datasets.FemnistLabelSplit": "decentralizepy.datasets.femnist",
-    "decentralizepy.sharing.Sharing": "decentralizepy.sharing.sharing",
-    "decentralizepy.sharing.PlainAverageSharing": "decentralizepy.sharing.plain_average",
-    "decentralizepy.training.Training": "decentralizepy.training.training",
-    "decentralizepy.training.TrainingClipping": "decentralizepy.training.training_clipping",
-}
-
+#: packages with classes of the reference system, which say their module's name there
+_REFERENCED: Final = ("communication", "compression", "datasets", "sharing", "training")
 #: parameters that the runtime passes itself, by section
 PASSED: Final[frozenset[str]] = frozenset({"self", "params", "named_parameters"})
 
@@ -90,13 +80,28 @@ class Option:
         return f"{self.name} (required)" if self.required else f"{self.name}={self.default}"
 
 
+@functools.cache
+def legacy() -> dict[str, str]:
+    """Module of the reference system -> module here, as the classes here say."""
+    root = Path(__file__).parent
+    paths = (path for package in _REFERENCED for path in sorted((root / package).glob("*.py")))
+    return {
+        ast.literal_eval(value): f"{root.name}.{path.parent.name}.{path.stem}"
+        for path in paths
+        if "reference_name" in path.read_text(encoding="utf-8")
+        for node in _tree(path).body
+        if isinstance(node, ast.ClassDef)
+        for value in _assigned(node, "reference_name")
+    }
+
+
 def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target:
     """The class that a pair of INI values names; raises `ConfigError` when its module is nowhere.
 
     A module that exists on this machine must hold the name; one that can't be found is only
     accepted when its top-level package is not installed here at all but well known (torch).
     """
-    module = LEGACY.get(package, package)
+    module = legacy().get(package, package)
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigError(
             f"{package!r:.80} is not the name of a module, as my_method or "
@@ -117,10 +122,10 @@ def _not_found(package: str, name: str, search: Sequence[str]) -> str:
     if why := reference.not_built(package, name):
         return why
     if package.split(".")[0] == "decentralizepy":
-        return f"no module {package}{nearest(package, [*LEGACY, *reference.MODULES])}"
+        return f"no module {package}{nearest(package, [*legacy(), *reference.MODULES])}"
     where = "".join(f", {folder}" for folder in search)
     return (
-        f"no module {package}{nearest(package, LEGACY)}: "
+        f"no module {package}{nearest(package, legacy())}: "
         f"looked on Python's path{where}; put {package.split('.')[0]}.py beside the INI file"
     )
 

@@ -106,8 +106,10 @@ class Config(BaseModel):
     job_name: Annotated[str, Field(min_length=1, max_length=MOST_NAME_BYTES)] = Field(
         description="Name of the reservation, and suffix of the run folder."
     )
-    GRAPH_FILE: Text = Field(
-        description="Graph, looked for beside this file and in run_configuration/."
+    GRAPH_FILE: Text | None = Field(
+        None,
+        description="Graph, looked for beside this file and in run_configuration/; not needed "
+        "where the classes that the INI names for nodes or graphs need none.",
     )
     GRAPH_TYPE: Literal["edges", "adjacency"] | None = Field(
         None, description="Form of GRAPH_FILE; by default from its suffix (.adj is adjacency)."
@@ -275,7 +277,8 @@ class Config(BaseModel):
     @property
     def graph_type(self) -> str:
         """GRAPH_TYPE, or what the suffix of GRAPH_FILE says."""
-        return self.GRAPH_TYPE or ("adjacency" if self.GRAPH_FILE.endswith(".adj") else "edges")
+        adjacency = self.GRAPH_FILE is not None and self.GRAPH_FILE.endswith(".adj")
+        return self.GRAPH_TYPE or ("adjacency" if adjacency else "edges")
 
     @property
     def walltime_seconds(self) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.commands.flags import DEFAULT_GRAPH
 from decentralizepy.communication.keys import KEY_NAME, find_key, load_key, only_loopback
 from decentralizepy.communication.local import this_machine
 from decentralizepy.communication.ports import check_range
@@ -39,6 +40,23 @@ MOST_ITERATIONS: Final = 10**9
 MOST_THREADS: Final = 4096
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
 _HOST_NAME: Final = re.compile(r"[\w.-]{1,255}")
+
+
+def graph_of(args: argparse.Namespace, wired: Wiring) -> Graph:
+    """The graph of a run, without edges where there is no file and nobody needs one.
+
+    Raises `ConfigError`.
+    """
+    absent = args.graph_file == DEFAULT_GRAPH and not args.graph_file.exists()
+    if not absent or wired.needs_graph:
+        return read_graph_file(args.graph_file, args.graph_type)
+    counts = args.procs_per_machine
+    if counts is None:
+        raise ConfigError(
+            f"how many nodes? {wired.program.target.name} needs no graph, so name one (-gf) or say "
+            "how many there are on each machine (-ps)"
+        )
+    return Graph(max(sum(counts) * (args.machines if len(counts) == 1 else 1), 1), ())
 
 
 def read_graph_file(path: Path, kind: str) -> Graph:
@@ -226,7 +244,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     _check_numbers(args)
     experiment = read_experiment(args.config_file)
     wired = wiring(experiment, args.eval_file)
-    graph = read_graph_file(args.graph_file, args.graph_type)
+    graph = graph_of(args, wired)
     mapping = replace(read_mapping(args, graph), servers=wired.servers)
     addresses = read_addresses(experiment, args.machines)
     machine = read_machine(args, experiment, addresses)
@@ -341,6 +359,7 @@ def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     counts = settings.mapping.counts
     flags["procs_per_machine"] = list(counts)
     flags["workers"] = settings.workers
+    flags["graph_file"] = str(args.graph_file) if args.graph_file.exists() else None
     flags["eval_file"] = args.eval_file or settings.wiring.driver
     flags["weights_store_dir"] = str(settings.weights_dir)
     flags["cache_dir"] = str(settings.cache_dir)

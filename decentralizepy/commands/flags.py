@@ -220,7 +220,8 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DEFAULT_GRAPH,
         metavar="GRAPH",
-        help="who talks to whom (default: %(default)s)",
+        help="who talks to whom; not needed where node_class or graph_class of the INI need none "
+        "(default: %(default)s)",
     )
     add(
         "-gt",

@@ -26,6 +26,7 @@ class Sharing:
     #: attributes that a checkpoint keeps: tensors, JSON values, dictionaries of these
     kept: ClassVar[tuple[str, ...]] = ()
 
+    reference_name: ClassVar[str] = "decentralizepy.sharing.Sharing"
     #: whether `outgoing` sends the whole row once over each edge; who overrides it says it anew
     sends_whole_row: ClassVar[bool] = True
     #: whether `mixing` needs edges both ways; who overrides it says it anew

@@ -61,8 +61,8 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     for relative, source in experiment.own_files.items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(folder.root / relative, source.read_bytes())
-    graph = Path(flags["graph_file"])
-    if graph.is_file():
+    graph = None if flags["graph_file"] is None else Path(flags["graph_file"])
+    if graph is not None and graph.is_file():
         write_atomic(folder.root / graph.name, graph.read_text(encoding="utf-8"))
     for flag in ("simulate", "faults"):
         if flags.get(flag):
@@ -225,7 +225,7 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
     plan = settings.faults.text if settings.faults else None
     return {
         f"INI file ({settings.experiment.path.name})": _sha(settings.experiment.text),
-        f"graph ({Path(flags['graph_file']).name})": settings.graph.digest(),
+        f"graph ({Path(flags['graph_file'] or 'no file').name})": settings.graph.digest(),
         f"addresses ({Path(settings.experiment.addresses_filepath).name})": _sha(
             json.dumps(settings.addresses)
         ),

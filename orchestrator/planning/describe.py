@@ -34,7 +34,7 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     yield from _placement(plan)
     yield ""
     yield f"Graph     {_graph(plan)}"
-    yield f"Classes   {plan.task.model}, {plan.task.sharing}"
+    yield f"Classes   {plan.task.model.dotted}, {plan.task.sharing.dotted}"
     yield f"Nodes     {_named(plan.task.wiring.program)}"
     yield from _bytes(plan.traffic)
     yield from _expected(plan)
@@ -68,6 +68,8 @@ def _graph(plan: Plan) -> str:
     if graph["dynamic"]:
         nodes = plural(graph["nodes"], "node")
         return f"{_named(plan.task.wiring.schedule)} over {nodes}, which changes with time"
+    if plan.graph_name is None:
+        return f"none of {plural(graph['nodes'], 'node')}, as none is needed"
     low, high = graph["degree_min"], graph["degree_max"]
     degree = f"degree {low}" if low == high else f"degrees {low} to {high}"
     return (

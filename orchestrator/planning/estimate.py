@@ -9,7 +9,6 @@ from orchestrator.planning.costs import (
     PER_BYTE_S,
     PER_NODE_ROUND_S,
     ROWS_PER_NODE,
-    SAMPLES,
     WORKER_BYTES,
     Cost,
 )
@@ -30,7 +29,9 @@ class Load:
     rounds: float  # means over the agents, weighted so that their product is the mean work
     batch_size: float
     full_epochs: bool
-    dataset: str
+    samples: tuple[int, int]  # of the whole data set, training and test; 0: unknown
+    test_samples: int | None  # as many of the test set are used; None: all
+    evaluated: int  # agents
     row_bytes: int
     bytes_per_round: int
 
@@ -39,8 +40,17 @@ class Load:
         """Training samples that one agent sees in one iteration, in the mean."""
         if not self.full_epochs:
             return self.rounds * self.batch_size
-        train, _ = SAMPLES.get(self.dataset, (0, 0))
+        train, _ = self.samples
         return self.rounds * max(train // sum(self.agents), 1)
+
+    @property
+    def evaluated_samples(self) -> float:
+        """Samples that all evaluations of the run take together, where sizes are known."""
+        train, test = self.samples
+        tested = test if self.test_samples is None else min(test, self.test_samples)
+        tests = evaluations(self.iterations, self.test_after) * tested
+        losses = evaluations(self.iterations, self.train_evaluate_after) * train / sum(self.agents)
+        return self.evaluated * (tests + losses)
 
     @property
     def agents_in_turn(self) -> float:
@@ -78,10 +88,7 @@ def estimate(load: Load, cost: Cost) -> Estimate:
     """What a load costs; evaluation counts only data sets whose size is known."""
     turn, n = load.agents_in_turn, sum(load.agents)
     training = load.iterations * turn * load.samples_per_iteration * cost.train_s
-    train, test = SAMPLES.get(load.dataset, (0, 0))
-    tests = evaluations(load.iterations, load.test_after) * test
-    losses = evaluations(load.iterations, load.train_evaluate_after) * train / n
-    evaluation = turn * (tests + losses) * cost.evaluate_s
+    evaluation = turn / n * load.evaluated_samples * cost.evaluate_s
     sharing = load.iterations * (
         turn * load.averaging_steps * PER_NODE_ROUND_S
         + load.bytes_per_round * PER_BYTE_S * turn / n
@@ -95,5 +102,5 @@ def estimate(load: Load, cost: Cost) -> Estimate:
         seconds=round(seconds, 3),
         memory_bytes=sum(load.workers) * WORKER_BYTES + n * ROWS_PER_NODE * load.row_bytes,
         node_hours=round(load.computers * seconds / 3600, 4),
-        basis="former runs here" if cost.measured else "the table of planning/costs.py",
+        basis="former runs here" if cost.measured else "the model's class",
     )

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping as Placement
+from decentralizepy.registry import fact
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.settings import EvaluationOptions
 from orchestrator.config import Config
@@ -49,7 +51,7 @@ class Plan:
     site: Site
     task: Task
     machines: tuple[Machine, ...]
-    graph_name: str
+    graph_name: str | None
     graph: Mapping[str, Any]
     files: Mapping[str, str]
     traffic: Traffic
@@ -65,9 +67,14 @@ class Plan:
         shares = agents[:1] if len(set(agents)) == 1 else agents
         return [
             *("-ms", str(len(self.machines)), "-ps", *map(str, shares)),
-            *("-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type),
+            *self._graph_arguments(folder),
             *(("--eval_file", driver) if (driver := self.config.EVAL_FILE) else ()),
         ]
+
+    def _graph_arguments(self, folder: RunFolder) -> tuple[str, ...]:
+        if self.graph_name is None:
+            return ()
+        return "-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type
 
     def command(self, machine: Machine, folder: RunFolder, again: bool | None = None) -> list[str]:
         """The command of one machine, as a list of arguments: nothing is left to a shell.
@@ -110,8 +117,8 @@ class Plan:
             "placement": [asdict(machine) for machine in self.machines],
             "graph": {"name": self.graph_name, **self.graph},
             "classes": {
-                "model": self.task.model,
-                "sharing": self.task.sharing,
+                "model": self.task.model.dotted,
+                "sharing": self.task.sharing.dotted,
                 "node": self.task.wiring.program.target.dotted,
                 "schedule": self.task.wiring.schedule.target.dotted,
             },
@@ -162,6 +169,9 @@ def plan(
 ) -> Plan:
     """Lay out an experiment; raises `ConfigError` for what cannot work."""
     wired = task.wiring
+    if config.GRAPH_FILE is None and wired.needs_graph:
+        who = f"{wired.program.target.name} over {wired.schedule.target.name}"
+        raise ConfigError(f"{config_path}: needs the key 'GRAPH_FILE', for {who} needs a graph")
     if wired.is_ours:
         wired.build(graph, task.experiment.seed)
     names = (f"{config_path}: EVALUATED_NODES", f"{config_path}: TEST_SAMPLES")
@@ -197,8 +207,10 @@ def place(config: Config, site: Site) -> tuple[Machine, ...]:
     )
 
 
-def graph_name(config: Config) -> str:
+def graph_name(config: Config) -> str | None:
     """The graph's name in the run folder; never one of the names that mean something there."""
+    if config.GRAPH_FILE is None:
+        return None
     taken = {*TAKEN, Path(config.CONFIG_NAME).name}
     return free_name(Path(config.GRAPH_FILE).name, "graph", taken)
 
@@ -233,10 +245,20 @@ def _load(
         rounds=rounds,
         batch_size=batch_size,
         full_epochs=bool(task.experiment.training.options.get("full_epochs", False)),
-        dataset=task.experiment.dataset.target.name,
+        samples=fact(task.experiment.dataset.target, "samples", (0, 0)),
+        test_samples=config.TEST_SAMPLES,
+        evaluated=_evaluated(config),
         row_bytes=4 * (task.row_length or 0),
         bytes_per_round=traffic.bytes_per_round or 0,
     )
+
+
+def _evaluated(config: Config) -> int:
+    """How many nodes are evaluated."""
+    nodes = config.EVALUATED_NODES
+    if nodes == "all":
+        return config.NB_AGENTS
+    return len(nodes) if isinstance(nodes, tuple) else nodes
 
 
 def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:
@@ -258,7 +280,7 @@ def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, .
         why = "NB_ITERATION" if not config.NB_ITERATION else "TEST_AFTER"
         notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
     degree = task.experiment.node.graph_degree
-    if fixed and not graph.is_connected() and graph.n > 1:
+    if config.GRAPH_FILE is not None and fixed and not graph.is_connected() and graph.n > 1:
         notes.append("the graph is not connected: agents of different parts never agree")
     if fixed and degree is not None:
         schedule = task.wiring.driver or task.wiring.schedule.target.name

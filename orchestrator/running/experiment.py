@@ -162,7 +162,7 @@ def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[
     for name, source in task.experiment.files.items():
         if not Path(name).is_absolute():  # beside the rendered INI, as beside the user's
             files[name] = source.read_text(encoding="utf-8")
-    taken = {*files, graph_name(inputs.config), inputs.ini_path.name}
+    taken = {*files, graph_name(inputs.config) or "", inputs.ini_path.name}
     scenario = read_scenario(inputs, task.wiring.fixed, site.workers, taken)
     files |= scenario.files
     made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
@@ -278,10 +278,12 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Plan) -> None:
     (folder.root / inputs.ini_path.name).write_text(inputs.ini_text, encoding="utf-8")
     for name, text in planned.files.items():
         write_atomic(folder.root / name, text)
-    beside = {"CONFIG_NAME": inputs.ini_path.name, "GRAPH_FILE": planned.graph_name}
+    beside: dict[str, Any] = {"CONFIG_NAME": inputs.ini_path.name}
+    if inputs.graph_path is not None and planned.graph_name is not None:
+        beside["GRAPH_FILE"] = planned.graph_name
+        (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
     beside |= planned.scenario.keys
     write_json(folder.config, planned.config.resolved() | beside)
-    (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
     for relative, source in planned.task.experiment.own_files.items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
         (folder.root / relative).write_bytes(source.read_bytes())

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from decentralizepy.runfolder import MachineFolder, RunFolder, final_records
-from orchestrator.planning.costs import SAMPLES, Cost
+from orchestrator.planning.costs import Cost
 from orchestrator.planning.estimate import evaluations
 from orchestrator.planning.plan import Plan
 from orchestrator.status import merged_notes
@@ -144,9 +144,7 @@ def measured_cost(plan: Plan, rows: Sequence[Row], reality: Reality) -> Cost | N
         return None
     config, n = plan.config, plan.config.NB_AGENTS
     trained = n * config.NB_ITERATION * plan.load.samples_per_iteration
-    train, test = SAMPLES.get(plan.load.dataset, (0, 0))
-    evaluated = n * test * evaluations(config.NB_ITERATION, config.TEST_AFTER)
-    evaluated += train * evaluations(config.NB_ITERATION, config.train_evaluate_after)
+    evaluated = plan.load.evaluated_samples
     last = _last(rows)
     seconds = _total(last, "train_s"), _total(last, "evaluate_s")
     if not trained or not evaluated or min(seconds) <= 0:

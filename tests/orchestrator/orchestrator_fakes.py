@@ -67,7 +67,7 @@ def values(**changes: Any) -> dict[str, Any]:
 
 # How the fake core behaves is its first argument, before the verb.
 CORE = """
-import json, os, pathlib, signal, subprocess, sys, time
+import itertools, json, os, pathlib, signal, subprocess, sys, time
 
 mode, verb, *rest = sys.argv[1:]
 
@@ -95,8 +95,9 @@ if verb == "prepare":
     sys.exit(leave(5, "decentralizepy: no network") if mode == "bad-prepare" else 0)
 
 machine, folder, rounds = int(option("-mid")), pathlib.Path(option("-ld")), int(option("-is"))
-shares = rest[rest.index("-ps") + 1 : rest.index("-gf")]
-shares = [int(s) for s in shares] * (int(option("-ms")) if len(shares) == 1 else 1)
+shares = itertools.takewhile(str.isdecimal, rest[rest.index("-ps") + 1 :])
+shares = [int(s) for s in shares]
+shares *= int(option("-ms")) if len(shares) == 1 else 1
 first, agents = sum(shares[:machine]), shares[machine]
 
 

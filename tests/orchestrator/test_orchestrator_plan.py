@@ -124,6 +124,18 @@ def test_a_driver_is_not_needed_where_the_ini_names_program_and_schedule(
     assert planned(make(EVAL_FILE=None)).traffic.exact, "D-PSGD over the graph of the file"
 
 
+def test_no_graph_file_is_needed_where_nobody_looks_at_it(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "my_program.py").write_text(OWN)
+    graph = "\n[GRAPH]\ngraph_package = my_program\ngraph_class = Rotating\n"
+    made = planned(make(ini=INI + graph, EVAL_FILE=None, GRAPH_FILE=None))
+    assert made.traffic.messages_per_round == 9 * 3 and made.graph_name is None
+    words = made.command(made.machines[0], RUN)
+    assert "-gf" not in words and "-gt" not in words and "-ps" in words
+    assert "my_program.Rotating over 9 nodes" in describe(made, RUN) and not made.notes
+    message = refused(make(GRAPH_FILE=None))
+    assert "needs the key 'GRAPH_FILE', for DPSGD over StaticSchedule needs a graph" in message
+
+
 def test_who_is_evaluated_is_passed_on(make: Make) -> None:
     made = planned(make(EVALUATED_NODES=[0, 8], TEST_SAMPLES=100))
     words = made.command(made.machines[0], RUN)
@@ -277,7 +289,9 @@ def load(**changes: Any) -> Load:
         rounds=3,
         batch_size=8,
         full_epochs=False,
-        dataset="unknown",
+        samples=(0, 0),
+        test_samples=None,
+        evaluated=16,
         row_bytes=1000,
         bytes_per_round=0,
     )
@@ -294,8 +308,28 @@ def test_the_estimate_follows_the_slowest_machine_and_the_cores() -> None:
 
 
 def test_epochs_go_by_the_size_of_the_data_set() -> None:
-    assert load(full_epochs=True, dataset="CIFAR10").samples_per_iteration == 3 * 3125
+    assert load(full_epochs=True, samples=(50_000, 10_000)).samples_per_iteration == 3 * 3125
     assert load(full_epochs=True).samples_per_iteration == 3
+
+
+def test_evaluation_goes_by_who_is_evaluated_on_how_much(make: Make) -> None:
+    """Of 100 iterations those 1, 10, ..., 100 are evaluated: eleven."""
+    cost = Cost(train_s=0.0, evaluate_s=1e-3)
+    known = {"samples": (1600, 500)}
+    for changes, samples in (
+        ({}, 16 * 11 * (500 + 100)),
+        ({"evaluated": 4}, 4 * 11 * (500 + 100)),
+        ({"test_samples": 50}, 16 * 11 * (50 + 100)),
+        ({"test_samples": 5000, "train_evaluate_after": 0}, 16 * 11 * 500),
+    ):
+        one = load(**known, **changes)
+        assert one.evaluated_samples == samples
+        seconds = estimate(one, cost).evaluation_s
+        assert seconds == pytest.approx(one.agents_in_turn / 16 * samples * 1e-3, abs=1e-3)
+    assert planned(make()).load.samples == (1442, 355)
+    assert [planned(make(EVALUATED_NODES=some)).load.evaluated for some in ("all", 3, [0, 8])] == [
+        9, 3, 2,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
