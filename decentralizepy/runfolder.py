@@ -24,11 +24,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from decentralizepy.files import ends_within_a_line, write_json
+from decentralizepy.files import write_atomic as write_atomic
+from decentralizepy.jsonfile import parse_object
 
 SCHEMA_VERSION: Final = 1
 
@@ -180,27 +183,6 @@ def _number(name: str) -> int:
     return int(digits.group()) if digits else -1
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content``: written aside, synced and renamed, so never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content.encode() if isinstance(content, str) else content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(name, 0o644)  # noqa: PTH101 - mkstemp's 0600 would hide results from colleagues
-        os.replace(name, path)  # noqa: PTH105
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
-    write_atomic(path, json.dumps(value, indent=2) + "\n")
-
-
 class RecordWriter:
     """Appends records to one file; each record is one ``write`` of one line.
 
@@ -211,8 +193,7 @@ class RecordWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         self._fd = os.open(path, flags, 0o644)
-        size = os.fstat(self._fd).st_size
-        self._cut = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+        self._cut = ends_within_a_line(self._fd)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append one record: the `RECORD_COLUMNS` that it has, then its other columns as given.
@@ -276,12 +257,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
 
 def parse_record(line: bytes) -> dict[str, Any] | None:
     """The record in a line; None unless it is a JSON object with a node and an iteration."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict):
-        return None
+    row = parse_object(line)
     keys = (row.get("iteration"), row.get("uid"))
     return row if all(type(key) is int for key in keys) else None
 

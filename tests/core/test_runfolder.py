@@ -2,7 +2,6 @@
 
 import json
 import math
-import stat
 import subprocess
 import sys
 import textwrap
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentralizepy import runfolder
+from decentralizepy.files import write_json
 from decentralizepy.runfolder import (
     LEGACY_RESULTS,
     RECORD_COLUMNS,
@@ -26,8 +25,6 @@ from decentralizepy.runfolder import (
     machine_records,
     read_records,
     weights_name,
-    write_atomic,
-    write_json,
     write_legacy_results,
 )
 
@@ -271,39 +268,6 @@ def test_results_need_no_rank(tmp_path):
 def test_a_folder_without_records_has_no_results(tmp_path):
     assert write_legacy_results(MachineFolder(tmp_path)) == []
     assert legacy_results([]) == {name: {} for name in ALWAYS}
-
-
-# ---------------------------------------------------------------- whole files
-
-
-def test_files_are_replaced_whole(tmp_path):
-    path = tmp_path / "deep" / "status.json"
-    write_json(path, {"a": [1, None, "ä"]})
-    assert json.loads(path.read_text()) == {"a": [1, None, "ä"]}
-    write_atomic(path, "second")
-    assert path.read_text() == "second" and names(path.parent) == ["status.json"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
-
-
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failing):
-    path = tmp_path / "run.json"
-    write_atomic(path, "old")
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(runfolder.os, failing, fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old" and names(tmp_path) == ["run.json"]
-
-
-def test_what_is_no_json_leaves_the_old_file(tmp_path):
-    write_json(tmp_path / "x", 1)
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "x", object())
-    assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "1\n"
 
 
 # ---------------------------------------------------------------- names

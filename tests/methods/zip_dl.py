@@ -1,6 +1,7 @@
 """ZIP-DL: noise that differs per neighbour and cancels in the mean of the network."""
 
 import torch
+
 from decentralizepy import Message, Sharing
 
 
