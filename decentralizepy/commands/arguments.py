@@ -218,8 +218,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for name, most in {"iterations": MOST_ITERATIONS, "threads": MOST_THREADS}.items():
         if getattr(args, name) > most:
             raise ConfigError(f"--{name} {getattr(args, name)!s:.40}: at most {most}")
-    if args.simulate and (args.resume or args.on_loss == "wait"):
-        raise ConfigError("--simulate: a simulated run does not go back; without --resume and wait")
+    if args.simulate and args.on_loss == "wait":
+        raise ConfigError("--simulate: nobody comes back in simulated time; without --on-loss wait")
     if args.on_loss == "wait" and not args.checkpoint_after:
         raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
     if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams

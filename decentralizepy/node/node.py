@@ -17,7 +17,7 @@ from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import Answer, Effect
 from decentralizepy.node.mail import Mail
 from decentralizepy.node.membership import Membership
-from decentralizepy.sharing.context import Context
+from decentralizepy.sharing.context import Context, Neighbours
 from decentralizepy.sharing.sharing import Sharing
 from decentralizepy.streams import generator
 
@@ -73,7 +73,7 @@ class Node(ABC):
     n: int
     round: int = 0
     _place: Place
-    _mixed: tuple[Graph, MixingRow] | None = None
+    _mixed: tuple[Graph, MixingRow, Neighbours] | None = None
 
     def bind(self, place: Place) -> None:
         """Become a node of a run; called by the engine before anything else."""
@@ -130,9 +130,12 @@ class Node(ABC):
         """What the sharing method may know of this round."""
         mixed = self._mixed
         if mixed is None or mixed[0] is not graph:  # a static graph: once
-            mixed = self._mixed = graph, self.sharing.mixing(graph, self.uid)
+            around = graph.out_neighbors(self.uid), graph.in_neighbors(self.uid)
+            mixed = self._mixed = graph, self.sharing.mixing(graph, self.uid), around
         place = self._place
-        return Context(self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend)
+        return Context(
+            self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend, mixed[2]
+        )
 
     def generator(self, t: int, k: int = 0) -> np.random.Generator:
         """The node's own random stream of iteration ``t``; ``k`` tells several apart."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentralizepy import runfolder
 from decentralizepy.files import write_json
 from decentralizepy.runfolder import (
     LEGACY_RESULTS,

@@ -16,7 +16,7 @@ class PushSum(Node):
         for t in self.rounds():
             before = self.x
             yield Train(t)
-            self.rows["mass"] = self.rows["mass"] + (self.x - before)
+            self.rows["mass"] = self.rows["mass"] + self.weight * (self.x - before)
             peers = self.graph_at(t).out_neighbors(self.uid)
             self.rows["mass"] = self.rows["mass"] / (len(peers) + 1)
             self.weight /= len(peers) + 1
