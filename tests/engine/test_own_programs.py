@@ -32,7 +32,6 @@ class Rarely(Node):
                 ctx = self.context(self.graph_at(t, 0), t, 0)
                 yield Send(self.sharing.outgoing(self.x, ctx), (t, 0))
                 heard = yield Receive(ctx.sources, (t, 0))
-                ctx.out = self.spare
                 self.x = self.sharing.merge(self.x, heard, ctx)
             yield Report(t)
 
