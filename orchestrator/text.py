@@ -31,7 +31,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """(1, "agent") -> ``1 agent``, (2, "agent") -> ``2 agents``."""
+    """(1, "node") -> ``1 node``, (2, "node") -> ``2 nodes``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

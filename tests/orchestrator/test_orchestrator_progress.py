@@ -178,4 +178,4 @@ def test_numbers_as_people_read_them() -> None:
         "1 min 15 s",
         "1 h 06 min",
     ]
-    assert [plural(n, "agent") for n in (1, 2, 1200)] == ["1 agent", "2 agents", "1,200 agents"]
+    assert [plural(n, "node") for n in (1, 2, 1200)] == ["1 node", "2 nodes", "1,200 nodes"]
