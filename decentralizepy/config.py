@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.jsonfile import read_text_file
+from decentralizepy.files import read_text_file
 from decentralizepy.pernode import PerNode, read_per_node
 from decentralizepy.registry import (
     Option,

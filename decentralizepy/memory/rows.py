@@ -139,9 +139,9 @@ class RowPool:
 class NodeRows(MutableMapping[str, Tensor]):
     """The rows of one node by name: its parameters ``x``, and what else it keeps as rows.
 
-    Assigning adopts: a tensor becomes the row itself if it was lent by `lend`, else it is copied
-    into one. What was sent of the old row stays as it was for those who still read it. A row is
-    never written in place by anyone but the trainer.
+    To a program a row is a value. Assigning adopts: a tensor becomes the row itself if it was lent
+    by `lend`, else it is copied into one. What a program has read or sent stays as it was: only the
+    trainer writes in place, and only what nobody has seen (`thaw`).
     """
 
     def __init__(self, pool: RowPool) -> None:
@@ -149,8 +149,10 @@ class NodeRows(MutableMapping[str, Tensor]):
         self._held: dict[str, Row] = {}
         self._spare: Row | None = None
         self._lent = False
+        self._seen: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
+        self._seen.add(name)
         return self._held[name].tensor
 
     def __setitem__(self, name: str, value: Tensor) -> None:
@@ -162,6 +164,7 @@ class NodeRows(MutableMapping[str, Tensor]):
             self._held[name], self._spare, self._lent = spare, None, False
         else:
             self._held[name] = self._filled(value)
+        self._seen.discard(name)
         if held is not None:
             self._pool.retire(held)
 
@@ -199,9 +202,10 @@ class NodeRows(MutableMapping[str, Tensor]):
         return self._held[name]
 
     def thaw(self, name: str) -> Tensor:
-        """A row for writing in place: if somebody still reads it, first copied to a fresh one."""
+        """A row for writing in place: a copy if somebody reads it, or the program has seen it."""
         held = self._held[name]
-        if self._pool.read(held):
+        if name in self._seen or self._pool.read(held):
+            self._seen.discard(name)
             fresh = self._pool.acquire()
             fresh.tensor.copy_(held.tensor)
             self._pool.retire(held)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decentralizepy.models.residual import AdaptedGroupNorm, Norm
+from decentralizepy.models.residual import BATCH_NORM_NAMES, AdaptedGroupNorm, Norm, Renamed
 
 NUM_CLASSES = 62
 
@@ -77,23 +77,28 @@ class _BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
-class _Block(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut (He et al., 2016), which is made by the caller."""
+class _Block(Renamed):
+    """Two 3 x 3 convolutions and a shortcut (He et al., 2016), which is made by the caller.
+
+    Its normalizations have the fork's names; those of the reference system are loaded too.
+    """
+
+    also_named = BATCH_NORM_NAMES
 
     def __init__(
         self, c_in: int, c_out: int, stride: int, norm: Norm, downsample: nn.Module | None
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
-        self.bn1 = norm(c_out)
+        self.norm1 = norm(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
-        self.bn2 = norm(c_out)
+        self.norm2 = norm(c_out)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [B, c_in, H, W] to [B, c_out, H / stride, W / stride]."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = self.bn2(self.conv2(out))
+        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        out = self.norm2(self.conv2(out))
         out += x if self.downsample is None else self.downsample(x)
         return F.relu(out, inplace=True)
 

@@ -62,6 +62,8 @@ class Node(ABC):
     servers: ClassVar[int] = 0
     #: rows beside ``x``, which start as zeros
     row_names: ClassVar[tuple[str, ...]] = ()
+    #: attributes that a checkpoint keeps: tensors, JSON values, dictionaries of these
+    kept: ClassVar[tuple[str, ...]] = ()
     #: what happens to messages that are not heard at once
     mail: ClassVar[Mail] = Mail()
     #: whether messages may be on their way at a checkpoint
@@ -136,14 +138,22 @@ class Node(ABC):
         """The node's own random stream of iteration ``t``; ``k`` tells several apart."""
         return generator(self.seed, self.uid, "node", t, k)
 
+    def shared_generator(self, t: int, k: int = 0) -> np.random.Generator:
+        """A random stream of iteration ``t`` that is the same on all nodes."""
+        return generator(self.seed, 0, "shared", t, k)
+
     def state(self) -> dict[str, Any]:
-        """All that survives an iteration, beside rows, optimizer and integer buffers.
+        """All that survives an iteration, beside rows, optimizer and integer buffers: what the
+        sharing method remembers, and the attributes in ``kept``.
 
         Tensors, JSON values, and dictionaries of these; taken at a `Checkpoint`.
         """
-        return {"sharing": self.sharing.state()}
+        own = {name: getattr(self, name) for name in self.kept}
+        return {"sharing": self.sharing.state(), "kept": own}
 
     def load(self, state: dict[str, Any], t: int) -> None:
         """Go on with iteration ``t`` from what `state` gave after the one before."""
         self.round = t
         self.sharing.load(state.get("sharing", {}))
+        for name, value in state.get("kept", {}).items():
+            setattr(self, name, value)

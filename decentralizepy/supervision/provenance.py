@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -21,9 +20,13 @@ from typing import Any
 
 import decentralizepy
 from decentralizepy import reference
+from decentralizepy.cpus import cpu_name
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError
-from decentralizepy.runfolder import SCHEMA_VERSION, write_atomic, write_json
+from decentralizepy.files import write_atomic, write_json
+from decentralizepy.jsonfile import read_object
+from decentralizepy.locks import try_lock
+from decentralizepy.runfolder import SCHEMA_VERSION
 from decentralizepy.settings import Settings
 from decentralizepy.supervision.status import Status
 
@@ -75,12 +78,9 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
 
 def began_nothing(settings: Settings) -> bool:
     """Whether the run in the log folder ended before it trained: then a new one may start there."""
-    try:
-        old = json.loads(settings.folder.run.read_text(encoding="utf-8"))
-        ended = old["outcome"] in ("failed", "interrupted") and old["training_started"] is None
-        return ended and not old["attempts"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+    old = read_object(settings.folder.run)
+    ended = old.get("outcome") in ("failed", "interrupted")
+    return ended and old.get("training_started", 0) is None and old.get("attempts") == []
 
 
 @contextlib.contextmanager
@@ -92,20 +92,14 @@ def held(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):
-            _lock(handle, folder)
+            if not try_lock(handle):
+                raise ConfigError(
+                    f"{folder} is in use: another process runs there; wait for its end, or choose "
+                    "another folder (-ld)"
+                )
         yield
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            f"{folder} is in use: another process runs there; wait for its end, or choose another "
-            "folder (-ld)"
-        ) from None
 
 
 def missing_folders(folder: Path) -> list[Path]:
@@ -213,7 +207,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "host": platform.node(),
     }
 
@@ -290,15 +284,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def _now() -> str:

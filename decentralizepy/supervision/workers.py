@@ -7,7 +7,6 @@ once and share the pages of the libraries. It never computes, which makes the fo
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
@@ -20,8 +19,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from typing import Any
 
+from decentralizepy.errors import RunError
 from decentralizepy.settings import Settings
+from decentralizepy.supervision.codec import Word, WordError, decode, encode
 from decentralizepy.supervision.socketfolder import SocketFolder
+from decentralizepy.supervision.words import FROM_WORKERS, Stop
 
 _PRELOAD = ["decentralizepy.engine.preload"]
 
@@ -57,6 +59,13 @@ class Handle:
     line: Connection
 
 
+@dataclass(frozen=True)
+class Died:
+    """A worker process has ended; ``code`` is negative for a signal."""
+
+    code: int | None
+
+
 class WorkerProcesses:
     """The worker processes of one machine."""
 
@@ -79,14 +88,14 @@ class WorkerProcesses:
             theirs.close()
             self.handles.append(Handle(number, process, ours))
 
-    def tell(self, news: dict[str, Any]) -> None:
+    def tell(self, order: Word) -> None:
         """Tell all workers."""
         for handle in self.handles:
             with contextlib.suppress(OSError):
-                handle.line.send_bytes(json.dumps(news).encode())
+                handle.line.send_bytes(encode(order))
 
-    def news(self, timeout: float) -> Iterator[tuple[int, dict[str, Any]]]:
-        """What workers say, as (number, news); a dead one as ``{"died": exit code}``."""
+    def news(self, timeout: float) -> Iterator[tuple[int, Word | Died]]:
+        """What workers say, as (number, word), and which have `Died`."""
         by_line = {handle.line: handle for handle in self.handles if not handle.line.closed}
         sentinels = {handle.process.sentinel: handle for handle in self.handles}
         if not sentinels:  # all workers are lost; the machine waits for the others' end
@@ -101,14 +110,18 @@ class WorkerProcesses:
                 handle = sentinels[item]
                 yield from self._heard(handle)
                 handle.process.join(1)
-                yield handle.number, {"died": handle.process.exitcode}
+                yield handle.number, Died(handle.process.exitcode)
 
-    def _heard(self, handle: Handle) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _heard(self, handle: Handle) -> Iterator[tuple[int, Word]]:
         try:
             while not handle.line.closed and handle.line.poll():
-                yield handle.number, json.loads(handle.line.recv_bytes())
+                yield handle.number, decode(handle.line.recv_bytes(), FROM_WORKERS)
         except (EOFError, OSError):
             handle.line.close()
+        except WordError as error:
+            raise RunError(
+                f"worker {handle.number} said what nobody understands: {error}"
+            ) from None
 
     def bury(self, number: int) -> None:
         """A worker is dead and nobody waits for it."""
@@ -125,7 +138,7 @@ class WorkerProcesses:
 
     def close(self, patience: float = 5.0) -> None:
         """Stop all workers, kindly first, and remove their sockets."""
-        self.tell({"stop": True})
+        self.tell(Stop())
         for handle in self.handles:
             handle.process.join(patience)
         self.kill()

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from decentralizepy.config import Component
 from decentralizepy.runfolder import RunFolder
+from decentralizepy.text import bytes_text, plural, seconds_text
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.traffic import Traffic
-from orchestrator.text import bytes_text, plural, seconds_text
 
 
 def headline(plan: Plan) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.regular import UnfitFileError, read_regular
+from decentralizepy.files import UnfitFileError, read_regular
 from orchestrator.config import Config, keys
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from decentralizepy.mappings.mapping import Mapping as Placement
 from decentralizepy.registry import fact
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.settings import EvaluationOptions
+from decentralizepy.text import plural
 from orchestrator.config import Config
 from orchestrator.planning.costs import Cost
 from orchestrator.planning.estimate import Estimate, Load, estimate
@@ -23,7 +24,6 @@ from orchestrator.planning.scenario import TAKEN, Scenario, free_name
 from orchestrator.planning.site import Site
 from orchestrator.planning.task import Task
 from orchestrator.planning.traffic import Traffic, count_traffic, edges_per_round
-from orchestrator.text import plural
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from decentralizepy.text import bytes_text, plural, seconds_text
 from orchestrator.running.reality import Accuracy, Reality
-from orchestrator.text import bytes_text, plural, seconds_text
 
 if TYPE_CHECKING:
     from orchestrator.planning.plan import Plan

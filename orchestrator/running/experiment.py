@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.runfolder import RunFolder, write_atomic, write_json
+from decentralizepy.files import write_atomic, write_json
+from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.base import (
     Allocation,
     Backend,

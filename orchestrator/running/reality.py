@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from decentralizepy.runfolder import MachineFolder, RunFolder, machine_records
+from decentralizepy.jsonfile import read_object
+from decentralizepy.runfolder import RunFolder, final_records
 from orchestrator.planning.costs import Cost
 from orchestrator.planning.plan import Plan
 from orchestrator.status import merged_notes
@@ -82,26 +82,18 @@ class Reality:
 
 
 def read_rows(folder: RunFolder) -> list[Row]:
-    """The complete records of all machines."""
+    """The last records of all nodes, which is what `measure` needs of them."""
     machines = folder.machines().values()
-    return [row for machine in machines for row in machine_records(machine).rows]
+    return [row for machine in machines for row in final_records(machine)]
 
 
 def read_story(folder: RunFolder) -> Story:
     """What the ``run.json`` of all machines tell; machine 0, which is never lost, goes first."""
-    told = [_run_of(machine) for machine in folder.machines().values()]
+    told = [read_object(machine.run) for machine in folder.machines().values()]
     left = next((_departures(run["membership"]) for run in told if run.get("membership")), ())
     notes = merged_notes([[str(note) for note in run.get("notes") or []] for run in told])
     leaving = {f"{d.why}: left before iteration {d.before}" for d in left}
     return Story(left, tuple(note for note in notes if note not in leaving))
-
-
-def _run_of(machine: MachineFolder) -> dict[str, Any]:
-    try:
-        value = json.loads(machine.run.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _departures(membership: Sequence[dict[str, Any]]) -> tuple[Departure, ...]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from decentralizepy.errors import EXIT_USAGE, ConfigError, RunError
-from decentralizepy.runfolder import RunFolder, write_atomic
+from decentralizepy.files import write_atomic
+from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.process import (
     Guarded,
     describe_exit,

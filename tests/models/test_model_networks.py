@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -95,6 +96,46 @@ def test_femnist_networks_are_bitwise_those_of_the_textbook(name):
         for mine, other in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
             assert torch.equal(mine, other)
     assert ours(x).shape == (6, 62)
+
+
+BLOCK_NORM = re.compile(r"(layer\d\.\d\.)norm(\d\.)")
+
+
+@pytest.mark.parametrize("named", ["norm", "bn"])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(cifar10, "ResNet8"), (cifar10, "ResNet18"), (cifar10, "GN_ResNet18"), (femnist, "RNET"),
+     (femnist, "GN_RNET")],
+)  # fmt: skip
+def test_saved_weights_of_either_reference_load(module, name, named):
+    """The reference system calls the normalizations of blocks ``bn``, its fork ``norm``."""
+    net, saved = build(getattr(module, name), seed=1), build(getattr(module, name), seed=2)
+    weights = saved.state_dict()
+    theirs = {BLOCK_NORM.sub(rf"\g<1>{named}\2", key): value for key, value in weights.items()}
+    assert any(f".{named}2." in key for key in theirs)
+    net.load_state_dict(theirs)
+    assert list(net.state_dict()) == list(weights)
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in weights.items())
+
+
+def test_weights_of_another_network_do_not_load():
+    net = build(cifar10.ResNet18)
+    both = net.state_dict() | {"layer1.0.bn3.weight": torch.zeros(64)}
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*layer1\.0\.bn3\.weight"):
+        net.load_state_dict(both)
+    missing = {key: value for key, value in net.state_dict().items() if "norm2.bias" not in key}
+    with pytest.raises(RuntimeError, match=r"Missing key.*layer1\.0\.norm2\.bias"):
+        net.load_state_dict(missing)
+
+
+def test_the_stages_of_resnet18_see_whole_images():
+    """The fork's final network has no max pooling after its first convolution."""
+    seen = {}
+    net = build(cifar10.GN_ResNet18)
+    net.layer1.register_forward_hook(lambda _, x, __: seen.update(layer1=x[0].shape))
+    net.layer4.register_forward_hook(lambda _, __, y: seen.update(layer4=y.shape))
+    net(batch(2, 3, 32)[0])
+    assert seen == {"layer1": (2, 64, 32, 32), "layer4": (2, 512, 4, 4)}
 
 
 def test_rnet_trains_on_a_batch_of_one_sample():
