@@ -89,7 +89,7 @@ def legacy() -> dict[str, str]:
         ast.literal_eval(value): f"{root.name}.{path.parent.name}.{path.stem}"
         for path in paths
         if "reference_name" in path.read_text(encoding="utf-8")
-        for node in _tree(path).body
+        for node in _statements(path)
         if isinstance(node, ast.ClassDef)
         for value in _assigned(node, "reference_name")
     }
@@ -138,7 +138,7 @@ def _names(
     names: dict[str, None] = {}
     if path is None or module in seen:
         return names
-    for node in _tree(path).body:
+    for node in _statements(path):
         if isinstance(node, ast.ClassDef | _Function):
             names[node.name] = None
         elif isinstance(node, ast.ImportFrom):
@@ -178,6 +178,20 @@ def _tree(path: Path) -> ast.Module:
         raise ConfigError(f"{path} is not valid Python: {error}") from None
 
 
+@functools.lru_cache(maxsize=128)
+def _statements(path: Path) -> tuple[ast.stmt, ...]:
+    """What a module does at its top level, also in some case only (``if TYPE_CHECKING``)."""
+    found, waiting = [], list(reversed(_tree(path).body))
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            inside = [*node.body, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
+            inside += [line for each in getattr(node, "handlers", ()) for line in each.body]
+            waiting += reversed(inside)
+    return tuple(found)
+
+
 def definition(found: Target) -> tuple[ast.ClassDef | _Function, Target] | None:
     """The class or function of that name, followed through ``from x import y``."""
     return _definition(found, frozenset())
@@ -189,7 +203,7 @@ def _definition(
     path = source_path(found.module, found.search)
     if path is None or found in seen:
         return None
-    for node in _tree(path).body:
+    for node in _statements(path):
         if isinstance(node, ast.ClassDef | _Function) and node.name == found.name:
             return node, found
     return _imported(found, seen | {found})
@@ -200,7 +214,7 @@ def _imported(
 ) -> tuple[ast.ClassDef | _Function, Target] | None:
     """Where a module has a name from; the last import of it counts, ``import *`` comes last."""
     path = source_path(found.module, found.search)
-    nodes = [node for node in _tree(path).body if isinstance(node, ast.ImportFrom)] if path else []
+    nodes = [node for node in _statements(path) if isinstance(node, ast.ImportFrom)] if path else []
     for wanted in (found.name, "*"):
         for node in reversed(nodes):
             for alias in node.names:
@@ -257,7 +271,7 @@ def _base(
 def _module(name: str, where: Target) -> str:
     """The module that a name stands for in another module: ``import x as name`` and the like."""
     path = source_path(where.module, where.search)
-    for node in reversed(_tree(path).body if path else []):
+    for node in reversed(_statements(path) if path else []):
         if isinstance(node, ast.Import | ast.ImportFrom) and path is not None:
             parts = (
                 [_absolute(node, where.module, path)] if isinstance(node, ast.ImportFrom) else []

@@ -12,11 +12,7 @@ from launching import Experiment, digests, finish
 from decentralizepy.graphs.generators import ring
 
 FILES = """\
-from decentralizepy.graphs.graph import Graph
-from decentralizepy.graphs.schedules import Schedule
-from decentralizepy.node.dpsgd import DPSGD
-from decentralizepy.node.effects import Receive, Report, Send, Train
-from decentralizepy.node.node import Node
+from decentralizepy import Graph, Node, Receive, Report, Schedule, Send, Train
 
 
 class Rarely(Node):
