@@ -1,20 +1,20 @@
 """Decentralized learning: graphs, gossip, sharing and the engine that runs them.
 
-What programs of one's own are made of can be had from here by name; importing the package loads
-none of it (torch neither), a name loads its module when it is first asked for::
-
-    from decentralizepy import ANY, Node, Receive, Send, Sharing, Train
+The names below are loaded as they are first used: importing the package loads nothing.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from decentralizepy.datasets.base import Dataset, Normalization
     from decentralizepy.graphs.graph import Graph
+    from decentralizepy.graphs.mixing import MixingRow
     from decentralizepy.graphs.schedules import Schedule
+    from decentralizepy.here import Outcome, run_here
     from decentralizepy.messages.message import Message, Missing
     from decentralizepy.node.effects import (
         ANY,
@@ -39,13 +39,12 @@ if TYPE_CHECKING:
     from decentralizepy.training.task import Classification, Task
     from decentralizepy.training.training import Training
 
-__version__ = "0.1.0"
-
-#: module -> what can be had of it here
-_PUBLIC = {
+_MODULES = {
     "datasets.base": ("Dataset", "Normalization"),
     "graphs.graph": ("Graph",),
+    "graphs.mixing": ("MixingRow",),
     "graphs.schedules": ("Schedule",),
+    "here": ("Outcome", "run_here"),
     "messages.message": ("Message", "Missing"),
     "node.effects": (
         "ANY", "Ask", "Checkpoint", "Drain", "Forget", "Gradient", "Now", "Receive", "Report",
@@ -60,48 +59,26 @@ _PUBLIC = {
     "training.task": ("Classification", "Task"),
     "training.training": ("Training",),
 }  # fmt: skip
-_MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
+_NAMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "ANY",
-    "Ask",
-    "Checkpoint",
-    "Classification",
-    "Context",
-    "Dataset",
-    "Drain",
-    "Forget",
-    "Gradient",
-    "Graph",
-    "LocalStep",
-    "Mail",
-    "Message",
-    "Missing",
-    "Node",
-    "Normalization",
-    "Now",
-    "PlainAverageSharing",
-    "Program",
-    "Receive",
-    "Report",
-    "Schedule",
-    "Send",
-    "Sharing",
-    "Sleep",
-    "Task",
-    "Train",
-    "Training",
-    "__version__",
-]
+    "ANY", "Ask", "Checkpoint", "Classification", "Context", "Dataset", "Drain", "Forget",
+    "Gradient", "Graph", "LocalStep", "Mail", "Message", "Missing", "MixingRow", "Node",
+    "Normalization", "Now", "Outcome", "PlainAverageSharing", "Program", "Receive", "Report",
+    "Schedule", "Send", "Sharing", "Sleep", "Task", "Train", "Training", "run_here",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    module = _NAMES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = found  # the next time it is simply there
-    return found
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*globals(), *__all__])
