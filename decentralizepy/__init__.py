@@ -31,11 +31,12 @@ if TYPE_CHECKING:
         Train,
     )
     from decentralizepy.node.mail import Mail
-    from decentralizepy.node.node import Node
+    from decentralizepy.node.node import Node, Program
     from decentralizepy.sharing.context import Context
     from decentralizepy.sharing.plain_average import PlainAverageSharing
     from decentralizepy.sharing.sharing import Sharing
-    from decentralizepy.training.task import Task
+    from decentralizepy.training.step import LocalStep
+    from decentralizepy.training.task import Classification, Task
     from decentralizepy.training.training import Training
 
 _MODULES = {
@@ -50,20 +51,21 @@ _MODULES = {
         "Send", "Sleep", "Train",
     ),
     "node.mail": ("Mail",),
-    "node.node": ("Node",),
+    "node.node": ("Node", "Program"),
     "sharing.context": ("Context",),
     "sharing.plain_average": ("PlainAverageSharing",),
     "sharing.sharing": ("Sharing",),
-    "training.task": ("Task",),
+    "training.step": ("LocalStep",),
+    "training.task": ("Classification", "Task"),
     "training.training": ("Training",),
 }  # fmt: skip
 _NAMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "ANY", "Ask", "Checkpoint", "Context", "Dataset", "Drain", "Forget", "Gradient", "Graph",
-    "Mail", "Message", "Missing", "MixingRow", "Node", "Normalization", "Now", "Outcome",
-    "PlainAverageSharing", "Receive", "Report", "Schedule", "Send", "Sharing", "Sleep", "Task",
-    "Train", "Training", "run_here",
+    "ANY", "Ask", "Checkpoint", "Classification", "Context", "Dataset", "Drain", "Forget",
+    "Gradient", "Graph", "LocalStep", "Mail", "Message", "Missing", "MixingRow", "Node",
+    "Normalization", "Now", "Outcome", "PlainAverageSharing", "Program", "Receive", "Report",
+    "Schedule", "Send", "Sharing", "Sleep", "Task", "Train", "Training", "run_here",
 ]  # fmt: skip
 
 

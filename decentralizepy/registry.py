@@ -178,13 +178,18 @@ def _tree(path: Path) -> ast.Module:
         raise ConfigError(f"{path} is not valid Python: {error}") from None
 
 
-def _statements(path: Path) -> list[ast.stmt]:
-    """What a module does at its top, and what it tells type checkers of names loaded late."""
-    found: list[ast.stmt] = []
-    for node in _tree(path).body:
-        late = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        found += node.body if isinstance(node, ast.If) and late else [node]
-    return found
+@functools.lru_cache(maxsize=128)
+def _statements(path: Path) -> tuple[ast.stmt, ...]:
+    """What a module does at its top level, also in some case only (``if TYPE_CHECKING``)."""
+    found, waiting = [], list(reversed(_tree(path).body))
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            inside = [*node.body, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
+            inside += [line for each in getattr(node, "handlers", ()) for line in each.body]
+            waiting += reversed(inside)
+    return tuple(found)
 
 
 def definition(found: Target) -> tuple[ast.ClassDef | _Function, Target] | None:
@@ -209,7 +214,7 @@ def _imported(
 ) -> tuple[ast.ClassDef | _Function, Target] | None:
     """Where a module has a name from; the last import of it counts, ``import *`` comes last."""
     path = source_path(found.module, found.search)
-    nodes = [one for one in _statements(path) if isinstance(one, ast.ImportFrom)] if path else []
+    nodes = [node for node in _statements(path) if isinstance(node, ast.ImportFrom)] if path else []
     for wanted in (found.name, "*"):
         for node in reversed(nodes):
             for alias in node.names:

@@ -101,7 +101,7 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
     if mapping.n != graph.n:
         raise ConfigError(
             f"{args.graph_file} has {graph.n} nodes, but -ps and -ms make {mapping.n}: "
-            "the graph must have one node per agent"
+            "give both the same number"
         )
     return mapping
 
@@ -209,7 +209,7 @@ def read_key(
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
+    least_of = {"machines": 1, "iterations": 0, "averaging_steps": 1, "threads": 1}
     least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
     least_of |= {"test_after": 0, "train_evaluate_after": 0}
     for name, least in least_of.items():
@@ -222,8 +222,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ConfigError("--simulate: nobody comes back in simulated time; without --on-loss wait")
     if args.on_loss == "wait" and not args.checkpoint_after:
         raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
-    if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams
-        raise ConfigError(f"--averaging_rounds {args.averaging_rounds}: at most {(1 << 16) - 1}")
+    if args.averaging_steps >= 1 << 16:  # more would run into the next iteration's streams
+        raise ConfigError(f"--averaging_steps {args.averaging_steps}: at most {(1 << 16) - 1}")
     if args.log_level not in LEVELS:
         near = nearest(args.log_level, LEVELS)
         raise ConfigError(f"-ll {args.log_level}{near}: one of {', '.join(LEVELS)}")
@@ -267,7 +267,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         intervals=Intervals(
             args.iterations, args.test_after, args.train_evaluate_after, args.checkpoint_after
         ),
-        averaging_steps=args.averaging_rounds,
+        averaging_steps=args.averaging_steps,
         reset_optimizer=bool(args.reset_optimizer),
         log_dir=args.log_dir,
         weights_dir=args.weights_store_dir or args.log_dir,

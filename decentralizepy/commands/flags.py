@@ -122,7 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "-as",
-        "--averaging_rounds",
+        "--averaging_steps",
+        "--averaging_rounds",  # the reference's name
         type=int,
         default=1,
         metavar="K",

@@ -16,7 +16,7 @@ def headline(plan: Plan) -> str:
     """One line: how much of what, where."""
     config = plan.config
     return (
-        f"{config.job_name}: {plural(config.NB_AGENTS, 'agent')} on "
+        f"{config.job_name}: {plural(config.NB_AGENTS, 'node')} on "
         f"{plural(config.NB_MACHINE, 'machine')} ({plan.site.backend}), "
         f"{plural(config.NB_ITERATION, 'iteration')}, about {seconds_text(plan.estimate.seconds)}"
     )
@@ -50,11 +50,11 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
 def _placement(plan: Plan) -> Iterator[str]:
     yield "Placement"
     for machine in plan.machines:
-        last = machine.first_uid + machine.agents - 1
-        uids = f"uid {last}" if machine.agents == 1 else f"uids {machine.first_uid} to {last}"
+        last = machine.first_uid + machine.nodes - 1
+        uids = f"uid {last}" if machine.nodes == 1 else f"uids {machine.first_uid} to {last}"
         yield (
             f"  machine {machine.machine}  {machine.address}  "
-            f"{plural(machine.agents, 'agent')} ({uids}), {plural(machine.workers, 'worker')}"
+            f"{plural(machine.nodes, 'node')} ({uids}), {plural(machine.workers, 'worker')}"
         )
 
 

@@ -16,9 +16,9 @@ from orchestrator.planning.costs import (
 
 @dataclass(frozen=True)
 class Load:
-    """What there is to do, and on what: one entry of ``agents`` and ``workers`` per machine."""
+    """What there is to do, and on what: one entry of ``nodes`` and ``workers`` per machine."""
 
-    agents: tuple[int, ...]
+    nodes: tuple[int, ...]
     workers: tuple[int, ...]
     cores: int
     computers: int
@@ -26,22 +26,22 @@ class Load:
     averaging_steps: int
     test_after: int
     train_evaluate_after: int
-    rounds: float  # means over the agents, weighted so that their product is the mean work
+    rounds: float  # means over the nodes, weighted so that their product is the mean work
     batch_size: float
     full_epochs: bool
     samples: tuple[int, int]  # of the whole data set, training and test; 0: unknown
     test_samples: int | None  # as many of the test set are used; None: all
-    evaluated: int  # agents
+    evaluated: int  # nodes
     row_bytes: int
     bytes_per_round: int
 
     @property
     def samples_per_iteration(self) -> float:
-        """Training samples that one agent sees in one iteration, in the mean."""
+        """Training samples that one node sees in one iteration, in the mean."""
         if not self.full_epochs:
             return self.rounds * self.batch_size
         train, _ = self.samples
-        return self.rounds * max(train // sum(self.agents), 1)
+        return self.rounds * max(train // sum(self.nodes), 1)
 
     @property
     def evaluated_samples(self) -> float:
@@ -49,14 +49,14 @@ class Load:
         train, test = self.samples
         tested = test if self.test_samples is None else min(test, self.test_samples)
         tests = evaluations(self.iterations, self.test_after) * tested
-        losses = evaluations(self.iterations, self.train_evaluate_after) * train / sum(self.agents)
+        losses = evaluations(self.iterations, self.train_evaluate_after) * train / sum(self.nodes)
         return self.evaluated * (tests + losses)
 
     @property
-    def agents_in_turn(self) -> float:
-        """Agents that one core serves one after the other (the slowest machine counts)."""
-        slowest = max(math.ceil(a / w) for a, w in zip(self.agents, self.workers, strict=True))
-        return max(float(slowest), sum(self.agents) / self.cores)
+    def nodes_in_turn(self) -> float:
+        """Nodes that one core serves one after the other (the slowest machine counts)."""
+        slowest = max(math.ceil(a / w) for a, w in zip(self.nodes, self.workers, strict=True))
+        return max(float(slowest), sum(self.nodes) / self.cores)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _multiples(iterations: int, every: int) -> int:
 
 def estimate(load: Load, cost: Cost) -> Estimate:
     """What a load costs; evaluation counts only data sets whose size is known."""
-    turn, n = load.agents_in_turn, sum(load.agents)
+    turn, n = load.nodes_in_turn, sum(load.nodes)
     training = load.iterations * turn * load.samples_per_iteration * cost.train_s
     evaluation = turn / n * load.evaluated_samples * cost.evaluate_s
     sharing = load.iterations * (

@@ -1,6 +1,6 @@
 """From a configuration to everything that will happen: pure, so that ``--dry-run`` can show it.
 
-`plan` decides which agents live where, which command every machine runs, how many bytes the
+`plan` decides which nodes live where, which command every machine runs, how many bytes the
 messages of a round take, and about how long it will last.
 """
 
@@ -33,12 +33,12 @@ NO_SCENARIO: Final = Scenario()
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine's share: agents ``first_uid`` to ``first_uid + agents - 1``."""
+    """One machine's share: nodes ``first_uid`` to ``first_uid + nodes - 1``."""
 
     machine: int
     address: str
     first_uid: int
-    agents: int
+    nodes: int
     workers: int
 
 
@@ -63,8 +63,8 @@ class Plan:
 
     def inputs_arguments(self, folder: RunFolder) -> list[str]:
         """Flags that ``check`` and ``run`` share: graph, placement, driver."""
-        agents = [machine.agents for machine in self.machines]
-        shares = agents[:1] if len(set(agents)) == 1 else agents
+        nodes = [machine.nodes for machine in self.machines]
+        shares = nodes[:1] if len(set(nodes)) == 1 else nodes
         return [
             *("-ms", str(len(self.machines)), "-ps", *map(str, shares)),
             *self._graph_arguments(folder),
@@ -199,11 +199,11 @@ def plan(
 
 
 def place(config: Config, site: Site) -> tuple[Machine, ...]:
-    """Spread the agents: uids run through the machines in order."""
+    """Spread the nodes: uids run through the machines in order."""
     spread = Placement.spread(config.NB_AGENTS, config.NB_MACHINE)
     return tuple(
-        Machine(m, site.addresses[m], spread.uids(m)[0], agents, min(site.workers, agents))
-        for m, agents in enumerate(spread.counts)
+        Machine(m, site.addresses[m], spread.uids(m)[0], nodes, min(site.workers, nodes))
+        for m, nodes in enumerate(spread.counts)
     )
 
 
@@ -216,7 +216,7 @@ def graph_name(config: Config) -> str | None:
 
 
 def _facts(graph: Graph, machines: tuple[Machine, ...]) -> dict[str, Any]:
-    owner = [machine.machine for machine in machines for _ in range(machine.agents)]
+    owner = [machine.machine for machine in machines for _ in range(machine.nodes)]
     degrees = list(graph.degrees())
     return {
         "nodes": graph.n,
@@ -234,7 +234,7 @@ def _load(
 ) -> Load:
     rounds, batch_size = _work(task.experiment.training.options, config.NB_AGENTS)
     return Load(
-        agents=tuple(machine.agents for machine in machines),
+        nodes=tuple(machine.nodes for machine in machines),
         workers=tuple(machine.workers for machine in machines),
         cores=site.cores,
         computers=site.computers,
@@ -261,16 +261,16 @@ def _evaluated(config: Config) -> int:
     return len(nodes) if isinstance(nodes, tuple) else nodes
 
 
-def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:
-    """Rounds and batch size, as `Load` has them, where each agent may have its own."""
+def _work(options: Mapping[str, Any], nodes: int) -> tuple[float, float]:
+    """Rounds and batch size, as `Load` has them, where each node may have its own."""
     rounds, batches = (
-        [value if isinstance(value, int) else value.of(uid) for uid in range(agents)]
+        [value if isinstance(value, int) else value.of(uid) for uid in range(nodes)]
         for value in (options.get("rounds", 1), options.get("batch_size", 1))
     )
     if options.get("full_epochs", False):
-        return sum(rounds) / agents, sum(batches) / agents
+        return sum(rounds) / nodes, sum(batches) / nodes
     samples = sum(r * b for r, b in zip(rounds, batches, strict=True))
-    return samples / sum(batches), sum(batches) / agents
+    return samples / sum(batches), sum(batches) / nodes
 
 
 def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, ...]:
@@ -281,7 +281,7 @@ def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, .
         notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
     degree = task.experiment.node.graph_degree
     if config.GRAPH_FILE is not None and fixed and not graph.is_connected() and graph.n > 1:
-        notes.append("the graph is not connected: agents of different parts never agree")
+        notes.append("the graph is not connected: nodes of different parts never agree")
     if fixed and degree is not None:
         schedule = task.wiring.driver or task.wiring.schedule.target.name
         notes.append(f"graph_degree = {degree} is not used: {schedule} is static")

@@ -30,7 +30,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Departure:
-    """Agents that left before an iteration (1-based), and why."""
+    """Nodes that left before an iteration (1-based), and why."""
 
     before: int
     uids: tuple[int, ...]
@@ -56,7 +56,7 @@ class Reality:
     """Measured seconds and bytes, and the final accuracy (None where nothing was tested).
 
     Seconds and bytes are what was spent; ``bytes_as_planned`` is None where the plan does not tell,
-    or tells of agents that left, and where nothing was recorded.
+    or tells of nodes that left, and where nothing was recorded.
     """
 
     seconds: float
@@ -70,7 +70,7 @@ class Reality:
     notes: tuple[str, ...] = ()
 
     @property
-    def agents_left(self) -> int:
+    def nodes_left(self) -> int:
         return sum(len(departure.uids) for departure in self.left)
 
     @property
@@ -128,7 +128,7 @@ def measure(
 def measured_cost(plan: Plan, rows: Sequence[Row], reality: Reality) -> Cost | None:
     """What the run says about seconds per sample; None when it says nothing.
 
-    Nor does one say it that was resumed or went back, that lost agents, or whose time is simulated.
+    Nor does one say it that was resumed or went back, that lost nodes, or whose time is simulated.
     """
     disturbed = reality.left or plan.resumed or any(row.get("attempt") for row in rows)
     if disturbed or plan.config.SIMULATE is not None:

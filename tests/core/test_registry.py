@@ -176,6 +176,11 @@ def test_inherited_options_come_first_and_only_where_they_pass(module):
         "import decentralizepy.training.training\n"
         "class Mine(decentralizepy.training.training.Training): ...",
         "import decentralizepy.training.training as t\nclass Mine(t.Training): ...",
+        "from decentralizepy import Training\nclass Mine(Training): ...",
+        "import decentralizepy\nclass Mine(decentralizepy.Training): ...",
+        "import decentralizepy as dp\nclass Mine(dp.Training): ...",
+        "try:\n    import nothing\nexcept ImportError:\n"
+        "    from decentralizepy import Training\nclass Mine(Training): ...",
     ],
 )
 def test_options_through_every_kind_of_import(module, text):

@@ -161,7 +161,7 @@ def test_a_run_without_driver_and_graph_can_be_repeated(make: Make, setting: Bui
     assert again.complete and again.plan.config.EVALUATED_NODES == (0, 3)
 
 
-def test_a_file_of_numbers_by_agent_is_kept_and_found_again(make: Make, setting: Build) -> None:
+def test_a_file_of_numbers_by_node_is_kept_and_found_again(make: Make, setting: Build) -> None:
     given, text = setting(), fakes.INI.replace("rounds = 3", "rounds = work/rounds.json")
     path = make(ini=text)
     path.with_name("work").mkdir()

@@ -49,9 +49,9 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
-def test_agents_need_not_divide(make: Make) -> None:
+def test_nodes_need_not_divide(make: Make) -> None:
     machines = planned(make(NB_AGENTS=11, NB_MACHINE=3), workers=8).machines
-    assert [machine.agents for machine in machines] == [4, 4, 3]
+    assert [machine.nodes for machine in machines] == [4, 4, 3]
     assert [machine.first_uid for machine in machines] == [0, 4, 8]
     assert [machine.workers for machine in machines] == [4, 4, 3]
     assert [machine.address for machine in machines] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
@@ -191,7 +191,7 @@ def test_bytes_of_a_model_of_ones_own_are_unknown(make: Make, tmp_path: Path) ->
     assert made.as_dict(RUN)["traffic"]["bytes_per_round"] is None
 
 
-def test_graph_and_agents_must_agree(make: Make) -> None:
+def test_graph_and_nodes_must_agree(make: Make) -> None:
     path = make()
     path.with_name("ring.edges").write_text("3\n0 1\n1 2\n")
     message = refused(path)
@@ -218,7 +218,7 @@ def test_wrong_names(make: Make, changes: dict[str, Any], expected: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("ini", "agents", "expected"),
+    ("ini", "nodes", "expected"),
     [
         (INI, 9, "[NODE] needs 'graph_degree'"),
         (DYNAMIC.format(9), 9, "graph_degree = 9: no connected 9-regular graph"),
@@ -227,8 +227,8 @@ def test_wrong_names(make: Make, changes: dict[str, Any], expected: str) -> None
         (DYNAMIC.format("four"), 9, "graph_degree"),
     ],
 )
-def test_dynamic_graphs_that_do_not_exist(make: Make, ini: str, agents: int, expected: str) -> None:
-    message = refused(make(ini=ini, NB_AGENTS=agents, EVAL_FILE="testingPeerSamplerDynamic.py"))
+def test_dynamic_graphs_that_do_not_exist(make: Make, ini: str, nodes: int, expected: str) -> None:
+    message = refused(make(ini=ini, NB_AGENTS=nodes, EVAL_FILE="testingPeerSamplerDynamic.py"))
     assert expected in message
     assert "small.ini" in message
 
@@ -278,7 +278,7 @@ def test_evaluations_are_at_1_every_t_and_the_last(iterations: int, every: int) 
 
 def load(**changes: Any) -> Load:
     base = Load(
-        agents=(8, 8),
+        nodes=(8, 8),
         workers=(1, 1),
         cores=2,
         computers=1,
@@ -302,7 +302,7 @@ def test_the_estimate_follows_the_slowest_machine_and_the_cores() -> None:
     cost = Cost(train_s=1e-3, evaluate_s=0.0)
     seconds = [
         estimate(load(**changes), cost).training_s
-        for changes in ({}, {"agents": (15, 1)}, {"cores": 1}, {"workers": (2, 2)})
+        for changes in ({}, {"nodes": (15, 1)}, {"cores": 1}, {"workers": (2, 2)})
     ]
     assert seconds == pytest.approx([100 * 8 * 24e-3, 100 * 15 * 24e-3, 100 * 16 * 24e-3, 19.2])
 
@@ -325,7 +325,7 @@ def test_evaluation_goes_by_who_is_evaluated_on_how_much(make: Make) -> None:
         one = load(**known, **changes)
         assert one.evaluated_samples == samples
         seconds = estimate(one, cost).evaluation_s
-        assert seconds == pytest.approx(one.agents_in_turn / 16 * samples * 1e-3, abs=1e-3)
+        assert seconds == pytest.approx(one.nodes_in_turn / 16 * samples * 1e-3, abs=1e-3)
     assert planned(make()).load.samples == (1442, 355)
     assert [planned(make(EVALUATED_NODES=some)).load.evaluated for some in ("all", 3, [0, 8])] == [
         9, 3, 2,
@@ -349,13 +349,13 @@ def test_the_estimate_takes_the_mean_of_unequal_work(
     assert found.training_s == pytest.approx(10 * 5 * samples * 1e-3)
 
 
-def test_one_agent_on_one_machine(make: Make) -> None:
+def test_one_node_on_one_machine(make: Make) -> None:
     path = make(NB_AGENTS=1, NB_MACHINE=1)
     path.with_name("ring.edges").write_text("1\n")
     made = planned(path)
     assert made.traffic.total_bytes == 0
     assert made.notes == ()
-    assert "1 agent on 1 machine" in describe(made, RUN)
+    assert "1 node on 1 machine" in describe(made, RUN)
 
 
 def test_the_device_is_handed_on(make: Make) -> None:
