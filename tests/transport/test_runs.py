@@ -120,22 +120,22 @@ def machine_run(
     memory = shared.create()
     shared.resize(memory, plan)
     placement = Placement(settings.mapping, (1, 1))
-    with tempfile.TemporaryDirectory() as sockets:
-        links = LocalSockets(me, sockets, addresses, settings.experiment.offset, key=key)
-        assert links.wire is not None
-        links.wire.begin((1, 1), window(settings, placement, me, assembly.row_length))
+    with tempfile.TemporaryDirectory() as paths:
+        sockets = LocalSockets(me, paths, addresses, settings.experiment.offset, key=key)
+        assert sockets.wire is not None
+        sockets.wire.begin((1, 1), window(settings, placement, me, assembly.row_length))
         arena = Arena(memory, plan)
-        worker = assembly.worker(me, placement, arena, links=links, orders=together.orders)
+        worker = assembly.worker(me, placement, arena, sockets=sockets, orders=together.orders)
         try:
             together.start.wait(60)
             worker.run()
             together.done()
             with contextlib.suppress(Enough):
                 worker.serve()
-            return links.wire.summary()
+            return sockets.wire.summary()
         finally:
             worker.reporter.close()
-            links.close()
+            sockets.close()
             os.close(memory)
 
 
