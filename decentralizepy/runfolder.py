@@ -87,6 +87,14 @@ LEGACY_RESULTS: Final[dict[str, str]] = {
 WHERE_RECORDED: Final = frozenset({"validation_loss", "validation_acc"})
 
 
+#: names of files and folders that mean something in a run folder or in a machine's
+RESERVED: Final = frozenset({
+    "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key",
+    "results.log", "tables", "figures", "args.json", "run.json", "status.json", "faults.jsonl",
+    "stdout.log", "checkpoints",
+})  # fmt: skip
+
+
 @dataclass(frozen=True)
 class MachineFolder:
     """File names of one machine's part of a run."""
@@ -171,6 +179,11 @@ class RunFolder:
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a name means something in a run folder, so that no copy of a user's file has it."""
+    return name in RESERVED or re.fullmatch(r"machine\d+", name) is not None
 
 
 def weights_name(iteration: int, uid: int) -> str:

@@ -49,7 +49,13 @@ from decentralizepy.supervision.words import (
     WorkerPaused,
     WorkerReady,
 )  # fmt: skip
-from decentralizepy.supervision.workers import Died, Server, WorkerProcesses, describe_exit
+from decentralizepy.supervision.workers import (
+    NOBODY_KNOWS,
+    Died,
+    Server,
+    WorkerProcesses,
+    describe_exit,
+)
 
 #: how long machine 0 waits for the others to say hello
 START_TIMEOUT: Final = 300.0
@@ -57,6 +63,8 @@ START_TIMEOUT: Final = 300.0
 PATIENCE: Final = 5.0
 #: how long machine 0 waits if what was said was sealed with another key
 KEY_TIMEOUT: Final = 5.0
+#: how long the end of the workers' server may take
+_SERVER_PATIENCE: Final = 2.0
 _TICK: Final = 0.2
 _TICK_TOGETHER: Final = 0.02
 
@@ -76,6 +84,7 @@ class Attempt:
         self.over = False
         self._digests, self._progress = digests, progress
         self._sets = CheckpointSets(settings.folder)
+        self._server: Server
         hosted = settings.hosted
         self._nodes = spread(len(hosted), len(hosted) - len(settings.uids), settings.workers)
         self._memory = shared.create()
@@ -102,6 +111,7 @@ class Attempt:
 
         ``number`` is that of this attempt; a process that was just started does not know it.
         """
+        self._server = server
         workers = WorkerProcesses(self.settings, self._nodes, self._memory, server)
         try:
             self._say_hello(number)
@@ -359,7 +369,11 @@ class Attempt:
         return f"{place}: node {nodes} was lost in iteration {lost.round}"
 
     def _explain_death(self, number: int, code: int | None) -> str:
-        return self._explain(number, describe_exit(code))
+        ended = self._server.ended(_SERVER_PATIENCE) if code == NOBODY_KNOWS else None
+        if ended is None:
+            return self._explain(number, describe_exit(code))
+        what = f"ended with the server of the workers, which {ended}"
+        return self._explain(number, what)
 
     def _explain(self, number: int, what: str) -> str:
         text = f"machine {self.settings.machine}, worker {number} {what}"

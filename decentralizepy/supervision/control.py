@@ -118,7 +118,8 @@ class _Socket:
         while self.socket.poll(0):
             frames = self.socket.recv_multipart(copy=False)
             who = frames.pop(0).bytes if self.socket.type == zmq.ROUTER else b""
-            if len(frames) != 1:
+            descriptor = _descriptor(frames[0])
+            if len(frames) != 1 or descriptor is None:
                 self.seal.refused["malformed"] += 1
                 continue
             opened = self.seal.open(who, frames[0].bytes)
@@ -126,15 +127,21 @@ class _Socket:
             if opened.broken:
                 self.altered.append(who)
             for word in opened.words:
-                yield who, int(frames[0].get(zmq.SRCFD)), word
+                yield who, descriptor, word
 
     def broken(self) -> list[int]:
-        """Descriptors of connections that broke since the last call."""
+        """Descriptors of connections that broke since the last call.
+
+        A member's without a handshake was none: a port forwarder takes connections and closes them
+        while nobody listens behind it; ZeroMQ goes on trying.
+        """
         found = []
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
-            self._connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            if not self._connected:
+            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected = True
+            elif self._connected or self.socket.type == zmq.ROUTER:  # which knows them by number
+                self._connected = False
                 found.append(int(event["value"]))
         return found
 
@@ -150,6 +157,17 @@ class _Socket:
                 self.broken()
             self.socket.disable_monitor()
             self.context.destroy(linger=500)  # an abort should still reach the others
+
+
+def _descriptor(frame: zmq.Frame) -> int | None:
+    """Of the connection that a frame came on; None for a stranger's: ZeroMQ 3 is spoken here.
+
+    Frames of the protocols 1.0 and 2.0 have no properties.
+    """
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
 
 
 class Coordinator:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
-from typing import Any
+from typing import Any, Final
 
 from decentralizepy.errors import RunError
 from decentralizepy.settings import Settings
@@ -25,7 +25,10 @@ from decentralizepy.supervision.codec import Word, WordError, decode, encode
 from decentralizepy.supervision.socketfolder import SocketFolder
 from decentralizepy.supervision.words import FROM_WORKERS, Stop
 
-_PRELOAD = ["decentralizepy.engine.preload"]
+_PRELOAD: Final = ["decentralizepy.engine.preload"]
+_POLL_S: Final = 0.02
+#: what multiprocessing gives as the exit code of a worker that its server can tell nothing of
+NOBODY_KNOWS: Final = 255
 
 
 class Server:
@@ -41,6 +44,20 @@ class Server:
         multiprocessing.current_process()._config["tempdir"] = self.folder.name  # type: ignore[attr-defined]
         forkserver.ensure_running()
 
+    def ended(self, patience: float = 0.0) -> str | None:
+        """How it ended, as `describe_exit` says it, if it did: no worker outlives it.
+
+        It is looked at for ``patience`` seconds; who dies closes its files first.
+        """
+        until = time.monotonic() + patience
+        while (
+            code := _exit_code(getattr(forkserver._forkserver, "_forkserver_pid", None))
+        ) is None:
+            if time.monotonic() >= until:
+                return None
+            time.sleep(_POLL_S)
+        return describe_exit(code)
+
     def stop(self) -> None:
         """End it (it would end with this process, a moment later) and remove the folder."""
         stop = getattr(forkserver._forkserver, "_stop", None)
@@ -48,6 +65,19 @@ class Server:
             with contextlib.suppress(OSError, ValueError):
                 stop()
         self.folder.remove()
+
+
+def _exit_code(pid: int | None) -> int | None:
+    """Of a child that has ended, -number for a signal; who collects children still finds it."""
+    if pid is None or not hasattr(os, "waitid"):
+        return None
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:
+        return None
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
 
 @dataclass

@@ -594,6 +594,50 @@ def test_strangers_are_not_heard(cluster, stranger, when):
         assert hear(planes, type(answer)) == [answer] * 2
 
 
+def speak_zmtp_1(stranger, message):
+    """An anonymous peer of ZeroMQ's protocol 1.0 and its message: length, flags, body."""
+    stranger.sendall(b"\x01\x00" + bytes([len(message) + 1]) + b"\x00" + message)
+
+
+def speak_zmtp_2(stranger, message):
+    """The same for 2.0: signature, revision 1, DEALER, no identity; flags, length, body."""
+    stranger.sendall(b"\xff" + bytes(7) + b"\x01\x7f" + b"\x01\x05" + b"\x00\x00")
+    stranger.sendall(b"\x00" + bytes([len(message)]) + message)
+
+
+@pytest.mark.parametrize("speak", [speak_zmtp_1, speak_zmtp_2])
+@pytest.mark.parametrize("message", [b"x", b'{"machine": 1, "failed": "I say so"}'])
+def test_strangers_with_an_older_protocol_are_counted_and_not_heard(cluster, speak, message):
+    """Their frames do not tell which connection they came on."""
+    planes = [cluster(0), cluster(1)]
+    planes[0].say(hello())
+    with socket.create_connection(("127.0.0.1", cluster.port)) as stranger:
+        speak(stranger, message)
+        until = time.monotonic() + 10
+        while not planes[0].refused and time.monotonic() < until:
+            assert planes[0].hear() == []
+        assert planes[0].refused == {"malformed": 1}
+    planes[1].say(hello())
+    assert [one.workers for one in hear(planes, Start)] == [(1, 1)] * 2
+
+
+def test_connections_that_are_taken_and_closed_are_no_machine_0(cluster):
+    """A port forwarder does that while nobody listens behind it."""
+    member = cluster(1)
+    member.say(hello())
+    with socket.create_server(("127.0.0.1", cluster.port)) as forwarder:
+        for _ in range(3):
+            forwarder.accept()[0].close()
+            until = time.monotonic() + 0.1
+            while time.monotonic() < until:
+                assert member.hear() == []
+    planes = [cluster(0), member]
+    planes[0].say(hello())
+    assert [one.workers for one in hear(planes, Start)] == [(1, 1)] * 2
+    planes[0].close()
+    assert aborted([member]) == ["machine 0 is gone: its connection broke"]
+
+
 def test_a_machines_words_count_from_its_own_socket_only(running, cluster):
     impostor = cluster(1, 3)
     impostor.say(Failed("I say so"))

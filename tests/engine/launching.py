@@ -225,6 +225,11 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     return found
 
 
+def server_of(process: subprocess.Popen[str]) -> int:
+    """Process id of the server that forks the workers of a running command."""
+    return _parent(workers_of(process)[0])
+
+
 def _parent(pid: int) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()

@@ -116,6 +116,40 @@ def test_the_resolved_configuration_runs_again(make: Make, setting: Build) -> No
     assert again.plan.machines == first.plan.machines
 
 
+@pytest.mark.parametrize("which", ["CONFIG_NAME", "GRAPH_FILE"])
+@pytest.mark.parametrize(
+    "name", ["config.ini", "ip.json", "run.key", "machine0", "plan.json", "tables", "stdout.log"]
+)
+def test_files_named_as_those_of_a_run_folder_are_kept_under_another_name(
+    make: Make, setting: Build, which: str, name: str
+) -> None:
+    given, path = setting(), make()
+    mine = path.with_name("small.ini" if which == "CONFIG_NAME" else "ring.edges")
+    text = mine.read_text()
+    if which == "CONFIG_NAME":
+        text = text.replace("lr = 0.05", "lr = {{ 0.1 / 2 }}")
+    mine.unlink()
+    path.with_name(name).write_text(text)
+    value = json.loads(path.read_text()) | {which: name, "GRAPH_TYPE": "edges"}
+    path.write_text(json.dumps(value))
+    first, _ = run(path, given)
+    path.with_name(name).unlink()
+    kept = json.loads(first.folder.config.read_text())[which]
+    assert kept != name and (first.folder.root / kept).read_text() == text
+    again, _ = run(first.folder.config, given)
+    assert (
+        again.plan.files["config.ini"].splitlines()[:20]
+        == (first.plan.files["config.ini"].splitlines()[:20])
+    )
+
+
+def test_numbers_by_node_in_a_file_of_a_taken_name_are_refused(make: Make, setting: Build) -> None:
+    path = make(ini=fakes.INI.replace("rounds = 3", "rounds = ip.json"))
+    path.with_name("ip.json").write_text('{"default": 2}')
+    with pytest.raises(ConfigError, match=r"small\.ini: ip\.json: 'ip\.json' means something else"):
+        run(path, setting())
+
+
 def test_paths_and_names_of_any_kind(tmp_path: Path, make: Make, setting: Build) -> None:
     path = make(tmp_path / WEIRD, job_name="no/such; thing\n" + "é" * 90)
     ini, graph = path.with_name(f"{WEIRD}.ini"), path.with_name(f"{WEIRD}.edges")
