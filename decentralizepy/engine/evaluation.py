@@ -81,6 +81,7 @@ class Evaluations:
         self._pending: dict[int, Pending] = {}
         self._frontier = Frontier()
         self._next = 0
+        self._joined: set[int] = set()
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._ever = any(
             every > 0
@@ -92,6 +93,10 @@ class Evaluations:
         if self._ever and seat.uid >= 0:
             self._frontier.move(seat.uid, seat.node.round)
             self._next = self._frontier.least or 0
+
+    def begin(self) -> None:
+        """All nodes are seated; a worker of servers alone has nothing to say."""
+        self._settle()
 
     def due(self, t: int) -> bool:
         """Whether iteration ``t`` (0-based) is evaluated."""
@@ -146,16 +151,28 @@ class Evaluations:
     def _settle(self) -> None:
         """Say the sums of due iterations that every node of this worker is past."""
         least = self._frontier.least
-        stop = self._intervals.iterations if least is None else least
-        while self._next < stop:
-            t, self._next = self._next, self._next + 1
-            if self._intervals.due(t + 1):
-                pending = self._pending.get(t)
-                self.meeting.join(t, pending.rows if pending else {})
+        if least is None:
+            self._join(sorted(self._pending.keys() - self._joined))
+            if self._ever:
+                self.meeting.past(None)
+        elif least > self._next:
+            due = [t for t in range(self._next, least) if self._intervals.due(t + 1)]
+            self._next = least
+            if self._join(due) < len(due):  # none of ours took part
+                self.meeting.past(least)
+
+    def _join(self, due: Iterable[int]) -> int:
+        """Join the meetings that nodes of this worker took part in; returns how many."""
+        mine = [t for t in due if t in self._pending and self._pending[t].rows]
+        for t in mine:
+            self._joined.add(t)
+            self.meeting.join(t, self._pending[t].rows)
+        return len(mine)
 
     def mean_arrived(self, t: int, mean: Tensor | None) -> None:
         """The mean of all nodes that took part; None if nobody did."""
         pending = self._pending.pop(t, None)
+        self._joined.discard(t)
         if pending is None:  # said again after a loss, or given up
             return
         for uid, values in sorted(pending.records.items()):

@@ -182,6 +182,7 @@ class Worker:
             self._active += len(seat.strands)
             for strand in seat.strands:
                 self._begin(strand)
+        self.evaluations.begin()
         counters, me = self.arena.counters, self.me.worker
         while self._active:
             counters.beat(me)

@@ -173,7 +173,7 @@ def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[
 
 def ini_name(inputs: Inputs) -> str:
     """The name in the run folder of the INI as the user wrote it; never one that is taken there."""
-    taken = {*RESERVED, graph_name(inputs.config)}
+    taken = {*RESERVED, graph_name(inputs.config) or ""}
     return free_name(inputs.ini_path.name, "original", taken)
 
 
