@@ -98,6 +98,11 @@ class Evaluations:
         """All nodes are seated; a worker of servers alone has nothing to say."""
         self._settle()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether records wait for a mean."""
+        return bool(self._pending)
+
     def due(self, t: int) -> bool:
         """Whether iteration ``t`` (0-based) is evaluated."""
         return self._ever and self._intervals.due(t + 1)
