@@ -22,17 +22,17 @@ class Arena:
         self.memory = mmap.mmap(fd, plan.nbytes)
         _with_huge_pages(self.memory, plan)
         self.control = Control(self.memory, plan)
+        #: all rows; each one's tensor is a view, so that many can be gathered at once
+        self._all = torch.frombuffer(self.memory, dtype=torch.float32, offset=plan.rows_start).view(
+            -1, plan.stride
+        )
         self._rows: dict[int, Tensor] = {}
 
     def row(self, index: int) -> Tensor:
         """Row ``index`` [length] float32."""
         found = self._rows.get(index)
         if found is None:
-            offset = self.plan.rows_start + 4 * self.plan.stride * index
-            found = torch.frombuffer(
-                self.memory, dtype=torch.float32, count=self.plan.length, offset=offset
-            )
-            self._rows[index] = found
+            found = self._rows[index] = self._all[index, : self.plan.length]
         return found
 
 
