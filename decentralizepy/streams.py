@@ -15,7 +15,8 @@ import numpy as np
 
 #: purposes -> a number for good; a new one is appended, none is ever reused
 PURPOSES: Final[dict[str, int]] = {
-    "batches": 1, "dropout": 2, "sharing": 3, "node": 4, "validation": 5
+    "batches": 1, "dropout": 2, "sharing": 3, "node": 4, "validation": 5,
+    "peer": 6, "evaluation": 7, "shared": 8
 }  # fmt: skip
 
 _WORD: Final = (1 << 64) - 1
@@ -36,10 +37,15 @@ class _Key(np.random.bit_generator.ISeedSequence):
         return self._words
 
 
-def generator(seed: int, uid: int, purpose: str, t: int, k: int = 0) -> np.random.Generator:
-    """NumPy generator of one node for one purpose in iteration ``t``, averaging round ``k``."""
+def generator(
+    seed: int, uid: int, purpose: str, t: int, k: int = 0, peer: int = 0
+) -> np.random.Generator:
+    """NumPy generator of one node for one purpose in iteration ``t``, averaging round ``k``.
+
+    ``peer`` tells apart streams of one round that belong to different neighbours.
+    """
     key = _Key(seed & _WORD, uid & _WORD)
-    counter = np.array((0, 0, PURPOSES[purpose], (t << 16 | k) & _WORD), dtype=np.uint64)
+    counter = np.array((0, peer & _WORD, PURPOSES[purpose], (t << 16 | k) & _WORD), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key, counter))  # type: ignore[arg-type]
 
 

@@ -23,7 +23,7 @@ from decentralizepy.messages.header import MessageError
 from decentralizepy.node.membership import resumed
 from decentralizepy.runfolder import weights_name, write_atomic
 from decentralizepy.settings import Settings
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_PDEATHSIG = 1
@@ -33,7 +33,7 @@ class Stopped(BaseException):
     """The supervisor said to stop, or is gone."""
 
 
-class Line:
+class SupervisorPipe:
     """JSON messages between a worker and its supervisor, over a private pipe."""
 
     def __init__(self, connection: Connection) -> None:
@@ -92,7 +92,7 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
     tune_malloc()
     torch.set_num_threads(settings.threads)
-    supervisor = Line(line)
+    supervisor = SupervisorPipe(line)
     me = WorkerId(settings.machine, worker)
     with contextlib.suppress(Stopped):
         try:
@@ -113,24 +113,24 @@ def _work(
     me: WorkerId,
     nodes: tuple[int, ...],
     memory: int,
-    supervisor: Line,
+    supervisor: SupervisorPipe,
     sockets: str,
 ) -> None:
     alone = len(nodes) == 1 and len(settings.addresses) == 1
     offset = settings.experiment.offset
-    links = None if alone else Links(
+    links = None if alone else LocalSockets(
         me, sockets, settings.addresses, offset,
         key=settings.key, peer_timeout=settings.transport.peer_timeout, give_up=give_up(settings),
     )  # fmt: skip
     assembly = Assembly(settings)
-    supervisor.say({"built": assembly.row_length})
+    supervisor.say({"built": assembly.row_length, "named": assembly.named_rows})
     start = supervisor.hear()
     placement = Placement(settings.mapping, tuple(start["workers"]))
     if links is not None and links.wire is not None:
         links.wire.begin(start["workers"], window(settings, placement, me, assembly.row_length))
-    arena = Arena(memory, ArenaPlan(nodes, assembly.row_length))
+    arena = Arena(memory, ArenaPlan(nodes, assembly.row_length, assembly.named_rows))
     worker = assembly.worker(
-        me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders,
+        me, placement, arena, sockets=links, tell=supervisor.say, orders=supervisor.orders,
         membership=resumed(settings.mapping.n, start["left"], start["from"]),
     )  # fmt: skip
     past = assembly.restore(worker, start["from"])
@@ -140,7 +140,10 @@ def _work(
     if settings.simulation is None:
         worker.clock = real
     try:
-        worker.run()
+        try:
+            worker.run()
+        finally:
+            worker.finish()
         supervisor.say({"finished": real.now()})
         if links is not None and links.wire is not None:
             supervisor.say({"transport": links.wire.summary()})

@@ -1,10 +1,10 @@
 """A worker's sockets to workers of other machines: sealed, numbered, acknowledged, over TCP.
 
 A worker binds one ROUTER (`inbound`). To each worker elsewhere that it talks to it opens a DEALER
-(`outbound`) and says hello over it (`communication.secure`); acknowledgements and credits come back
+(`outbound`) and says hello over it (`transport.secure`); acknowledgements and credits come back
 the same way. What a peer has not acknowledged is sent again after a reconnect
-(`communication.reliable`). There is no high-water mark: sockets are always drained, and a sender
-that is too fast is held by credits (`communication.credits`).
+(`transport.batches`). There is no high-water mark: sockets are always drained, and a sender
+that is too fast is held by credits (`transport.credits`).
 
 ZeroMQ's own thread answers heart-beats, so a peer that computes for minutes is not taken for lost.
 """
@@ -19,7 +19,7 @@ from typing import Any, Final
 import zmq
 
 from decentralizepy.mappings.placement import WorkerId
-from decentralizepy.transport.endpoint import Net
+from decentralizepy.transport.endpoint import Endpoint
 from decentralizepy.transport.inbound import Inbound, NewReader
 from decentralizepy.transport.outbound import Outbound
 from decentralizepy.transport.secure import Buffer, Party, RunKey, new_life
@@ -29,7 +29,7 @@ _SERVICE_S: Final = 0.01
 _OWING_MS: Final = 3
 
 
-class Wire:
+class RemoteSockets:
     """All sockets of one worker to workers of other machines; ``key`` None sends in the clear."""
 
     def __init__(
@@ -47,8 +47,10 @@ class Wire:
         """``give_up``: seconds of silence that fail the run; by default ``peer_timeout``."""
         self.counts: Counter[str] = Counter()
         party, run_key = Party(me.machine, me.worker, new_life()), RunKey(key) if key else None
-        net = Net(party, addresses, offset, context, poller, run_key, peer_timeout, self.counts)
-        self.inbound, self.outbound = Inbound(net), Outbound(net)
+        endpoint = Endpoint(
+            party, addresses, offset, context, poller, run_key, peer_timeout, self.counts
+        )
+        self.inbound, self.outbound = Inbound(endpoint), Outbound(endpoint)
         self.outbound.give_up = give_up or peer_timeout
         self._serviced = 0.0
 

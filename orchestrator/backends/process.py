@@ -15,7 +15,7 @@ from typing import Final
 from decentralizepy.errors import EXIT_INTERRUPTED
 from orchestrator.planning.inputs import REPOSITORY
 
-GUARD: Final = Path(__file__).resolve().parent / "backends" / "guard.py"
+GUARD: Final = Path(__file__).resolve().parent / "guard.py"
 #: Seconds between SIGINT and SIGTERM, and again until SIGKILL.
 GRACE_S: Final = 4.0
 POLL_S: Final = 0.05
@@ -106,7 +106,7 @@ def stop(commands: Iterable[Guarded], grace_s: float = GRACE_S) -> None:
     for command in commands:
         try:
             command.guard.wait(max(until - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:  # a guard that hangs: its command gets SIGTERM by that
+        except subprocess.TimeoutExpired:  # a guard that hangs: its command ends with it
             command.guard.kill()
             command.guard.wait()
 

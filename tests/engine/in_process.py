@@ -32,7 +32,8 @@ def build(experiment: Experiment, iterations: int, *more: str, name: str = "log"
     )  # fmt: skip
     settings = arguments.settings_of(args)
     assembly = Assembly(settings)
-    plan = shared.ArenaPlan((settings.mapping.n,), assembly.row_length)
+    n = len(settings.hosted)
+    plan = shared.ArenaPlan((n,), assembly.row_length, assembly.named_rows)
     memory = shared.create()
     shared.resize(memory, plan)
     arena = Arena(memory, plan)

@@ -17,17 +17,18 @@ from mutations import bounded, mutated
 from decentralizepy.commands.check import construct
 from decentralizepy.config import parse_experiment
 from decentralizepy.engine import nodefile
-from decentralizepy.engine.report import Meeting
+from decentralizepy.engine.meeting import Meeting
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.messages.header import MessageError
-from decentralizepy.messages.message import Message, to_frames
-from decentralizepy.transport.batch import Part
-from decentralizepy.transport.reader import BatchReader
+from decentralizepy.messages.message import Message
+from decentralizepy.transport.batches import Part
+from decentralizepy.transport.frames import MessageReader, to_frames
 from decentralizepy.transport.router import sum_message
 
+#: bytes that the damaged messages can hold, as no more are sent
 LIMIT = 1 << 20
 
 
@@ -54,7 +55,7 @@ GOOD = [FIRST, HEADER, *map(bytes, FRAMES)]
 def read(frames: list[bytes]) -> list[Message]:
     """What a worker takes from frames of another one."""
     found: list[Message] = []
-    reader = BatchReader(WorkerId(1, 0), LIMIT, lambda peer, first, one, size: found.append(one))
+    reader = MessageReader(WorkerId(1, 0), lambda peer, first, one, size: found.append(one))
     for frame in frames:
         reader.frame(Part(frame))
     reader.deliver()
@@ -70,6 +71,8 @@ def test_frames_that_are_not_damaged_are_read() -> None:
 @fuzz(300)
 @given(mutated([HEADER.rstrip()]), st.lists(mutated([bytes(f) for f in FRAMES]), max_size=3))
 @example(shaped(10**9), [])
+@example(shaped(4 << 30), [bytes(1 << 20)] * 8)
+@example(shaped((4 << 30) + 1), [])
 @example(shaped(0, 2**61, 2**61), [])
 @example(shaped(2**61, 2**61, 0), [])
 @example(shaped(0, 0, 0), [])

@@ -16,9 +16,9 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
-from decentralizepy.memory.shared import ArenaPlan, Control
+from decentralizepy.memory.shared import ArenaPlan, Counters
 from decentralizepy.messages.message import Message
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import Ring, Rings
 from decentralizepy.transport.router import Post, Traffic
 
@@ -123,7 +123,7 @@ def test_nothing_is_lost_or_mixed_up_between_processes(memory):
 
 def test_the_sleep_flag_is_one_per_worker(memory):
     fd, plan = memory
-    control = Control(mmap.mmap(fd, plan.nbytes), plan)
+    control = Counters(mmap.mmap(fd, plan.nbytes), plan)
     control.set_idle(1, True)
     assert control.idle(1) and not control.idle(0)
     control.busy(1, 3, 9)
@@ -135,7 +135,7 @@ def worker_post(memory, me: int, folder, delivered: list) -> Post:
     fd, plan = memory
     arena = Arena(fd, plan)
     who = WorkerId(0, me)
-    links = Links(who, str(folder), ("127.0.0.1",), 0)
+    links = LocalSockets(who, str(folder), ("127.0.0.1",), 0)
     placement = Placement(Mapping((4,)), (2,))
     pool = RowPool(arena, me)
     return Post(who, placement, arena, pool, lambda uid, parcel: delivered.append(parcel), links)
@@ -166,6 +166,22 @@ def test_rows_and_frames_of_a_sender_stay_in_order(memory, tmp_path):
             parcel.release()
     assert not mine.pool.read(row)
     for post in posts:
+        post.links.close()
+
+
+def test_a_message_much_larger_than_the_row_passes_between_workers(memory, tmp_path):
+    delivered: list = []
+    mine, theirs = (worker_post(memory, me, tmp_path, delivered) for me in range(2))
+    said = Message({"all": torch.arange(3 << 20)}, {}, 1, (0, 0))  # 24 MB; a row has 32 bytes
+    row = mine.pool.acquire()
+    assert row is not None
+    mine.send([3], said, row, Traffic())
+    mine.links.flush()
+    while not delivered:
+        theirs.links.sleep(10)
+        theirs.take_in()
+    assert torch.equal(delivered[0].message["all"], said["all"])
+    for post in (mine, theirs):
         post.links.close()
 
 

@@ -10,17 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 import zmq
 from proxies import Proxy
 
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import WorkerId
-from decentralizepy.transport import inbound, reliable
-from decentralizepy.transport.batch import MAX_FRAME
+from decentralizepy.messages.message import Message
+from decentralizepy.transport import batches, inbound
+from decentralizepy.transport.batches import MAX_FRAME
 from decentralizepy.transport.endpoint import make_context, too_many
+from decentralizepy.transport.frames import AT_ONCE, MessageReader, to_frames
 from decentralizepy.transport.inbound import Inbound
 from decentralizepy.transport.outbound import Outbound, wire_bytes
-from decentralizepy.transport.remote import Wire
+from decentralizepy.transport.remote import RemoteSockets
 from decentralizepy.transport.secure import (
     HELLO_START,
     WELCOME_START,
@@ -60,7 +63,7 @@ class End:
         self.context: zmq.Context = zmq.Context()
         self.poller = zmq.Poller()
         self.machine = me.machine
-        self.wire = Wire(me, addresses, offset, self.context, self.poller, key=key,
+        self.wire = RemoteSockets(me, addresses, offset, self.context, self.poller, key=key,
                          peer_timeout=timeout)  # fmt: skip
         self.got: list[bytes] = []
         self.done: list[int] = []
@@ -140,6 +143,23 @@ def test_messages_arrive_once_in_order_and_are_acknowledged(make: Make, key: byt
     assert a.done == list(range(58))
     for end in (a, b):
         assert end.wire.summary() == NOTHING
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_a_message_much_larger_than_any_row_arrives(make: Make, key: bytes | None) -> None:
+    """Sealed it has its memory at once, in the clear as it comes."""
+    a, b = make(A, key), make(B, key)
+    noise = torch.randint(-100, 100, (AT_ONCE + (24 << 20),), dtype=torch.int8)
+    header, payload = to_frames(Message({"x": noise}, {}, -1, (2, 0)))
+    a.wire.send(B, [b"M", header, *payload], -1, lambda: a.done.append(0))
+    got: list[Message] = []
+    b.reader = lambda peer: MessageReader(  # type: ignore[assignment,method-assign]
+        peer, lambda peer, first, message, nbytes: got.append(message)
+    )
+    until([a, b], lambda: a.done == [0])
+    assert torch.equal(got[0]["x"], noise) and got[0].sender == -1
+    b.wire.consumed(A, -1, noise.nbytes + len(header) + 1)
+    until([a, b], lambda: not a.wire.outbound.peers[B].window.outstanding)
 
 
 def test_memory_is_held_until_the_peer_has_it(make: Make) -> None:
@@ -226,7 +246,7 @@ def test_without_resending_a_cut_loses_messages(make: Make, monkeypatch) -> None
         a, b = make(A, through={1: PROXIES[1]}), make(B)
         say(a, B, 1)
         until([a, b], lambda: len(a.done) == 1)
-        monkeypatch.setattr(reliable.Outgoing, "waiting", lambda self: ())
+        monkeypatch.setattr(batches.Unacknowledged, "waiting", lambda self: ())
         say(a, B, 3, MAX_FRAME, 1)
         until([a, b], lambda: proxy.cut == 1)
         settle([a, b], 300)
@@ -301,7 +321,7 @@ def test_replayed_frames_are_refused_and_counted(make: Make, monkeypatch) -> Non
 def test_replay_on_the_same_connection_is_refused(make: Make, monkeypatch) -> None:
     a, b, frames = recorded(make, monkeypatch)
     before = list(b.got)
-    connection = next(iter(a.wire.outbound.links.values())).connection
+    connection = next(iter(a.wire.outbound.peers.values())).connection
     heads = [frame for frame in frames[1:] if frame[:2] == b"Gi"]
     for frame in heads:
         connection.socket.send(frame)
@@ -376,7 +396,7 @@ def test_an_acknowledgement_that_does_not_arrive_is_asked_for_again(make, monkey
 
 def test_garbage_after_a_replayed_hello_takes_no_report_away(make: Make, monkeypatch) -> None:
     a, b, frames = recorded(make, monkeypatch)
-    a.wire.outbound.links[B].window.limit = 10
+    a.wire.outbound.peers[B].window.limit = 10
     assert not a.wire.may_send(B, 0)
     stranger = Stranger(b, make.offset)
     stranger.says(frames[0])
@@ -394,7 +414,7 @@ def test_another_hello_on_a_connection_changes_nothing(make: Make) -> None:
     say(a, B, 1)
     until([a, b], lambda: len(a.done) == 1)
     initiator = Initiator(RunKey(KEY), Party(2, 0, b"another."), B)
-    a.wire.outbound.links[B].connection.socket.send(initiator.hello)
+    a.wire.outbound.peers[B].connection.socket.send(initiator.hello)
     say(a, B, 1, start=1)
     until([a, b], lambda: len(a.done) == 2)
     assert b.wire.summary()["refused"] == {"foreign": 1} and not a.wire.summary()["reconnects"]
