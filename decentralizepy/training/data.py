@@ -40,7 +40,8 @@ class Samples:
         x = stored.to(torch.float32)
         if stored.dtype == torch.uint8 or (self.scale, self.shift) != (1.0, 0.0):
             x = x.mul_(self.scale) if x is not stored else x * self.scale
-            x.add_(self.shift)
+            if self.shift:
+                x.add_(self.shift)
         return x.permute(0, 3, 1, 2) if x.dim() == 4 else x
 
 

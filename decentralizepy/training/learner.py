@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from decentralizepy.training.batches import NONE, Block
+
 
 @dataclass(eq=False)
 class Learner:
@@ -24,6 +26,8 @@ class Learner:
     steps: int = 0
     samples: int = 0
     nan: int = 0
+    #: batches that were drawn ahead, and the node's row there
+    ahead: tuple[Block, int] = field(default=NONE, repr=False)
 
     @property
     def n_samples(self) -> int:
