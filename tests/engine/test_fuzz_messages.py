@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from decentralizepy.engine.meeting import Meeting
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from in_process import build
@@ -18,6 +17,7 @@ from mutations import bounded, mutated
 from decentralizepy.commands.check import construct
 from decentralizepy.config import parse_experiment
 from decentralizepy.engine import nodefile
+from decentralizepy.engine.meeting import Meeting, sum_message
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.mappings.mapping import Mapping
@@ -26,7 +26,6 @@ from decentralizepy.messages.header import MessageError
 from decentralizepy.messages.message import Message
 from decentralizepy.transport.batches import Part
 from decentralizepy.transport.frames import MessageReader, to_frames
-from decentralizepy.transport.router import sum_message
 
 #: bytes that the damaged messages can hold, as no more are sent
 LIMIT = 1 << 20
