@@ -175,7 +175,7 @@ def _check(args: argparse.Namespace) -> int:
     _tell(wired)
     named = args.graph_file != flags.DEFAULT_GRAPH or args.procs_per_machine
     if named or args.graph_file.exists():
-        graph = arguments.read_graph_file(args.graph_file, args.graph_type)
+        graph = arguments.graph_of(args, wired)
         arguments.read_mapping(args, graph)
         arguments.check_wiring(args, experiment, wired, graph)
     from decentralizepy.commands.check import construct

@@ -16,14 +16,14 @@ from typing import Any, Final
 
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.jsonfile import read_text_file
+from decentralizepy.files import read_text_file
 from decentralizepy.pernode import PerNode, read_per_node
 from decentralizepy.registry import (
-    LEGACY,
     Option,
     Target,
     check_options,
     coerce,
+    legacy,
     options,
     source_path,
     target,
@@ -52,6 +52,8 @@ PER_NODE: Final = {"rounds": 0, "batch_size": 1}
 _SCHEDULED: Final = frozenset({"t", "iterations"})
 #: what the runtime gives to a schedule of graphs, if its ``__init__`` names it
 _DRAWN_FROM: Final = frozenset({"n", "graph", "seed"})
+#: what the runtime gives to a task: the loss that the INI names, or None
+_JUDGED_BY: Final = frozenset({"criterion"})
 #: what every node program is
 _NODE: Final = Target("decentralizepy.node.node", "Node")
 
@@ -96,7 +98,8 @@ class Experiment:
     model: Component
     optimizer: Component
     training: Component
-    loss: Component
+    #: the function that the INI names; only a task may do without
+    loss: Component | None
     communication: Component
     sharing: Component
     node: NodeOptions
@@ -210,7 +213,8 @@ class _Reader:
         dataset_package = self._take("DATASET", "dataset_package")
         model = self._model(dataset_package)
         dataset = self._component("DATASET", "dataset", package=dataset_package)
-        loss, task = self._loss(), self._task()
+        task = self._task()
+        loss = self._loss(optional=task is not None)
         node, program = self._node()
         return Experiment(
             path=self.path,
@@ -315,11 +319,12 @@ class _Reader:
             self._take("TRAIN_PARAMS", f"task_{what}") for what in ("package", "class")
         )
         found = self._target("TRAIN_PARAMS", package, name)
-        own = options(found) or {}
+        own = (options(found) or {}).keys() - _JUDGED_BY
         values = {key: value for key, value in section.items() if key in own}
         for key in values.keys() - self._training_options():
             del section[key]
-        return Component(found, check_options(found, values, self._where("TRAIN_PARAMS")))
+        where = self._where("TRAIN_PARAMS")
+        return Component(found, check_options(found, values, where, _JUDGED_BY))
 
     def _training_options(self) -> Collection[str]:
         """Options of the training's class; none where it is not named well, which is told later."""
@@ -345,7 +350,11 @@ class _Reader:
         package = self.sections["DATASET"].pop("model_package", "") or models_of(dataset_package)
         return Component(self._target("DATASET", package, name))
 
-    def _loss(self) -> Component:
+    def _loss(self, optional: bool = False) -> Component | None:
+        if optional and not self.sections["TRAIN_PARAMS"].get("loss_package"):
+            for key in ("loss_package", "loss_class", "loss"):
+                self.sections["TRAIN_PARAMS"].pop(key, None)
+            return None
         section = self.sections["TRAIN_PARAMS"]
         package = self._take("TRAIN_PARAMS", "loss_package")
         name = section.pop("loss_class", "") or section.pop("loss", "")
@@ -371,7 +380,7 @@ def models_of(dataset_package: str) -> str:
 
     The reference system keeps models in the data set's own module; so do users' files.
     """
-    parts = LEGACY.get(dataset_package, dataset_package).split(".")
+    parts = legacy().get(dataset_package, dataset_package).split(".")
     if parts[:2] == ["decentralizepy", "datasets"]:
         return f"decentralizepy.models.{parts[-1].lower()}"
     return dataset_package

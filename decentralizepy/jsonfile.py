@@ -1,48 +1,44 @@
-"""Users' JSON files, read with one clear message for whatever is wrong in them."""
+"""JSON: users' files with one clear message for whatever is wrong, our own without a fuss."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.regular import UnfitFileError, read_regular
-
-#: far more than any file of ours needs, and little enough to be read without a thought
-MAX_BYTES: Final = 16 << 20
+from decentralizepy.files import read_text_file
 
 
 def read_json_file(path: Path, flag: str) -> Any:
-    """The value of a JSON file that ``flag`` names; raises `ConfigError`.
-
-    Keys that stand twice, NaN and infinities are refused: JSON has none of them, Python would
-    take them all.
-    """
-    text = read_text_file(path, flag, MAX_BYTES)
+    """The value of a JSON file that ``flag`` names; raises `ConfigError`."""
+    text = read_text_file(path, flag)
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error} ({flag})") from None
 
 
-def read_text_file(path: Path, flag: str = "", most: int = MAX_BYTES) -> str:
-    """The text of a file of at most ``most`` bytes that ``flag`` names; raises `ConfigError`."""
-    named = f" ({flag})" if flag else ""
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; raises ValueError, with one line that says why.
+
+    Keys that stand twice, NaN, infinities and halves of surrogate pairs are rejected: JSON has
+    none of them, Python would take them all.
+    """
     try:
-        data = read_regular(path, most)
-    except UnfitFileError as error:
-        raise ConfigError(f"{error}{named}") from None
-    except (OSError, ValueError) as error:  # a name may hold what no name can
-        reason = getattr(error, "strerror", None) or error
-        shown = str(path) if str(path).isprintable() else repr(str(path))
-        raise ConfigError(f"cannot read {shown}: {reason}{named}") from None
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error}{named}") from None
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_doubles)
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{where}: {error.msg}") from None
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair (\\ud800...) is not text") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
 
 
 def _no_constant(name: str) -> Any:
@@ -52,10 +48,27 @@ def _no_constant(name: str) -> Any:
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        double = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        double = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"the key {double!r:.40} stands twice")
     return found
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a file of ours; empty when the file is absent, broken or something else."""
+    try:
+        return parse_object(path.read_bytes())
+    except OSError:
+        return {}
+
+
+def parse_object(data: str | bytes) -> dict[str, Any]:
+    """The object that a JSON text holds; empty when it is broken or something else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def check_object(

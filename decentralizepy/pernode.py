@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.files import MAX_BYTES, read_regular
+from decentralizepy.jsonfile import parse_json
 
-_MAX_BYTES: Final = 16 << 20
 _REMEDY: Final = 'a whole number, a list (one for each node) or a JSON as {"0": 3, "default": 1}'
 
 
@@ -90,27 +90,14 @@ def _from_file(name: str, folder: Path, where: str) -> PerNode:
     path = folder / name
     where = f"{where}, {path}"
     try:
-        with path.open("rb") as source:
-            text = source.read(_MAX_BYTES + 1)
-        if len(text) > _MAX_BYTES:
-            raise ValueError(f"it has more than {_MAX_BYTES} bytes")
-        values = _values(json.loads(text, object_pairs_hook=_without_repetition))
+        values = _values(parse_json(read_regular(path, MAX_BYTES).decode("utf-8-sig")))
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: nested too deeply; {_REMEDY} is expected") from None
     except ValueError as error:
         raise ConfigError(f"{where}: {error}; {_REMEDY} is expected") from None
     default = values.pop("default", None)
     by_uid = {int(uid): value for uid, value in values.items()}
     return PerNode(by_uid, default, where, file=path, name=name)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return found
 
 
 def _values(value: Any) -> dict[str, int]:

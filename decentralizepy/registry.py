@@ -1,7 +1,8 @@
 """Dotted names from an INI file -> classes and their options, without importing either.
 
 ``sharing_package = decentralizepy.sharing.Sharing`` and ``sharing_class = Sharing`` name a class
-as the reference system does; its names keep working through `LEGACY`. A name that is not ours is
+as the reference system does; its names keep working, as each class says its own there
+(``reference_name``). A name that is not ours is
 looked for beside the INI file, in the working directory and on Python's path, so a user's own
 ``my_method.py`` needs no change here.
 
@@ -24,19 +25,8 @@ from typing import Any, Final, TypeVar
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
 
-#: module of the reference system -> module here
-LEGACY: Final[dict[str, str]] = {
-    "decentralizepy.communication.TCP": "decentralizepy.communication.tcp",
-    "decentralizepy.datasets.CIFAR10": "decentralizepy.datasets.cifar10",
-    "decentralizepy.datasets.Digits": "decentralizepy.datasets.digits",
-    "decentralizepy.datasets.Femnist": "decentralizepy.datasets.femnist",
-    "decentralizepy.datasets.FemnistLabelSplit": "decentralizepy.datasets.femnist",
-    "decentralizepy.sharing.Sharing": "decentralizepy.sharing.sharing",
-    "decentralizepy.sharing.PlainAverageSharing": "decentralizepy.sharing.plain_average",
-    "decentralizepy.training.Training": "decentralizepy.training.training",
-    "decentralizepy.training.TrainingClipping": "decentralizepy.training.training_clipping",
-}
-
+#: packages with classes of the reference system, which say their module's name there
+_REFERENCED: Final = ("communication", "compression", "datasets", "sharing", "training")
 #: parameters that the runtime passes itself, by section
 PASSED: Final[frozenset[str]] = frozenset({"self", "params", "named_parameters"})
 
@@ -90,13 +80,28 @@ class Option:
         return f"{self.name} (required)" if self.required else f"{self.name}={self.default}"
 
 
+@functools.cache
+def legacy() -> dict[str, str]:
+    """Module of the reference system -> module here, as the classes here say."""
+    root = Path(__file__).parent
+    paths = (path for package in _REFERENCED for path in sorted((root / package).glob("*.py")))
+    return {
+        ast.literal_eval(value): f"{root.name}.{path.parent.name}.{path.stem}"
+        for path in paths
+        if "reference_name" in path.read_text(encoding="utf-8")
+        for node in _statements(path)
+        if isinstance(node, ast.ClassDef)
+        for value in _assigned(node, "reference_name")
+    }
+
+
 def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target:
     """The class that a pair of INI values names; raises `ConfigError` when its module is nowhere.
 
     A module that exists on this machine must hold the name; one that can't be found is only
     accepted when its top-level package is not installed here at all but well known (torch).
     """
-    module = LEGACY.get(package, package)
+    module = legacy().get(package, package)
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigError(
             f"{package!r:.80} is not the name of a module, as my_method or "
@@ -117,10 +122,10 @@ def _not_found(package: str, name: str, search: Sequence[str]) -> str:
     if why := reference.not_built(package, name):
         return why
     if package.split(".")[0] == "decentralizepy":
-        return f"no module {package}{nearest(package, [*LEGACY, *reference.MODULES])}"
+        return f"no module {package}{nearest(package, [*legacy(), *reference.MODULES])}"
     where = "".join(f", {folder}" for folder in search)
     return (
-        f"no module {package}{nearest(package, LEGACY)}: "
+        f"no module {package}{nearest(package, legacy())}: "
         f"looked on Python's path{where}; put {package.split('.')[0]}.py beside the INI file"
     )
 
@@ -133,7 +138,7 @@ def _names(
     names: dict[str, None] = {}
     if path is None or module in seen:
         return names
-    for node in _tree(path).body:
+    for node in _statements(path):
         if isinstance(node, ast.ClassDef | _Function):
             names[node.name] = None
         elif isinstance(node, ast.ImportFrom):
@@ -173,6 +178,20 @@ def _tree(path: Path) -> ast.Module:
         raise ConfigError(f"{path} is not valid Python: {error}") from None
 
 
+@functools.lru_cache(maxsize=128)
+def _statements(path: Path) -> tuple[ast.stmt, ...]:
+    """What a module does at its top level, also in some case only (``if TYPE_CHECKING``)."""
+    found, waiting = [], list(reversed(_tree(path).body))
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            inside = [*node.body, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
+            inside += [line for each in getattr(node, "handlers", ()) for line in each.body]
+            waiting += reversed(inside)
+    return tuple(found)
+
+
 def definition(found: Target) -> tuple[ast.ClassDef | _Function, Target] | None:
     """The class or function of that name, followed through ``from x import y``."""
     return _definition(found, frozenset())
@@ -184,7 +203,7 @@ def _definition(
     path = source_path(found.module, found.search)
     if path is None or found in seen:
         return None
-    for node in _tree(path).body:
+    for node in _statements(path):
         if isinstance(node, ast.ClassDef | _Function) and node.name == found.name:
             return node, found
     return _imported(found, seen | {found})
@@ -195,7 +214,7 @@ def _imported(
 ) -> tuple[ast.ClassDef | _Function, Target] | None:
     """Where a module has a name from; the last import of it counts, ``import *`` comes last."""
     path = source_path(found.module, found.search)
-    nodes = [node for node in _tree(path).body if isinstance(node, ast.ImportFrom)] if path else []
+    nodes = [node for node in _statements(path) if isinstance(node, ast.ImportFrom)] if path else []
     for wanted in (found.name, "*"):
         for node in reversed(nodes):
             for alias in node.names:
@@ -252,7 +271,7 @@ def _base(
 def _module(name: str, where: Target) -> str:
     """The module that a name stands for in another module: ``import x as name`` and the like."""
     path = source_path(where.module, where.search)
-    for node in reversed(_tree(path).body if path else []):
+    for node in reversed(_statements(path) if path else []):
         if isinstance(node, ast.Import | ast.ImportFrom) and path is not None:
             parts = (
                 [_absolute(node, where.module, path)] if isinstance(node, ast.ImportFrom) else []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from decentralizepy.jsonfile import read_object
+from decentralizepy.text import time_left
 
 STATES: Final = ("starting", "running", "done", "failed")
 
@@ -34,14 +36,7 @@ class Status:
 
 def read_status(path: Path, machine: int) -> Status:
     """A machine's status; what is missing or not understood keeps its default."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return Status(machine)
-    return _status(value, machine) if isinstance(value, dict) else Status(machine)
-
-
-def _status(value: Mapping[str, Any], machine: int) -> Status:
+    value = read_object(path)
     state, error = value.get("state"), value.get("error")
     return Status(
         machine=machine,
@@ -93,9 +88,7 @@ class Overview:
     @property
     def seconds_left(self) -> float | None:
         """By the speed of this attempt so far; None before there is any."""
-        if self.done <= self.start or self.elapsed_s <= 0:
-            return None
-        return self.elapsed_s * (self.total - self.done) / (self.done - self.start)
+        return time_left(self.done, self.total, self.start, self.elapsed_s)
 
 
 def overview(statuses: Sequence[Status], total: int) -> Overview:

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and a screen that a closed pipe does not break."""
+"""A screen that a closed pipe does not break."""
 
 from __future__ import annotations
 
@@ -7,32 +7,6 @@ import os
 import sys
 from dataclasses import dataclass, field
 from typing import TextIO
-
-
-def bytes_text(count: float) -> str:
-    """1,234,567 -> ``1.23 MB`` (powers of 1000)."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(count) < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} PB"
-
-
-def seconds_text(seconds: float) -> str:
-    """7.2 -> ``7.2 s``, 75 -> ``1 min 15 s``, 4000 -> ``1 h 07 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def plural(count: int, noun: str) -> str:
-    """(1, "agent") -> ``1 agent``, (2, "agent") -> ``2 agents``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 @dataclass

@@ -49,6 +49,8 @@ _STYLE: Final[Any] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "pdf.compression": 6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "results",  # the same file every time
     "text.usetex": False,
     "savefig.dpi": 200,
     "savefig.bbox": "standard",

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.commands.flags import DEFAULT_GRAPH
 from decentralizepy.communication.keys import KEY_NAME, find_key, load_key, only_loopback
 from decentralizepy.communication.local import this_machine
 from decentralizepy.communication.ports import check_range
@@ -39,6 +40,23 @@ MOST_ITERATIONS: Final = 10**9
 MOST_THREADS: Final = 4096
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
 _HOST_NAME: Final = re.compile(r"[\w.-]{1,255}")
+
+
+def graph_of(args: argparse.Namespace, wired: Wiring) -> Graph:
+    """The graph of a run, without edges where there is no file and nobody needs one.
+
+    Raises `ConfigError`.
+    """
+    absent = args.graph_file == DEFAULT_GRAPH and not args.graph_file.exists()
+    if not absent or wired.needs_graph:
+        return read_graph_file(args.graph_file, args.graph_type)
+    counts = args.procs_per_machine
+    if counts is None:
+        raise ConfigError(
+            f"how many nodes? {wired.program.target.name} needs no graph, so name one (-gf) or say "
+            "how many there are on each machine (-ps)"
+        )
+    return Graph(max(sum(counts) * (args.machines if len(counts) == 1 else 1), 1), ())
 
 
 def read_graph_file(path: Path, kind: str) -> Graph:
@@ -83,7 +101,7 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
     if mapping.n != graph.n:
         raise ConfigError(
             f"{args.graph_file} has {graph.n} nodes, but -ps and -ms make {mapping.n}: "
-            "the graph must have one node per agent"
+            "give both the same number"
         )
     return mapping
 
@@ -191,7 +209,7 @@ def read_key(
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
+    least_of = {"machines": 1, "iterations": 0, "averaging_steps": 1, "threads": 1}
     least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
     least_of |= {"test_after": 0, "train_evaluate_after": 0}
     for name, least in least_of.items():
@@ -200,12 +218,12 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for name, most in {"iterations": MOST_ITERATIONS, "threads": MOST_THREADS}.items():
         if getattr(args, name) > most:
             raise ConfigError(f"--{name} {getattr(args, name)!s:.40}: at most {most}")
-    if args.simulate and (args.resume or args.on_loss == "wait"):
-        raise ConfigError("--simulate: a simulated run does not go back; without --resume and wait")
+    if args.simulate and args.on_loss == "wait":
+        raise ConfigError("--simulate: nobody comes back in simulated time; without --on-loss wait")
     if args.on_loss == "wait" and not args.checkpoint_after:
         raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
-    if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams
-        raise ConfigError(f"--averaging_rounds {args.averaging_rounds}: at most {(1 << 16) - 1}")
+    if args.averaging_steps >= 1 << 16:  # more would run into the next iteration's streams
+        raise ConfigError(f"--averaging_steps {args.averaging_steps}: at most {(1 << 16) - 1}")
     if args.log_level not in LEVELS:
         near = nearest(args.log_level, LEVELS)
         raise ConfigError(f"-ll {args.log_level}{near}: one of {', '.join(LEVELS)}")
@@ -226,7 +244,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     _check_numbers(args)
     experiment = read_experiment(args.config_file)
     wired = wiring(experiment, args.eval_file)
-    graph = read_graph_file(args.graph_file, args.graph_type)
+    graph = graph_of(args, wired)
     mapping = replace(read_mapping(args, graph), servers=wired.servers)
     addresses = read_addresses(experiment, args.machines)
     machine = read_machine(args, experiment, addresses)
@@ -249,7 +267,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         intervals=Intervals(
             args.iterations, args.test_after, args.train_evaluate_after, args.checkpoint_after
         ),
-        averaging_steps=args.averaging_rounds,
+        averaging_steps=args.averaging_steps,
         reset_optimizer=bool(args.reset_optimizer),
         log_dir=args.log_dir,
         weights_dir=args.weights_store_dir or args.log_dir,
@@ -341,6 +359,7 @@ def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     counts = settings.mapping.counts
     flags["procs_per_machine"] = list(counts)
     flags["workers"] = settings.workers
+    flags["graph_file"] = str(args.graph_file) if args.graph_file.exists() else None
     flags["eval_file"] = args.eval_file or settings.wiring.driver
     flags["weights_store_dir"] = str(settings.weights_dir)
     flags["cache_dir"] = str(settings.cache_dir)

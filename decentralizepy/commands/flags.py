@@ -122,7 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "-as",
-        "--averaging_rounds",
+        "--averaging_steps",
+        "--averaging_rounds",  # the reference's name
         type=int,
         default=1,
         metavar="K",
@@ -220,7 +221,8 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DEFAULT_GRAPH,
         metavar="GRAPH",
-        help="who talks to whom (default: %(default)s)",
+        help="who talks to whom; not needed where node_class or graph_class of the INI need none "
+        "(default: %(default)s)",
     )
     add(
         "-gt",

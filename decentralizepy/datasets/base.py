@@ -49,13 +49,15 @@ class Dataset(ABC):
     object holds a path only, so it can be sent to other processes.
 
     A subclass names itself (`name`, `num_classes`, `normalization`), lists its options in its own
-    `__init__`, and implements `identity` and `build`. `more_arrays` are what `build` returns beside
+    `__init__`, and implements `identity` and `build`. `samples` (training, test), if they are known
+    beforehand, let a plan tell how long a run lasts. `more_arrays` are what `build` returns beside
     the four usual ones, for a partition of its own.
     """
 
     name: ClassVar[str]
     num_classes: ClassVar[int]
     normalization: ClassVar[Normalization]
+    samples: ClassVar[tuple[int, int]] = (0, 0)
     more_arrays: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

@@ -7,7 +7,6 @@ machine's own temporary folder, and whoever relies on results relies on renames.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import os
@@ -18,6 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from decentralizepy.locks import lock
 
 
 @contextmanager
@@ -48,21 +49,13 @@ def _hold(path: Path, waiting: str, progress: Callable[[str], None]) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            _lock(handle, waiting, progress)
+            lock(handle, lambda: progress(waiting))
             if os.fstat(handle).st_nlink:
                 return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
-
-
-def _lock(handle: int, waiting: str, progress: Callable[[str], None]) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        progress(waiting)
-        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _lock_file(what: Path) -> Path:

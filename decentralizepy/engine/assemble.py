@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,16 @@ _NOTHING = np.zeros(0, dtype=np.int64)
 class Assembly:
     """Everything of a worker that does not depend on who the other workers are."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        program: Callable[[], Node] | None = None,
+        sharing: Callable[[], Any] | None = None,
+    ) -> None:
+        """``program`` and ``sharing`` make what the settings name, unless they are given."""
         self.settings = settings
+        self._make_program = program or (lambda: build_program(settings.program))
+        self._make_sharing = sharing or (lambda: build_sharing(settings.experiment))
         if settings.device != "cpu" and not torch.cuda.is_available():
             raise ConfigError(f"--device {settings.device}: torch finds no GPU here; take cpu")
         self._sets = CheckpointSets(settings.folder)
@@ -45,7 +54,7 @@ class Assembly:
         self.sets["test"] = _some(self.sets["test"], settings)
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
         self._labels = dataset.stored("train").y
-        self._program = build_program(settings.program)
+        self._row_names = self._make_program().row_names
 
     @property
     def row_length(self) -> int:
@@ -55,7 +64,7 @@ class Assembly:
     @property
     def named_rows(self) -> int:
         """Rows that each node has."""
-        return 1 + len(self._program.row_names)
+        return 1 + len(self._row_names)
 
     def worker(self, me: WorkerId, placement: Placement, arena: Arena, **wiring: Any) -> Worker:
         """The worker ``me`` with its nodes seated."""
@@ -123,7 +132,7 @@ class Assembly:
     def _seat(self, worker: Worker, uid: int, schedule: Schedule) -> None:
         indices = self.partition[uid] if uid >= 0 else _NOTHING
         self.trainer.training.check(len(indices), uid)
-        node = build_program(self.settings.program)
+        node = self._make_program()
         rows = worker.rows()
         rows["x"] = self.trainer.template.initial
         for name in node.row_names:
@@ -147,7 +156,7 @@ class Assembly:
             n=settings.mapping.n,
             iterations=settings.intervals.iterations,
             schedule=schedule,
-            sharing=build_sharing(settings.experiment),
+            sharing=self._make_sharing(),
             n_parameters=self.trainer.template.layout.n_parameters,
             membership=worker.membership,
             averaging_steps=settings.averaging_steps,

@@ -109,7 +109,9 @@ class Evaluations:
     ) -> None:  # fmt: skip
         """Measure a node in iteration ``t``; ``own`` are columns of its program's."""
         started = stopwatch()
-        values: dict[str, Any] = self.evaluator.measure(t + 1, seat.node.x, seat.learner)
+        values: dict[str, Any] = self.evaluator.measure(
+            t + 1, seat.rows.held("x").tensor, seat.learner
+        )
         seat.seconds.evaluate += stopwatch() - started
         values |= dict(own) | effort(seat.learner) | costs(seat.traffic, seat.seconds, elapsed)
         if seat.uid < 0:

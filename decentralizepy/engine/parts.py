@@ -12,12 +12,13 @@ from decentralizepy.config import Component, Experiment
 from decentralizepy.datasets.base import Dataset
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
+from decentralizepy.registry import options
 from decentralizepy.settings import Settings
 from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.schedules import Rate
 from decentralizepy.training.stacked import StackedTrainer, choose_stacked
-from decentralizepy.training.task import Classification, Loss
+from decentralizepy.training.task import Classification, Loss, Task
 from decentralizepy.training.template import Template
 from decentralizepy.training.trainer import Trainer
 from decentralizepy.training.training import Training
@@ -39,6 +40,18 @@ def build_loss(component: Component) -> Loss:
     found: Any = component.target.load()
     loss: Any = found() if inspect.isclass(found) else found
     return loss
+
+
+def build_task(experiment: Experiment) -> Task:
+    """What is learned: the task that the INI names, else classification, with the INI's loss."""
+    loss = None if experiment.loss is None else build_loss(experiment.loss)
+    if experiment.task is None:
+        return Classification(loss)
+    named = options(experiment.task.target) or {}
+    task = experiment.task.build(**({"criterion": loss} if "criterion" in named else {}))
+    if not isinstance(task, Task):
+        raise ConfigError(f"{experiment.task.target.dotted} is not a subclass of Task")
+    return task
 
 
 def build_sharing(experiment: Experiment) -> Any:
@@ -84,7 +97,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         template,
         make_optimizer(template, experiment.optimizer),
         build_training(experiment.training),
-        Classification(build_loss(experiment.loss)),
+        build_task(experiment),
         train,
     )
     options: dict[str, Any] = {

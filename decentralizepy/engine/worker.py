@@ -554,7 +554,7 @@ class Worker:
             work.taken = True
             local, seat = _local(work), work.strand.seat
             gradient = isinstance(work.effect, Gradient)
-            local.row = seat.rows["x"] if gradient else seat.rows.thaw("x")
+            local.row = seat.rows.held("x").tensor if gradient else seat.rows.thaw("x")
             locals_.append(local)
         if len(group) == len(self._work) + 1:
             self._work.clear()
@@ -587,7 +587,7 @@ class Worker:
 
     def _start_training(self, strand: Strand, effect: Train | Gradient) -> Any:
         seat = strand.seat
-        local = LocalWork(seat.learner, seat.rows["x"], effect.t)
+        local = LocalWork(seat.learner, seat.rows.held("x").tensor, effect.t)
         if type(effect) is Train:
             local.steps, local.correction = effect.steps, effect.correction
             local.anchor, local.pull = effect.anchor, effect.pull
@@ -626,7 +626,7 @@ class Worker:
     def _report(self, strand: Strand, effect: Report) -> Any:
         seat, t = strand.seat, effect.t
         self.arena.counters.rounds[self._slots[seat.uid]] = t + 1
-        self.reporter.digest(seat.uid, t + 1, seat.rows["x"])
+        self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
         if not self.evaluations.due(t):
             self.evaluations.passed(seat, t)
             return None
@@ -646,8 +646,7 @@ class Worker:
 
     def _held_x(self, seat: Seat) -> Tensor:
         """The node's row as it is now, however long it is wanted."""
-        row = seat.rows.held("x")
-        return row.tensor.clone() if row.index is None else self.pool.lease(row.index)
+        return seat.rows["x"]
 
     # ----------------------------------------------------- checkpoints and rest
 

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
+from decentralizepy.files import read_regular
 from decentralizepy.graphs.graph import MAX_NODES, Edge, Graph
-from decentralizepy.regular import read_regular
 
 MAX_BYTES: Final = 512 << 20
 """A graph file has no more: some 40 million edges."""

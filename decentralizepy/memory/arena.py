@@ -21,6 +21,7 @@ class Arena:
 
     def __init__(self, fd: int, plan: ArenaPlan) -> None:
         self.plan = plan
+        self._start, self._row_bytes = plan.rows_start, plan.row_bytes
         self.memory = mmap.mmap(fd, plan.nbytes)
         _with_huge_pages(self.memory, plan)
         self.counters = Counters(self.memory, plan)
@@ -48,7 +49,7 @@ class Arena:
         return buffer
 
     def _at(self, index: int) -> int:
-        return self.plan.rows_start + self.plan.row_bytes * index
+        return self._start + self._row_bytes * index
 
 
 class _Buffer(ctypes.Array[Any]):

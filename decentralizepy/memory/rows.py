@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -13,19 +12,21 @@ from torch import Tensor
 from decentralizepy.memory.arena import Arena
 
 _LOOK_AT = 8
-#: references to a row's tensor that are the owner's: the arena's, the `Row`'s, the question itself
-_REFERENCES = 3
-#: and to its storage: the tensor's, the question itself
-_USES = 2
 
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """Memory of one row: ``index`` in the arena, or None for memory of this process alone, of which
-    only copies are sent."""
+    """Memory of one row: ``index`` in the arena, or None for memory of this process alone.
+
+    ``tensor`` is what the trainer writes into. ``view`` is what a program has seen of it, while the
+    owner remembers that; it is leased, so that the row is not written before the last one who has
+    it lets go. A private row that has been ``seen`` is never written again.
+    """
 
     tensor: Tensor
     index: int | None
+    view: Tensor | None = None
+    seen: bool = False
 
 
 class RowPool:
@@ -47,7 +48,8 @@ class RowPool:
         self._sent_to = [[0] * len(own) for _ in range(arena.plan.workers)]
         self._retired: deque[int] = deque()
         self._row_bytes = arena.plan.row_bytes
-        self._mine: dict[int, int] = {}
+        self._start = arena.start + self._first * self._row_bytes
+        self._end = arena.start + self._stop * self._row_bytes
         self._releases: dict[int, Callable[[], object]] = {}
 
     def acquire(self) -> Row:
@@ -68,25 +70,27 @@ class RowPool:
 
     def tensor(self, index: int) -> Tensor:
         """The tensor of an own row, always the same."""
-        tensor = self.arena.row(index)
-        self._mine[id(tensor)] = index
-        return tensor
+        return self.arena.row(index)
 
     def place(self, tensor: Tensor) -> tuple[int, int, int] | None:
         """(row, first byte, bytes) of a tensor that is a row of this worker or a part of one.
 
         None for all others: those have to be copied to travel.
         """
-        index = self._mine.get(id(tensor))
-        if index is not None:
-            return index, 0, 4 * self.arena.plan.length
+        if not self.shares:
+            return None
         start, nbytes = tensor.data_ptr(), tensor.nbytes
-        if not self.arena.start <= start < self.arena.stop or not tensor.is_contiguous():
+        if not self._start <= start < self._end or not tensor.is_contiguous():
             return None
         index, first = divmod(start - self.arena.start, self._row_bytes)
-        if not self._first <= index < self._stop or first + nbytes > self._row_bytes:
-            return None
-        return index, first, nbytes
+        return (index, first, nbytes) if first + nbytes <= self._row_bytes else None
+
+    def view(self, row: Row) -> Tensor:
+        """The row for a program to read and keep: nobody writes it as long as anybody has it."""
+        if row.view is None:
+            row.seen = True
+            row.view = row.tensor if row.index is None else self.lease(row.index)
+        return row.view
 
     def publish(self, row: int, readers: Iterable[int]) -> None:
         """Note that a message with a reference to the row is on its way to each worker."""
@@ -120,14 +124,16 @@ class RowPool:
             self._sent_to[worker][i] -= held
 
     def read(self, row: Row) -> bool:
-        """Whether somebody may still read the row."""
-        return row.index is not None and self._is_read(row.index)
+        """Whether somebody but its owner may still read the row."""
+        row.view = None
+        return row.seen if row.index is None else self._is_read(row.index)
 
     def _is_read(self, index: int) -> bool:
         return self._sent[index - self._first] != self.arena.counters.released(index)
 
     def retire(self, row: Row) -> None:
         """Give a row back; it is handed out again once nobody reads it."""
+        row.view = None
         if row.index is not None:
             self._retired.append(row.index)
 
@@ -139,34 +145,33 @@ class RowPool:
 class NodeRows(MutableMapping[str, Tensor]):
     """The rows of one node by name: its parameters ``x``, and what else it keeps as rows.
 
-    Assigning adopts: a tensor becomes the row itself if it was lent by `lend`, else it is copied
-    into one. What was sent of the old row stays as it was for those who still read it. A row is
-    never written in place by anyone but the trainer.
+    To a program a row is a value: what it has read or sent stays as it was, however long it keeps
+    it. Assigning adopts: a tensor becomes the row itself if it was lent by `lend`, else it is
+    copied into one. Only the trainer writes in place, and only what nobody else has (`thaw`).
     """
 
     def __init__(self, pool: RowPool) -> None:
         self._pool = pool
         self._held: dict[str, Row] = {}
         self._spare: Row | None = None
-        self._lent = False
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._held[name].tensor
+        row = self._held[name]
+        return row.view if row.view is not None else self._pool.view(row)
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         held = self._held.get(name)
-        if held is not None and value is held.tensor:
+        if held is not None and value is held.view:
             return
         spare = self._spare
-        if spare is not None and value is spare.tensor:
-            self._held[name], self._spare, self._lent = spare, None, False
+        if spare is not None and value is spare.view:
+            self._held[name], self._spare = spare, None
         else:
             self._held[name] = self._filled(value)
         if held is not None:
             self._pool.retire(held)
 
     def _filled(self, value: Tensor) -> Row:
-        """A row with a copy of ``value``; not the one that is lent, for that may still be read."""
         row = self._pool.acquire()
         if value.shape != row.tensor.shape:
             self._pool.retire(row)
@@ -185,21 +190,22 @@ class NodeRows(MutableMapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._held)
 
-    def lend(self) -> Tensor | None:
-        """A free row [P] to write the next value into; None while the last one is still held."""
-        if self._lent and _is_held(self._spare):
-            return None
-        if self._spare is None:
-            self._spare = self._pool.acquire()
-        self._lent = True
-        return self._spare.tensor
+    def lend(self) -> Tensor:
+        """A free row [P] to write the next value into."""
+        spare = self._spare
+        if spare is not None and self._pool.read(spare):  # whoever borrowed it still has it
+            self._pool.retire(spare)
+            spare = None
+        if spare is None:
+            spare = self._spare = self._pool.acquire()
+        return self._pool.view(spare)
 
     def held(self, name: str) -> Row:
         """The memory behind a row."""
         return self._held[name]
 
     def thaw(self, name: str) -> Tensor:
-        """A row for writing in place: if somebody still reads it, first copied to a fresh one."""
+        """A row for writing in place: a copy if anybody else has it."""
         held = self._held[name]
         if self._pool.read(held):
             fresh = self._pool.acquire()
@@ -215,12 +221,3 @@ class NodeRows(MutableMapping[str, Tensor]):
         if self._spare is not None:
             self._pool.retire(self._spare)
         self._held, self._spare = {}, None
-
-
-def _is_held(row: Row | None) -> bool:
-    """Whether anybody but its owner has a lent row, or a view of it."""
-    assert row is not None
-    use_count = getattr(torch._C, "_storage_Use_Count", None)
-    if use_count is None or sys.getrefcount(row.tensor) > _REFERENCES:
-        return True
-    return use_count(row.tensor.untyped_storage()._cdata) > _USES

@@ -34,7 +34,7 @@ class Message:
     ``asks`` marks a question, which the receiver's `Node.answer` replies to.
     """
 
-    __slots__ = ("_make", "_tensors", "asks", "lease", "meta", "reads", "round", "sender")
+    __slots__ = ("_make", "_sent", "_tensors", "asks", "lease", "meta", "reads", "round", "sender")
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Message:
         round: tuple[int, int] = (0, 0),
         asks: bool = False,
     ) -> None:
-        self._tensors, self._make = tensors, None
+        self._tensors, self._make, self._sent = tensors, None, False
         self.meta: Mapping[str, Any] = {} if meta is None else meta
         self.sender, self.round, self.asks = sender, round, asks
         #: rows that a deferred message is made from
@@ -104,9 +104,12 @@ class Message:
         return f"Message({shapes}, {dict(self.meta)}, sender={self.sender}, round={self.round})"
 
     def stamped(self, sender: int, round_: tuple[int, int], asks: bool = False) -> Message:
-        """The same message with its sender and round."""
-        message = Message(self._tensors, self.meta, sender, round_, asks)
-        message._make, message.reads = self._make, self.reads
+        """The message with its sender and round: this one, unless it has been sent before."""
+        message = self
+        if self._sent:
+            message = Message(self._tensors, self.meta)
+            message._make, message.reads = self._make, self.reads
+        message.sender, message.round, message.asks, message._sent = sender, round_, asks, True
         return message
 
     def carrying(self, tensors: Mapping[str, Tensor]) -> Message:

@@ -4,7 +4,7 @@ Shapes, parameter names and order of construction are those of the reference sys
 same seed of torch gives the same initial weights. Pooling comes before ReLU, and ReLU works in
 place: both keep every bit of losses and gradients, and cost less.
 
-`eval_batch`: how many images to evaluate at once; small is fastest for one thread.
+What the classes say of themselves is explained in `decentralizepy.models`.
 """
 
 from typing import ClassVar
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decentralizepy.models.residual import AdaptedGroupNorm, Norm
+from decentralizepy.models.residual import BATCH_NORM_NAMES, AdaptedGroupNorm, Norm, Renamed
 
 NUM_CLASSES = 62
 
@@ -22,6 +22,9 @@ class LogisticRegression(nn.Module):
     """48,670 parameters: 784-62. The reference's `LogisticRegression`."""
 
     eval_batch: ClassVar[int] = 512
+    n_parameters: ClassVar[int] = 48_670
+    train_s: ClassVar[float] = 6e-6
+    evaluate_s: ClassVar[float] = 2e-6
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,6 +42,9 @@ class CNN(nn.Module):
     """
 
     eval_batch: ClassVar[int] = 64
+    n_parameters: ClassVar[int] = 1_690_046
+    train_s: ClassVar[float] = 8.5e-4
+    evaluate_s: ClassVar[float] = 3.2e-4
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,23 +77,28 @@ class _BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
-class _Block(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut (He et al., 2016), which is made by the caller."""
+class _Block(Renamed):
+    """Two 3 x 3 convolutions and a shortcut (He et al., 2016), which is made by the caller.
+
+    Its normalizations have the fork's names; those of the reference system are loaded too.
+    """
+
+    also_named = BATCH_NORM_NAMES
 
     def __init__(
         self, c_in: int, c_out: int, stride: int, norm: Norm, downsample: nn.Module | None
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
-        self.bn1 = norm(c_out)
+        self.norm1 = norm(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
-        self.bn2 = norm(c_out)
+        self.norm2 = norm(c_out)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [B, c_in, H, W] to [B, c_out, H / stride, W / stride]."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = self.bn2(self.conv2(out))
+        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        out = self.norm2(self.conv2(out))
         out += x if self.downsample is None else self.downsample(x)
         return F.relu(out, inplace=True)
 
@@ -109,6 +120,10 @@ class RNET(nn.Module):
     """
 
     eval_batch: ClassVar[int] = 256
+    n_parameters: ClassVar[int] = 2_811_678
+    n_buffers: ClassVar[int] = 4_800
+    train_s: ClassVar[float] = 7e-4
+    evaluate_s: ClassVar[float] = 1.5e-4
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,6 +155,11 @@ class GN_RNET(RNET):  # noqa: N801 (the name that configurations use)
 
     The fork's `GN_RNET`.
     """
+
+    n_parameters: ClassVar[int] = 2_811_678
+    n_buffers: ClassVar[int] = 0
+    train_s: ClassVar[float] = 1.2e-3
+    evaluate_s: ClassVar[float] = 5e-4
 
     def __init__(self) -> None:
         nn.Module.__init__(self)

@@ -17,7 +17,7 @@ from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import Answer, Effect
 from decentralizepy.node.mail import Mail
 from decentralizepy.node.membership import Membership
-from decentralizepy.sharing.context import Context
+from decentralizepy.sharing.context import Context, Neighbours
 from decentralizepy.sharing.sharing import Sharing
 from decentralizepy.streams import generator
 
@@ -62,6 +62,8 @@ class Node(ABC):
     servers: ClassVar[int] = 0
     #: rows beside ``x``, which start as zeros
     row_names: ClassVar[tuple[str, ...]] = ()
+    #: attributes that a checkpoint keeps: tensors, JSON values, dictionaries of these
+    kept: ClassVar[tuple[str, ...]] = ()
     #: what happens to messages that are not heard at once
     mail: ClassVar[Mail] = Mail()
     #: whether messages may be on their way at a checkpoint
@@ -71,7 +73,7 @@ class Node(ABC):
     n: int
     round: int = 0
     _place: Place
-    _mixed: tuple[Graph, MixingRow] | None = None
+    _mixed: tuple[Graph, MixingRow, Neighbours] | None = None
 
     def bind(self, place: Place) -> None:
         """Become a node of a run; called by the engine before anything else."""
@@ -128,22 +130,33 @@ class Node(ABC):
         """What the sharing method may know of this round."""
         mixed = self._mixed
         if mixed is None or mixed[0] is not graph:  # a static graph: once
-            mixed = self._mixed = graph, self.sharing.mixing(graph, self.uid)
+            around = graph.out_neighbors(self.uid), graph.in_neighbors(self.uid)
+            mixed = self._mixed = graph, self.sharing.mixing(graph, self.uid), around
         place = self._place
-        return Context(self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend)
+        return Context(
+            self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend, mixed[2]
+        )
 
     def generator(self, t: int, k: int = 0) -> np.random.Generator:
         """The node's own random stream of iteration ``t``; ``k`` tells several apart."""
         return generator(self.seed, self.uid, "node", t, k)
 
+    def shared_generator(self, t: int, k: int = 0) -> np.random.Generator:
+        """A random stream of iteration ``t`` that is the same on all nodes."""
+        return generator(self.seed, 0, "shared", t, k)
+
     def state(self) -> dict[str, Any]:
-        """All that survives an iteration, beside rows, optimizer and integer buffers.
+        """All that survives an iteration, beside rows, optimizer and integer buffers: what the
+        sharing method remembers, and the attributes in ``kept``.
 
         Tensors, JSON values, and dictionaries of these; taken at a `Checkpoint`.
         """
-        return {"sharing": self.sharing.state()}
+        own = {name: getattr(self, name) for name in self.kept}
+        return {"sharing": self.sharing.state(), "kept": own}
 
     def load(self, state: dict[str, Any], t: int) -> None:
         """Go on with iteration ``t`` from what `state` gave after the one before."""
         self.round = t
         self.sharing.load(state.get("sharing", {}))
+        for name, value in state.get("kept", {}).items():
+            setattr(self, name, value)

@@ -15,10 +15,47 @@ from decentralizepy.mappings.placement import Placement, WorkerId, spread
 from decentralizepy.memory import shared
 from decentralizepy.node.membership import Epoch, resumed
 from decentralizepy.settings import Settings
+from decentralizepy.supervision.codec import Word
 from decentralizepy.supervision.control import ControlPlane, Coordinator
 from decentralizepy.supervision.progress import Progress, say
 from decentralizepy.supervision.status import Status
-from decentralizepy.supervision.workers import Server, WorkerProcesses, describe_exit
+from decentralizepy.supervision.words import (
+    Abort,
+    BadConfig,
+    Built,
+    Complete,
+    Counted,
+    Done,
+    End,
+    Finished,
+    Go,
+    Hello,
+    KillMachine,
+    Leave,
+    Lost,
+    NodeSaved,
+    NodesLeft,
+    NodesLost,
+    Note,
+    Pause,
+    Paused,
+    Ready,
+    Record,
+    Rollback,
+    Saved,
+    Start,
+    WorkerDone,
+    WorkerFailed,
+    WorkerPaused,
+    WorkerReady,
+)  # fmt: skip
+from decentralizepy.supervision.workers import (
+    NOBODY_KNOWS,
+    Died,
+    Server,
+    WorkerProcesses,
+    describe_exit,
+)
 
 #: how long machine 0 waits for the others to say hello
 START_TIMEOUT: Final = 300.0
@@ -26,6 +63,8 @@ START_TIMEOUT: Final = 300.0
 PATIENCE: Final = 5.0
 #: how long machine 0 waits if what was said was sealed with another key
 KEY_TIMEOUT: Final = 5.0
+#: how long the end of the workers' server may take
+_SERVER_PATIENCE: Final = 2.0
 _TICK: Final = 0.2
 _TICK_TOGETHER: Final = 0.02
 
@@ -45,13 +84,14 @@ class Attempt:
         self.over = False
         self._digests, self._progress = digests, progress
         self._sets = CheckpointSets(settings.folder)
+        self._server: Server
         hosted = settings.hosted
         self._nodes = spread(len(hosted), len(hosted) - len(settings.uids), settings.workers)
         self._memory = shared.create()
         self._live = set(range(settings.workers))
         self._built: list[int] = []
         self._named = 1
-        self._start: dict[str, Any] | None = None
+        self._start: Start | None = None
         self._together = False
         self._number = 0
         self._ready: set[int] = set()
@@ -71,6 +111,7 @@ class Attempt:
 
         ``number`` is that of this attempt; a process that was just started does not know it.
         """
+        self._server = server
         workers = WorkerProcesses(self.settings, self._nodes, self._memory, server)
         try:
             self._say_hello(number)
@@ -84,19 +125,17 @@ class Attempt:
         return self._rollback
 
     def _say_hello(self, number: int | None) -> None:
-        known = {} if number is None else {"attempt": number}
         again = self.settings.resume or number is not None
         sets = self._sets.usable(verify=True) if again else []
-        left = {str(t): (self._sets.read(t) or {"left": []})["left"] for t in sets}
-        hello = {"workers": self.settings.workers, "digests": self._digests, "sets": left}
-        self.control.say({"hello": True, **hello, **known})
+        left = {t: epochs_of((self._sets.read(t) or {"left": []})["left"]) for t in sets}
+        self.control.say(Hello(self.settings.workers, self._digests, left, number))
 
     def _supervise(self, workers: WorkerProcesses) -> None:
         self._announced(workers)
         tick = _TICK if len(self.settings.addresses) == 1 else _TICK_TOGETHER
         while not self.over and self._rollback is None:
-            for number, news in workers.news(tick):
-                self._heard(number, news, workers)
+            for number, word in workers.news(tick):
+                self._heard(number, word, workers)
             self._announced(workers)
             self._check_start()
             self._check_progress(workers)
@@ -106,47 +145,60 @@ class Attempt:
 
     # ----------------------------------------------------------- what workers say
 
-    def _heard(self, number: int, news: dict[str, Any], workers: WorkerProcesses) -> None:
-        if "record" in news:
-            self.status.add(news["record"])
-        elif "saved" in news:
-            self._saved[news["saved"]][news["uid"]] = news["crc32"]
-            self._check_saved()
-        elif "built" in news:
-            self._built.append(int(news["built"]))
-            self._named = int(news["named"])
-            if len(self._built) == self.settings.workers:
-                self._size_memory()
-        elif "ready" in news:
-            self._ready.add(number)
-            self.status.past = max(self.status.past, news["past"])
-            if len(self._ready) == self.settings.workers:
-                self.control.say({"ready": self._number})
-        elif "paused" in news:
-            if news["paused"] == self._pause:
-                self._rounds[number] = news["round"]
-            self._check_paused()
-        elif "finished" in news:
-            self.status.finish(news["finished"])
-        elif "transport" in news:
-            self.status.transport.add(news["transport"])
-        elif "done" in news:
-            self._done.add(number)
-            self._check_done()
-        elif "lost" in news:
-            self._lose(news["lost"], [], self._explain_loss(number, news))
-        elif "left" in news:
-            self._note_epoch(news["left"])
-        elif "kill" in news:  # a fault plan wants this machine to be gone, all at once
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif "note" in news:
-            self.status.note(news["note"])
-        elif "config" in news:
-            raise ConfigError(news["config"])
-        elif "error" in news:
-            raise RunError(news["error"])
-        elif "died" in news:
-            self._died(number, self._explain_death(number, news["died"]), workers)
+    def _heard(self, number: int, said: Word | Died, workers: WorkerProcesses) -> None:
+        match said:
+            case Record():
+                self.status.add(said.columns)
+            case NodeSaved():
+                self._saved[said.iterations][said.uid] = said.crc32
+                self._check_saved()
+            case Built():
+                self._has_built(said)
+            case WorkerReady():
+                self._is_ready(number, said.past)
+            case WorkerPaused():
+                if said.number == self._pause:
+                    self._rounds[number] = said.round
+                self._check_paused()
+            case Finished():
+                self.status.finish(said.seconds)
+            case Counted():
+                self.status.transport.add(said.counts)
+            case WorkerDone():
+                self._done.add(number)
+                self._check_done()
+            case NodesLost():
+                self._lose(said.uids, (), self._explain_loss(number, said))
+            case NodesLeft():
+                self._note_epoch(said.epoch)
+            case Note():
+                self.status.note(said.text)
+            case Died():
+                self._died(number, self._explain_death(number, said.code), workers)
+            case _:
+                self._end(said)
+
+    def _end(self, said: Word) -> None:
+        """What ends the run, or this very process."""
+        match said:
+            case KillMachine():  # a fault plan wants this machine to be gone, all at once
+                os.kill(os.getpid(), signal.SIGKILL)
+            case BadConfig():
+                raise ConfigError(said.text)
+            case WorkerFailed():
+                raise RunError(said.text)
+
+    def _has_built(self, said: Built) -> None:
+        self._built.append(said.row_length)
+        self._named = said.named
+        if len(self._built) == self.settings.workers:
+            self._size_memory()
+
+    def _is_ready(self, number: int, past: float) -> None:
+        self._ready.add(number)
+        self.status.past = max(self.status.past, past)
+        if len(self._ready) == self.settings.workers:
+            self.control.say(Ready(self._number))
 
     def _died(self, number: int, why: str, workers: WorkerProcesses) -> None:
         if self.settings.resilience.on_loss == "fail" or not self.status.going:
@@ -154,26 +206,23 @@ class Attempt:
         workers.bury(number)
         self._live.discard(number)
         me = self.settings.machine
-        placement = Placement(self.settings.mapping, tuple(self._start_workers()))
-        self._lose(placement.uids(WorkerId(me, number)), [[me, number]], why)
+        assert self._start is not None, "a run that goes has been placed"
+        placement = Placement(self.settings.mapping, self._start.workers)
+        self._lose(placement.uids(WorkerId(me, number)), ((me, number),), why)
 
-    def _lose(self, uids: Iterable[int], workers: list[list[int]], why: str) -> None:
+    def _lose(self, uids: Iterable[int], workers: tuple[tuple[int, int], ...], why: str) -> None:
         if self.settings.resilience.on_loss == "fail":
             raise RunError(why)
         self.status.note(why)
         lost = sorted(set(uids) - self.status.membership.left)
-        self.control.say({"lost": lost, "workers": workers, "why": why})
-
-    def _start_workers(self) -> list[int]:
-        assert self._start is not None, "a run that goes has been placed"
-        return list(self._start["workers"])
+        self.control.say(Lost(tuple(lost), workers, why))
 
     def _check_saved(self) -> None:
         members = self._members()
         for iteration, saved in list(self._saved.items()):
             if saved.keys() >= members and iteration not in self._told:
                 self._told.add(iteration)
-                self.control.say({"saved": iteration})
+                self.control.say(Saved(iteration))
 
     def _members(self) -> set[int]:
         """This machine's nodes that take part."""
@@ -182,47 +231,49 @@ class Attempt:
     def _check_paused(self) -> None:
         if self._pause and self._rounds.keys() >= self._live:
             least = max((self._rounds[number] for number in self._live), default=-1)
-            self.control.say({"paused": self._pause, "round": least})
+            self.control.say(Paused(self._pause, least))
 
     def _check_done(self) -> None:
         if self._done >= self._live:
-            self.control.say({"done": self._number})
+            self.control.say(Done(self._number))
 
     # ------------------------------------------------------- what is announced to all
 
     def _announced(self, workers: WorkerProcesses) -> None:
         for news in self.control.hear():
-            if "workers" in news:
-                self._begin(news)
-            elif "go" in news:
-                workers.tell({"go": True})
-                self.status.start()
-            elif "pause" in news:
-                self._pause, self._rounds = news["pause"], {}
-                self._order(workers, news)
-                self._check_paused()
-            elif "epoch" in news:
-                self._leave(news["epoch"], workers)
-            elif "complete" in news:
-                self._complete(news["complete"])
-            elif "rollback" in news:
-                self._rollback = news["rollback"]
-                self.status.note(f"{news['why']}; all go back to the newest checkpoint")
-                return
-            elif "end" in news:
-                self.over = True
-            elif "abort" in news:
-                self.over = True
-                raise (ConfigError if news.get("config") else RunError)(news["abort"])
+            match news:
+                case Start():
+                    self._begin(news)
+                case Go():
+                    workers.tell(news)
+                    self.status.start()
+                case Pause():
+                    self._pause, self._rounds = news.number, {}
+                    self._order(workers, news)
+                    self._check_paused()
+                case Leave():
+                    self._leave(news, workers)
+                case Complete():
+                    self._complete(news.iterations)
+                case Rollback():
+                    self._rollback = news.attempt
+                    self.status.note(f"{news.why}; all go back to the newest checkpoint")
+                    return
+                case End():
+                    self.over = True
+                case Abort():
+                    self.over = True
+                    raise (ConfigError if news.config else RunError)(news.why)
         self._place(workers)
 
-    def _begin(self, news: dict[str, Any]) -> None:
+    def _begin(self, start: Start) -> None:
         self._together, self.status.past = True, 0.0
-        self._start, self._number = news, news["attempt"]
-        self.status.membership = resumed(self.settings.mapping.n, news["left"], news["from"])
-        self.status.round_start = news["from"]
-        if news["from"]:
-            self.status.note(f"going on after iteration {news['from']}")
+        self._start, self._number = start, start.attempt
+        left = [epoch.value() for epoch in start.left]
+        self.status.membership = resumed(self.settings.mapping.n, left, start.iteration)
+        self.status.round_start = start.iteration
+        if start.iteration:
+            self.status.note(f"going on after iteration {start.iteration}")
         elif self.settings.resume or self._number:
             self.status.note("no checkpoint is complete on all machines: from the start")
 
@@ -232,18 +283,17 @@ class Attempt:
             self._beats = {number: (-1, time.monotonic()) for number in self._live}
             workers.tell(self._start)
 
-    def _leave(self, value: dict[str, Any], workers: WorkerProcesses) -> None:
-        self._note_epoch(value)
-        self._order(workers, {"epoch": value})
+    def _leave(self, leave: Leave, workers: WorkerProcesses) -> None:
+        self._note_epoch(leave.who.epoch)
+        self._order(workers, leave)
         self._check_saved()
         self._check_done()
 
-    def _note_epoch(self, value: dict[str, Any]) -> None:
-        epoch = Epoch(value["before"], tuple(value["left"]), value["why"])
+    def _note_epoch(self, epoch: Epoch) -> None:
         self.status.membership.add(epoch)
         self.status.note(f"{epoch.why}: left before iteration {epoch.before + 1}")
 
-    def _order(self, workers: WorkerProcesses, order: dict[str, Any]) -> None:
+    def _order(self, workers: WorkerProcesses, order: Word) -> None:
         workers.tell(order)
         for number in self._live:
             self.status.call(number)
@@ -313,13 +363,17 @@ class Attempt:
                 workers.kill_one(number)
                 self._died(number, why, workers)
 
-    def _explain_loss(self, number: int, news: dict[str, Any]) -> str:
-        nodes = ", ".join(str(uid) for uid in news["lost"])
+    def _explain_loss(self, number: int, lost: NodesLost) -> str:
+        nodes = ", ".join(map(str, lost.uids))
         place = f"machine {self.settings.machine}, worker {number}"
-        return f"{place}: node {nodes} was lost in iteration {news['round']}"
+        return f"{place}: node {nodes} was lost in iteration {lost.round}"
 
     def _explain_death(self, number: int, code: int | None) -> str:
-        return self._explain(number, describe_exit(code))
+        ended = self._server.ended(_SERVER_PATIENCE) if code == NOBODY_KNOWS else None
+        if ended is None:
+            return self._explain(number, describe_exit(code))
+        what = f"ended with the server of the workers, which {ended}"
+        return self._explain(number, what)
 
     def _explain(self, number: int, what: str) -> str:
         text = f"machine {self.settings.machine}, worker {number} {what}"
@@ -328,6 +382,14 @@ class Attempt:
             return f"{text} before it trained any node"
         uid, t = busy
         return f"{text}; it was last busy with node {uid} in iteration {t + 1}"
+
+
+def epochs_of(epochs: Iterable[dict[str, Any]]) -> tuple[Epoch, ...]:
+    """Who had left, by a checkpoint's ``set.json``, of which only the uids are sure to be right."""
+    found = ((epoch.get("before"), epoch["left"], str(epoch.get("why", ""))) for epoch in epochs)
+    return tuple(
+        Epoch(before if type(before) is int else 0, tuple(left), why) for before, left, why in found
+    )
 
 
 def _listed(machines: Iterable[int]) -> str:

@@ -1,15 +1,15 @@
 """How the supervisors of a run talk: machine 0 coordinates, the others are members.
 
 The coordinator listens on the TCP port ``offset`` of machine 0's address (workers use the odd
-ports above). Messages are small JSON objects; what they mean is decided in `agreement`. With a run
+ports above). They say `words`; what these mean is decided in `agreement`. With a run
 key they are sealed (`sealed`); those of strangers are refused and counted.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -18,11 +18,21 @@ from zmq.utils.monitor import recv_monitor_message
 
 from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
+from decentralizepy.jsonfile import parse_object
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.settings import Resilience, Settings
-from decentralizepy.supervision.agreement import Agreement, News
-from decentralizepy.supervision.forms import is_announcement, is_word
+from decentralizepy.supervision.agreement import Agreement
+from decentralizepy.supervision.codec import Word, WordError, decode, encode, read
 from decentralizepy.supervision.sealed import Seal, coordinator_seal, member_seal
+from decentralizepy.supervision.words import (
+    ANNOUNCEMENTS,
+    FROM_MACHINES,
+    Abort,
+    End,
+    Failed,
+    Hello,
+    Start,
+)
 
 _MAX_MESSAGE = 1 << 20
 _HEARTBEAT_MS = 500
@@ -43,10 +53,10 @@ class ControlPlane(Protocol):
     def doubted(self) -> set[int]:
         """Machines that are missing, and that somebody with another key says to be."""
 
-    def say(self, news: News) -> None:
+    def say(self, word: Word) -> None:
         """Tell the coordinator."""
 
-    def hear(self) -> list[News]:
+    def hear(self) -> list[Word]:
         """What was announced since the last call (`agreement`). Never waits."""
 
     def close(self) -> None:
@@ -60,12 +70,12 @@ class Alone:
         self.refused: Counter[str] = Counter()
         self.doubted: set[int] = set()
         self._agreement = Agreement(mapping, resilience)
-        self._news: list[News] = []
+        self._news: list[Word] = []
 
-    def say(self, news: News) -> None:
-        self._news += self._agreement.take(0, news)
+    def say(self, word: Word) -> None:
+        self._news += self._agreement.take(0, word)
 
-    def hear(self) -> list[News]:
+    def hear(self) -> list[Word]:
         self._news += self._agreement.tick()
         news, self._news = self._news, []
         return news
@@ -108,7 +118,8 @@ class _Socket:
         while self.socket.poll(0):
             frames = self.socket.recv_multipart(copy=False)
             who = frames.pop(0).bytes if self.socket.type == zmq.ROUTER else b""
-            if len(frames) != 1:
+            descriptor = _descriptor(frames[0])
+            if len(frames) != 1 or descriptor is None:
                 self.seal.refused["malformed"] += 1
                 continue
             opened = self.seal.open(who, frames[0].bytes)
@@ -116,15 +127,21 @@ class _Socket:
             if opened.broken:
                 self.altered.append(who)
             for word in opened.words:
-                yield who, int(frames[0].get(zmq.SRCFD)), word
+                yield who, descriptor, word
 
     def broken(self) -> list[int]:
-        """Descriptors of connections that broke since the last call."""
+        """Descriptors of connections that broke since the last call.
+
+        A member's without a handshake was none: a port forwarder takes connections and closes them
+        while nobody listens behind it; ZeroMQ goes on trying.
+        """
         found = []
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
-            self._connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            if not self._connected:
+            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected = True
+            elif self._connected or self.socket.type == zmq.ROUTER:  # which knows them by number
+                self._connected = False
                 found.append(int(event["value"]))
         return found
 
@@ -140,6 +157,17 @@ class _Socket:
                 self.broken()
             self.socket.disable_monitor()
             self.context.destroy(linger=500)  # an abort should still reach the others
+
+
+def _descriptor(frame: zmq.Frame) -> int | None:
+    """Of the connection that a frame came on; None for a stranger's: ZeroMQ 3 is spoken here.
+
+    Frames of the protocols 1.0 and 2.0 have no properties.
+    """
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
 
 
 class Coordinator:
@@ -162,12 +190,12 @@ class Coordinator:
             ) from None
         self._peers: dict[int, bytes] = {}
         self._descriptors: dict[int, int] = {}
-        self._news: list[News] = []
+        self._news: list[Word] = []
 
-    def say(self, news: News) -> None:
-        self._announce(self._agreement.take(0, news))
+    def say(self, word: Word) -> None:
+        self._announce(self._agreement.take(0, word))
 
-    def hear(self) -> list[News]:
+    def hear(self) -> list[Word]:
         for identity, descriptor, word in self._wire.receive():
             self._take(identity, descriptor, word)
         self._see_broken()
@@ -185,8 +213,8 @@ class Coordinator:
 
     def _part(self, machine: int, why: str) -> None:
         """Lose a machine that may still be there, and tell it."""
-        abort = {"abort": f"machine {machine} was given up: {why}"}
-        self._wire.send(json.dumps(abort).encode(), self._peers[machine])
+        abort = Abort(f"machine {machine} was given up: {why}")
+        self._wire.send(encode(abort), self._peers[machine])
         self._lose(machine, why)
 
     def _lose(self, machine: int, why: str) -> None:
@@ -201,24 +229,33 @@ class Coordinator:
     def missing(self) -> list[int]:
         return self._agreement.missing()
 
-    def _take(self, identity: bytes, descriptor: int, word: bytes) -> None:
-        news = _parse(word)
-        machine = news.get("machine")
+    def _take(self, identity: bytes, descriptor: int, data: bytes) -> None:
+        said = parse_object(data)
+        machine = said.get("machine")
         if type(machine) is not int or not 0 < machine < self._agreement.mapping.machines:
             return  # not one of ours: the handshake of a stranger is none
         if self._wire.seal.machine(identity) not in (None, machine):
             return
-        if not is_word(news, len(self._agreement.mapping.uids(machine))):
+        try:
+            word = read(said, FROM_MACHINES)
+        except WordError:
             return
-        if "hello" in news:
-            why = self._agreement.unlike(machine, news)
-            if why is not None and self._agreement.may_come_back:
-                self._wire.send(json.dumps({"abort": why, "config": True}).encode(), identity)
-                return  # the others go on waiting for the right one
-            self._register(machine, identity, descriptor)
-        early = "failed" in news and machine not in self._peers  # before it could say hello
-        if early or "hello" in news or self._peers.get(machine) == identity:
-            self._announce(self._agreement.take(machine, news))
+        if isinstance(word, Hello) and not self._admits(machine, word, identity, descriptor):
+            return
+        early = isinstance(word, Failed) and machine not in self._peers  # before its hello
+        if early or isinstance(word, Hello) or self._peers.get(machine) == identity:
+            self._announce(self._agreement.take(machine, word))
+
+    def _admits(self, machine: int, hello: Hello, identity: bytes, descriptor: int) -> bool:
+        """Register who says hello, unless the others should go on waiting for the right one."""
+        if not hello.fits(len(self._agreement.mapping.uids(machine))):
+            return False
+        why = self._agreement.unlike(machine, hello)
+        if why is not None and self._agreement.may_come_back:
+            self._wire.send(encode(Abort(why, config=True)), identity)
+            return False
+        self._register(machine, identity, descriptor)
+        return True
 
     def _register(self, machine: int, identity: bytes, descriptor: int) -> None:
         self._see_broken()  # a descriptor that broke before was another connection's
@@ -228,11 +265,11 @@ class Coordinator:
             self._peers[machine] = identity
             self._descriptors[descriptor] = machine
 
-    def _announce(self, announcements: list[News]) -> None:
+    def _announce(self, announcements: list[Word]) -> None:
         for news in announcements:
             self._news.append(news)
             for identity in self._peers.values():
-                self._wire.send(json.dumps(news).encode(), identity)
+                self._wire.send(encode(news), identity)
 
     def close(self) -> None:
         self._wire.close()
@@ -256,35 +293,32 @@ class Member:
         self._wire.connect(endpoint)
         self._over = False
 
-    def say(self, news: News) -> None:
-        message = json.dumps({"machine": self._machine, **news}).encode()
-        self._wire.send(message)
+    def say(self, word: Word) -> None:
+        self._wire.send(encode(word, machine=self._machine))
 
-    def hear(self) -> list[News]:
-        heard = (_parse(word) for _, _, word in self._wire.receive())
-        news = [one for one in heard if is_announcement(one, self._nodes)]
-        self._over = self._over or any("end" in one or "abort" in one for one in news)
+    def hear(self) -> list[Word]:
+        news = [word for _, _, data in self._wire.receive() for word in self._announced(data)]
+        self._over = self._over or any(isinstance(one, End | Abort) for one in news)
         if self._wire.altered and not self._over:
             self._over = True
-            news.append({"abort": "machine 0's words arrive altered, or not all"})
+            news.append(Abort("machine 0's words arrive altered, or not all"))
         if self._wire.broken() and not self._over:
             self._over = True
             why, doubted = "machine 0 is gone: its connection broke", bool(self._wire.seal.waiting)
             if doubted:
                 why += " before it had answered; do all machines have the same run key?"
-            news.append({"abort": why, "config": doubted})
+            news.append(Abort(why, config=doubted))
         return news
+
+    def _announced(self, data: bytes) -> Iterator[Word]:
+        """What machine 0 said, if it is fit to be listened to."""
+        with suppress(WordError):
+            word = decode(data, ANNOUNCEMENTS)
+            if not isinstance(word, Start) or word.fits(self._nodes):
+                yield word
 
     def close(self) -> None:
         self._wire.close()
-
-
-def _parse(data: bytes) -> News:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def connect(settings: Settings) -> ControlPlane:

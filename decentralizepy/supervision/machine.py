@@ -22,6 +22,7 @@ from decentralizepy.supervision.attempt import Attempt
 from decentralizepy.supervision.control import ControlPlane, connect
 from decentralizepy.supervision.progress import Progress, say
 from decentralizepy.supervision.status import Status
+from decentralizepy.supervision.words import Failed
 from decentralizepy.supervision.workers import Server
 
 
@@ -120,7 +121,7 @@ class Supervisor:
     def _tell_failure(self, control: ControlPlane, why: str, config: bool = False) -> None:
         if self._attempt is None or not self._attempt.over:
             text = why if why.startswith("machine ") else f"machine {self.settings.machine}: {why}"
-            control.say({"failed": text[:4000], "config": config})
+            control.say(Failed(text[:4000], config))
 
     @property
     def _is_new(self) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.text import accuracy_text, iteration_text, left_text, time_left
+
 _EVERY_S: Final = 5.0
 
 
@@ -22,24 +24,18 @@ def say(text: str) -> None:
 
 def line(status: dict[str, Any]) -> str:
     """One line from the value of ``status.json``."""
-    parts = [f"iteration {status['round_min']}/{status['iterations']}"]
+    parts = [iteration_text(status["round_min"], status["iterations"])]
     accuracy, loss = status["test_acc"], status["train_loss"]
     if accuracy is not None:
-        parts.append(f"accuracy {accuracy['mean'] / 100:.3f} (at {accuracy['iteration']})")
+        parts.append(accuracy_text(accuracy["mean"] / 100, accuracy["iteration"]))
     elif loss is not None:
         parts.append(f"train loss {loss['mean']:.4f} (at {loss['iteration']})")
-    left = time_left(status)
+    left = time_left(
+        status["round_mean"], status["iterations"], status["round_start"], status["elapsed_s"]
+    )
     if left is not None:
-        parts.append(f"{left:.0f} s left")
+        parts.append(left_text(left))
     return ", ".join(parts)
-
-
-def time_left(status: dict[str, Any]) -> float | None:
-    """Seconds left at the present pace; None before there is one."""
-    done, total, start = status["round_mean"], status["iterations"], status["round_start"]
-    if done <= start or done >= total:
-        return None
-    return status["elapsed_s"] * (total - done) / (done - start)
 
 
 class Progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -20,9 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import decentralizepy
+from decentralizepy import reference
+from decentralizepy.cpus import cpu_name
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError
-from decentralizepy.runfolder import SCHEMA_VERSION, write_atomic, write_json
+from decentralizepy.files import write_atomic, write_json
+from decentralizepy.jsonfile import read_object
+from decentralizepy.locks import try_lock
+from decentralizepy.runfolder import SCHEMA_VERSION
 from decentralizepy.settings import Settings
 from decentralizepy.supervision.status import Status
 
@@ -32,7 +36,7 @@ _OF_AN_ATTEMPT = (
     "host", "last_attempt",
 )  # fmt: skip
 #: flags that say which numbers a run gives; all others may change when it is resumed
-_OF_THE_NUMBERS = ("eval_file", "averaging_rounds", "reset_optimizer")
+_OF_THE_NUMBERS = ("eval_file", "averaging_steps", "reset_optimizer")
 _PACKAGES = ("torch", "numpy", "pyzmq", "cryptography", "networkx", "safetensors", "scikit-learn")
 
 
@@ -53,7 +57,7 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
         ]
         settings = dataclasses.replace(settings, attempt=max(map(_last_attempt, attempts)) + 1)
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_json(folder.args, flags)
+    write_json(folder.args, reference.flags(flags))
     write_atomic(folder.root / experiment.path.name, experiment.text)
     for name, source in experiment.files.items():
         if not Path(name).is_absolute():
@@ -61,8 +65,8 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     for relative, source in experiment.own_files.items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(folder.root / relative, source.read_bytes())
-    graph = Path(flags["graph_file"])
-    if graph.is_file():
+    graph = None if flags["graph_file"] is None else Path(flags["graph_file"])
+    if graph is not None and graph.is_file():
         write_atomic(folder.root / graph.name, graph.read_text(encoding="utf-8"))
     for flag in ("simulate", "faults"):
         if flags.get(flag):
@@ -74,12 +78,9 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
 
 def began_nothing(settings: Settings) -> bool:
     """Whether the run in the log folder ended before it trained: then a new one may start there."""
-    try:
-        old = json.loads(settings.folder.run.read_text(encoding="utf-8"))
-        ended = old["outcome"] in ("failed", "interrupted") and old["training_started"] is None
-        return ended and not old["attempts"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+    old = read_object(settings.folder.run)
+    ended = old.get("outcome") in ("failed", "interrupted")
+    return ended and old.get("training_started", 0) is None and old.get("attempts") == []
 
 
 @contextlib.contextmanager
@@ -91,20 +92,14 @@ def held(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):
-            _lock(handle, folder)
+            if not try_lock(handle):
+                raise ConfigError(
+                    f"{folder} is in use: another process runs there; wait for its end, or choose "
+                    "another folder (-ld)"
+                )
         yield
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(
-            f"{folder} is in use: another process runs there; wait for its end, or choose another "
-            "folder (-ld)"
-        ) from None
 
 
 def missing_folders(folder: Path) -> list[Path]:
@@ -146,7 +141,7 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
             f"INI file ({settings.experiment.path})": _without_port(old["ini"])
             == _without_port(settings.experiment.text),
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
-            "nodes per machine (-ps)": old["agents_per_machine"] == list(settings.mapping.counts),
+            "nodes per machine (-ps)": old["nodes_per_machine"] == list(settings.mapping.counts),
             "files of [TRAIN_PARAMS]": old["files"] == _files(settings),
             **{f"--{flag}": equal for flag, equal in flagged.items()},
         }
@@ -197,7 +192,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "graph": {"file": flags["graph_file"], "sha256": settings.graph.digest()},
         "addresses": list(settings.addresses),
         "encrypted": settings.key is not None,
-        "agents_per_machine": list(settings.mapping.counts),
+        "nodes_per_machine": list(settings.mapping.counts),
         "workers": settings.workers,
         "last_attempt": settings.attempt,
         "threads_per_worker": settings.threads,
@@ -212,7 +207,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "host": platform.node(),
     }
 
@@ -225,7 +220,7 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
     plan = settings.faults.text if settings.faults else None
     return {
         f"INI file ({settings.experiment.path.name})": _sha(settings.experiment.text),
-        f"graph ({Path(flags['graph_file']).name})": settings.graph.digest(),
+        f"graph ({Path(flags['graph_file'] or 'no file').name})": settings.graph.digest(),
         f"addresses ({Path(settings.experiment.addresses_filepath).name})": _sha(
             json.dumps(settings.addresses)
         ),
@@ -289,15 +284,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def _now() -> str:

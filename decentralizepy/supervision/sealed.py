@@ -6,11 +6,11 @@ words that were found authentic and fresh. Without a key words pass as they are.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from decentralizepy.jsonfile import parse_object
 from decentralizepy.transport.secure import (
     HELLO_START,
     WELCOME_START,
@@ -159,11 +159,8 @@ def _note(machines: set[int], machine: int | None) -> None:
 
 def _said_by(word: bytes) -> int | None:
     """The machine that says hello in words that are not sealed."""
-    try:
-        news = json.loads(word)
-    except (ValueError, RecursionError):
-        return None
-    machine = news.get("machine") if isinstance(news, dict) and "hello" in news else None
+    news = parse_object(word)
+    machine = news.get("machine") if "hello" in news else None
     return machine if type(machine) is int else None
 
 

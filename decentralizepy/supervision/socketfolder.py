@@ -7,13 +7,14 @@ free then, so the next supervisor of the same user removes it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
+
+from decentralizepy.locks import lock, try_lock
 
 _PREFIX: Final = "decentralizepy-sockets-"
 #: a Unix socket's name, with its folders, may have about a hundred bytes
@@ -32,7 +33,7 @@ class SocketFolder:
         remove_abandoned(base)
         self.name = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
         self._lock = os.open(self.name, _OPEN)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        lock(self._lock)
 
     def remove(self) -> None:
         """Remove the folder and what is in it; may be called again."""
@@ -61,7 +62,7 @@ def remove_abandoned(base: str) -> None:
 def _remove_unless_locked(path: Path) -> None:
     folder = os.open(path, _OPEN)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
+        if try_lock(folder):
+            shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(folder)

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from decentralizepy.files import write_json
 from decentralizepy.memory.shared import ArenaPlan, Counters
 from decentralizepy.node.membership import Membership
-from decentralizepy.runfolder import write_json
 from decentralizepy.settings import Settings
 from decentralizepy.supervision.progress import say
 

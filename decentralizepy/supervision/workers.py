@@ -7,7 +7,6 @@ once and share the pages of the libraries. It never computes, which makes the fo
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
@@ -18,12 +17,18 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
-from typing import Any
+from typing import Any, Final
 
+from decentralizepy.errors import RunError
 from decentralizepy.settings import Settings
+from decentralizepy.supervision.codec import Word, WordError, decode, encode
 from decentralizepy.supervision.socketfolder import SocketFolder
+from decentralizepy.supervision.words import FROM_WORKERS, Stop
 
-_PRELOAD = ["decentralizepy.engine.preload"]
+_PRELOAD: Final = ["decentralizepy.engine.preload"]
+_POLL_S: Final = 0.02
+#: what multiprocessing gives as the exit code of a worker that its server can tell nothing of
+NOBODY_KNOWS: Final = 255
 
 
 class Server:
@@ -39,6 +44,20 @@ class Server:
         multiprocessing.current_process()._config["tempdir"] = self.folder.name  # type: ignore[attr-defined]
         forkserver.ensure_running()
 
+    def ended(self, patience: float = 0.0) -> str | None:
+        """How it ended, as `describe_exit` says it, if it did: no worker outlives it.
+
+        It is looked at for ``patience`` seconds; who dies closes its files first.
+        """
+        until = time.monotonic() + patience
+        while (
+            code := _exit_code(getattr(forkserver._forkserver, "_forkserver_pid", None))
+        ) is None:
+            if time.monotonic() >= until:
+                return None
+            time.sleep(_POLL_S)
+        return describe_exit(code)
+
     def stop(self) -> None:
         """End it (it would end with this process, a moment later) and remove the folder."""
         stop = getattr(forkserver._forkserver, "_stop", None)
@@ -48,6 +67,19 @@ class Server:
         self.folder.remove()
 
 
+def _exit_code(pid: int | None) -> int | None:
+    """Of a child that has ended, -number for a signal; who collects children still finds it."""
+    if pid is None or not hasattr(os, "waitid"):
+        return None
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:
+        return None
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
 @dataclass
 class Handle:
     """One worker process and the pipe to it."""
@@ -55,6 +87,13 @@ class Handle:
     number: int
     process: Any
     line: Connection
+
+
+@dataclass(frozen=True)
+class Died:
+    """A worker process has ended; ``code`` is negative for a signal."""
+
+    code: int | None
 
 
 class WorkerProcesses:
@@ -79,14 +118,14 @@ class WorkerProcesses:
             theirs.close()
             self.handles.append(Handle(number, process, ours))
 
-    def tell(self, news: dict[str, Any]) -> None:
+    def tell(self, order: Word) -> None:
         """Tell all workers."""
         for handle in self.handles:
             with contextlib.suppress(OSError):
-                handle.line.send_bytes(json.dumps(news).encode())
+                handle.line.send_bytes(encode(order))
 
-    def news(self, timeout: float) -> Iterator[tuple[int, dict[str, Any]]]:
-        """What workers say, as (number, news); a dead one as ``{"died": exit code}``."""
+    def news(self, timeout: float) -> Iterator[tuple[int, Word | Died]]:
+        """What workers say, as (number, word), and which have `Died`."""
         by_line = {handle.line: handle for handle in self.handles if not handle.line.closed}
         sentinels = {handle.process.sentinel: handle for handle in self.handles}
         if not sentinels:  # all workers are lost; the machine waits for the others' end
@@ -101,14 +140,18 @@ class WorkerProcesses:
                 handle = sentinels[item]
                 yield from self._heard(handle)
                 handle.process.join(1)
-                yield handle.number, {"died": handle.process.exitcode}
+                yield handle.number, Died(handle.process.exitcode)
 
-    def _heard(self, handle: Handle) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _heard(self, handle: Handle) -> Iterator[tuple[int, Word]]:
         try:
             while not handle.line.closed and handle.line.poll():
-                yield handle.number, json.loads(handle.line.recv_bytes())
+                yield handle.number, decode(handle.line.recv_bytes(), FROM_WORKERS)
         except (EOFError, OSError):
             handle.line.close()
+        except WordError as error:
+            raise RunError(
+                f"worker {handle.number} said what nobody understands: {error}"
+            ) from None
 
     def bury(self, number: int) -> None:
         """A worker is dead and nobody waits for it."""
@@ -125,7 +168,7 @@ class WorkerProcesses:
 
     def close(self, patience: float = 5.0) -> None:
         """Stop all workers, kindly first, and remove their sockets."""
-        self.tell({"stop": True})
+        self.tell(Stop())
         for handle in self.handles:
             handle.process.join(patience)
         self.kill()

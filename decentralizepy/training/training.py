@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Training:
 
     A subclass may take local steps of its own by `gradient`, and samples of its own by `draw`.
     """
+
+    reference_name: ClassVar[str] = "decentralizepy.training.Training"
 
     def __init__(
         self,

@@ -99,8 +99,6 @@ class Router:
         """Give ``message``, stamped with its sender, to the nodes ``uids``."""
         if self._gone:
             uids = [uid for uid in uids if uid not in self._gone]
-        check_meta(message.meta)
-        check_size(message.like)
         self.count(message, len(uids), traffic)
         near: dict[int, list[int]] = {}
         for worker, receivers in self._by_worker(uids).items():
@@ -145,14 +143,15 @@ class Router:
 
     def size(self, message: Message) -> tuple[int, int]:
         """(header, payload) bytes; those of alike messages without meta are remembered."""
-        if message.meta or len(message.like) != 1:
+        if message.meta or message.asks or len(message.like) != 1:
             return _size(message)
         ((name, tensor),) = message.like.items()
-        key = name, tensor.dtype, tensor.shape, len(f"{message.sender}{message.round}")
+        digits = len(f"{message.sender}{message.round}")
+        key = name, tensor.dtype, tensor.shape, digits
         found = self._sizes.get(key)
-        if found is None or message.asks:
+        if found is None:
             found = _size(message)
-            if len(self._sizes) < _KEPT_SIZES and not message.asks:
+            if len(self._sizes) < _KEPT_SIZES:
                 self._sizes[key] = found
         return found
 
@@ -164,35 +163,22 @@ class Router:
             self._deliver(uid, message)
 
     def kept(self, message: Message) -> Message:
-        """The message as one that may wait: rows are held, all else is copied."""
+        """The message as one that may wait: rows are values, all else is copied."""
         if message.is_deferred:
-            waiting = message.stamped(message.sender, message.round, message.asks)
-            waiting.lease = [self._held(tensor) for tensor in message.reads if self._place(tensor)]
-            return waiting
-        return message.carrying(
-            {name: self._held(tensor) for name, tensor in message.tensors.items()}
-        )
-
-    def _held(self, tensor: Tensor) -> Tensor:
-        """A tensor for readers on this worker, that stays as it is whatever the sender does."""
-        place = self._place(tensor)
-        if place is None:
-            return tensor.detach().clone()
-        row, start, nbytes = place
-        whole = self.pool.lease(row)
-        if nbytes == whole.nbytes and tensor.dim() == 1 and tensor.dtype == whole.dtype:
-            return whole
-        part = whole.view(torch.uint8)[start : start + nbytes]
-        return part.view(tensor.dtype).view(tensor.shape)
-
-    def _place(self, tensor: Tensor) -> Place | None:
-        return self.pool.place(tensor) if self.pool.shares else None
+            return message
+        place, tensors = self.pool.place, message.tensors
+        copies = {
+            name: tensor.detach().clone()
+            for name, tensor in tensors.items()
+            if place(tensor) is None
+        }
+        return message.carrying({**tensors, **copies}) if copies else message
 
     # ----------------------------------------------------- to workers of this machine
 
     def _send_near(self, receivers: Mapping[int, list[int]], message: Message) -> None:
         tensors = message.tensors
-        places = [self._place(tensor) for tensor in tensors.values()]
+        places = [self.pool.place(tensor) for tensor in tensors.values()]
         if None not in places and not message.meta and list(tensors) == ["params"]:
             place = places[0]
             assert place is not None
@@ -270,7 +256,7 @@ class Router:
     def _send_far(self, worker: WorkerId, receivers: Sequence[int], message: Message) -> int:
         """Returns the bytes on the wire; a large row is held until it has arrived, not copied."""
         assert self.sockets is not None and self.sockets.wire is not None
-        places = [self._place(tensor) for tensor in message.tensors.values()]
+        places = [self.pool.place(tensor) for tensor in message.tensors.values()]
         rows = {place[0] for place in places if place is not None}
         large = sum(tensor.nbytes for tensor in message.tensors.values()) >= SMALL
         header, payload = to_frames(message)
@@ -444,6 +430,9 @@ def _all(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
 
 
 def _size(message: Message) -> tuple[int, int]:
+    """Raises `MessageError` for what does not survive the way to another worker."""
+    check_meta(message.meta)
+    check_size(message.like)
     header = message.header()
     return len(header.encode()), header.payload_bytes
 

@@ -128,10 +128,14 @@ def _signal_group(leader: int, number: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """In the command, before it starts: SIGTERM when this guard is killed."""
+    """In the command, before it starts: SIGKILL when this guard is killed.
+
+    Who loses its guard is lost, as a machine that loses its power: it must not say good-bye, for
+    that would end the run where machines may be lost.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import EXIT_INTERRUPTED, ConfigError, RunError
-from decentralizepy.runfolder import RunFolder, machine_records
+from decentralizepy.runfolder import RunFolder, has_records
 from orchestrator.backends import ports, process
 from orchestrator.backends.base import Allocation, Check, Loss, Watch
 from orchestrator.backends.process import Guarded
@@ -100,7 +100,7 @@ class LocalBackend:
             f"machine {machine.machine} left no records"
             for machine in plan.machines
             if machine.machine not in allocation.gone
-            and not machine_records(folder.machine(machine.machine)).rows
+            and not has_records(folder.machine(machine.machine))
         ]
 
     def release(self, allocation: Allocation) -> None:

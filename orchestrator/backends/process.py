@@ -106,7 +106,7 @@ def stop(commands: Iterable[Guarded], grace_s: float = GRACE_S) -> None:
     for command in commands:
         try:
             command.guard.wait(max(until - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:  # a guard that hangs: its command gets SIGTERM by that
+        except subprocess.TimeoutExpired:  # a guard that hangs: its command ends with it
             command.guard.kill()
             command.guard.wait()
 

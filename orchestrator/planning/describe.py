@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 from decentralizepy.config import Component
 from decentralizepy.runfolder import RunFolder
+from decentralizepy.text import bytes_text, plural, seconds_text
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.traffic import Traffic
-from orchestrator.text import bytes_text, plural, seconds_text
 
 
 def headline(plan: Plan) -> str:
     """One line: how much of what, where."""
     config = plan.config
     return (
-        f"{config.job_name}: {plural(config.NB_AGENTS, 'agent')} on "
+        f"{config.job_name}: {plural(config.NB_AGENTS, 'node')} on "
         f"{plural(config.NB_MACHINE, 'machine')} ({plan.site.backend}), "
         f"{plural(config.NB_ITERATION, 'iteration')}, about {seconds_text(plan.estimate.seconds)}"
     )
@@ -34,7 +34,7 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     yield from _placement(plan)
     yield ""
     yield f"Graph     {_graph(plan)}"
-    yield f"Classes   {plan.task.model}, {plan.task.sharing}"
+    yield f"Classes   {plan.task.model.dotted}, {plan.task.sharing.dotted}"
     yield f"Nodes     {_named(plan.task.wiring.program)}"
     yield from _bytes(plan.traffic)
     yield from _expected(plan)
@@ -50,11 +50,11 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
 def _placement(plan: Plan) -> Iterator[str]:
     yield "Placement"
     for machine in plan.machines:
-        last = machine.first_uid + machine.agents - 1
-        uids = f"uid {last}" if machine.agents == 1 else f"uids {machine.first_uid} to {last}"
+        last = machine.first_uid + machine.nodes - 1
+        uids = f"uid {last}" if machine.nodes == 1 else f"uids {machine.first_uid} to {last}"
         yield (
             f"  machine {machine.machine}  {machine.address}  "
-            f"{plural(machine.agents, 'agent')} ({uids}), {plural(machine.workers, 'worker')}"
+            f"{plural(machine.nodes, 'node')} ({uids}), {plural(machine.workers, 'worker')}"
         )
 
 
@@ -68,6 +68,8 @@ def _graph(plan: Plan) -> str:
     if graph["dynamic"]:
         nodes = plural(graph["nodes"], "node")
         return f"{_named(plan.task.wiring.schedule)} over {nodes}, which changes with time"
+    if plan.graph_name is None:
+        return f"none of {plural(graph['nodes'], 'node')}, as none is needed"
     low, high = graph["degree_min"], graph["degree_max"]
     degree = f"degree {low}" if low == high else f"degrees {low} to {high}"
     return (

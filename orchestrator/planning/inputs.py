@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.regular import UnfitFileError, read_regular
+from decentralizepy.files import UnfitFileError, read_regular
 from orchestrator.config import Config, keys
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Inputs:
     config: Config
     ini_path: Path
     ini_text: str
-    graph_path: Path
-    graph: Graph
+    graph_path: Path | None
+    graph: Graph  # without edges where no file is named
     simulate_path: Path | None = None
     faults_path: Path | None = None
 
@@ -42,7 +42,7 @@ def read_inputs(path: Path) -> Inputs:
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a symbolic link keeps its name
     config = read_config(path)
     ini_path = find(config.CONFIG_NAME, path, "CONFIG_NAME")
-    graph_path = find(config.GRAPH_FILE, path, "GRAPH_FILE")
+    graph_path = _named(config.GRAPH_FILE, path, "GRAPH_FILE")
     return Inputs(
         path=path,
         config=config,
@@ -59,9 +59,12 @@ def _named(name: str | None, path: Path, key: str) -> Path | None:
     return None if name is None else find(name, path, key)
 
 
-def _graph(graph_path: Path, config: Config, path: Path) -> Graph:
+def _graph(graph_path: Path | None, config: Config, path: Path) -> Graph:
     from decentralizepy.graphs.files import read_graph
+    from decentralizepy.graphs.graph import Graph
 
+    if graph_path is None:
+        return Graph(config.NB_AGENTS, ())
     try:
         graph = read_graph(graph_path, config.graph_type)
     except ValueError as error:

@@ -1,6 +1,6 @@
 """From a configuration to everything that will happen: pure, so that ``--dry-run`` can show it.
 
-`plan` decides which agents live where, which command every machine runs, how many bytes the
+`plan` decides which nodes live where, which command every machine runs, how many bytes the
 messages of a round take, and about how long it will last.
 """
 
@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping as Placement
+from decentralizepy.registry import fact
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.settings import EvaluationOptions
+from decentralizepy.text import plural
 from orchestrator.config import Config
 from orchestrator.planning.costs import Cost
 from orchestrator.planning.estimate import Estimate, Load, estimate
@@ -21,7 +24,6 @@ from orchestrator.planning.scenario import TAKEN, Scenario, free_name
 from orchestrator.planning.site import Site
 from orchestrator.planning.task import Task
 from orchestrator.planning.traffic import Traffic, count_traffic, edges_per_round
-from orchestrator.text import plural
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph
@@ -31,12 +33,12 @@ NO_SCENARIO: Final = Scenario()
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine's share: agents ``first_uid`` to ``first_uid + agents - 1``."""
+    """One machine's share: nodes ``first_uid`` to ``first_uid + nodes - 1``."""
 
     machine: int
     address: str
     first_uid: int
-    agents: int
+    nodes: int
     workers: int
 
 
@@ -49,7 +51,7 @@ class Plan:
     site: Site
     task: Task
     machines: tuple[Machine, ...]
-    graph_name: str
+    graph_name: str | None
     graph: Mapping[str, Any]
     files: Mapping[str, str]
     traffic: Traffic
@@ -61,13 +63,18 @@ class Plan:
 
     def inputs_arguments(self, folder: RunFolder) -> list[str]:
         """Flags that ``check`` and ``run`` share: graph, placement, driver."""
-        agents = [machine.agents for machine in self.machines]
-        shares = agents[:1] if len(set(agents)) == 1 else agents
+        nodes = [machine.nodes for machine in self.machines]
+        shares = nodes[:1] if len(set(nodes)) == 1 else nodes
         return [
             *("-ms", str(len(self.machines)), "-ps", *map(str, shares)),
-            *("-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type),
+            *self._graph_arguments(folder),
             *(("--eval_file", driver) if (driver := self.config.EVAL_FILE) else ()),
         ]
+
+    def _graph_arguments(self, folder: RunFolder) -> tuple[str, ...]:
+        if self.graph_name is None:
+            return ()
+        return "-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type
 
     def command(self, machine: Machine, folder: RunFolder, again: bool | None = None) -> list[str]:
         """The command of one machine, as a list of arguments: nothing is left to a shell.
@@ -110,8 +117,8 @@ class Plan:
             "placement": [asdict(machine) for machine in self.machines],
             "graph": {"name": self.graph_name, **self.graph},
             "classes": {
-                "model": self.task.model,
-                "sharing": self.task.sharing,
+                "model": self.task.model.dotted,
+                "sharing": self.task.sharing.dotted,
                 "node": self.task.wiring.program.target.dotted,
                 "schedule": self.task.wiring.schedule.target.dotted,
             },
@@ -162,6 +169,9 @@ def plan(
 ) -> Plan:
     """Lay out an experiment; raises `ConfigError` for what cannot work."""
     wired = task.wiring
+    if config.GRAPH_FILE is None and wired.needs_graph:
+        who = f"{wired.program.target.name} over {wired.schedule.target.name}"
+        raise ConfigError(f"{config_path}: needs the key 'GRAPH_FILE', for {who} needs a graph")
     if wired.is_ours:
         wired.build(graph, task.experiment.seed)
     names = (f"{config_path}: EVALUATED_NODES", f"{config_path}: TEST_SAMPLES")
@@ -189,22 +199,24 @@ def plan(
 
 
 def place(config: Config, site: Site) -> tuple[Machine, ...]:
-    """Spread the agents: uids run through the machines in order."""
+    """Spread the nodes: uids run through the machines in order."""
     spread = Placement.spread(config.NB_AGENTS, config.NB_MACHINE)
     return tuple(
-        Machine(m, site.addresses[m], spread.uids(m)[0], agents, min(site.workers, agents))
-        for m, agents in enumerate(spread.counts)
+        Machine(m, site.addresses[m], spread.uids(m)[0], nodes, min(site.workers, nodes))
+        for m, nodes in enumerate(spread.counts)
     )
 
 
-def graph_name(config: Config) -> str:
+def graph_name(config: Config) -> str | None:
     """The graph's name in the run folder; never one of the names that mean something there."""
+    if config.GRAPH_FILE is None:
+        return None
     taken = {*TAKEN, Path(config.CONFIG_NAME).name}
     return free_name(Path(config.GRAPH_FILE).name, "graph", taken)
 
 
 def _facts(graph: Graph, machines: tuple[Machine, ...]) -> dict[str, Any]:
-    owner = [machine.machine for machine in machines for _ in range(machine.agents)]
+    owner = [machine.machine for machine in machines for _ in range(machine.nodes)]
     degrees = list(graph.degrees())
     return {
         "nodes": graph.n,
@@ -222,7 +234,7 @@ def _load(
 ) -> Load:
     rounds, batch_size = _work(task.experiment.training.options, config.NB_AGENTS)
     return Load(
-        agents=tuple(machine.agents for machine in machines),
+        nodes=tuple(machine.nodes for machine in machines),
         workers=tuple(machine.workers for machine in machines),
         cores=site.cores,
         computers=site.computers,
@@ -233,22 +245,32 @@ def _load(
         rounds=rounds,
         batch_size=batch_size,
         full_epochs=bool(task.experiment.training.options.get("full_epochs", False)),
-        dataset=task.experiment.dataset.target.name,
+        samples=fact(task.experiment.dataset.target, "samples", (0, 0)),
+        test_samples=config.TEST_SAMPLES,
+        evaluated=_evaluated(config),
         row_bytes=4 * (task.row_length or 0),
         bytes_per_round=traffic.bytes_per_round or 0,
     )
 
 
-def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:
-    """Rounds and batch size, as `Load` has them, where each agent may have its own."""
+def _evaluated(config: Config) -> int:
+    """How many nodes are evaluated."""
+    nodes = config.EVALUATED_NODES
+    if nodes == "all":
+        return config.NB_AGENTS
+    return len(nodes) if isinstance(nodes, tuple) else nodes
+
+
+def _work(options: Mapping[str, Any], nodes: int) -> tuple[float, float]:
+    """Rounds and batch size, as `Load` has them, where each node may have its own."""
     rounds, batches = (
-        [value if isinstance(value, int) else value.of(uid) for uid in range(agents)]
+        [value if isinstance(value, int) else value.of(uid) for uid in range(nodes)]
         for value in (options.get("rounds", 1), options.get("batch_size", 1))
     )
     if options.get("full_epochs", False):
-        return sum(rounds) / agents, sum(batches) / agents
+        return sum(rounds) / nodes, sum(batches) / nodes
     samples = sum(r * b for r, b in zip(rounds, batches, strict=True))
-    return samples / sum(batches), sum(batches) / agents
+    return samples / sum(batches), sum(batches) / nodes
 
 
 def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, ...]:
@@ -258,8 +280,8 @@ def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, .
         why = "NB_ITERATION" if not config.NB_ITERATION else "TEST_AFTER"
         notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
     degree = task.experiment.node.graph_degree
-    if fixed and not graph.is_connected() and graph.n > 1:
-        notes.append("the graph is not connected: agents of different parts never agree")
+    if config.GRAPH_FILE is not None and fixed and not graph.is_connected() and graph.n > 1:
+        notes.append("the graph is not connected: nodes of different parts never agree")
     if fixed and degree is not None:
         schedule = task.wiring.driver or task.wiring.schedule.target.name
         notes.append(f"graph_degree = {degree} is not used: {schedule} is static")

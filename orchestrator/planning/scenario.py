@@ -12,15 +12,13 @@ from typing import Any, Final
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping as Placement
+from decentralizepy.runfolder import RESERVED
 from decentralizepy.scenario.faultplan import Kill, describe, read_fault_plan
 from decentralizepy.scenario.simulation import Simulation, read_simulation
 from orchestrator.planning.inputs import Inputs
 
 #: names that mean something in a run folder or in a machine's
-TAKEN: Final = frozenset({
-    "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "args.json",
-    "run.json", "run.key", "status.json", "faults.jsonl",
-})  # fmt: skip
+TAKEN: Final = RESERVED
 
 
 @dataclass(frozen=True)

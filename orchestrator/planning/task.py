@@ -8,7 +8,7 @@ from pathlib import Path
 from decentralizepy.config import Experiment, parse_experiment
 from decentralizepy.drivers import Wiring, driver, wiring
 from decentralizepy.errors import ConfigError
-from decentralizepy.registry import Target, definition
+from decentralizepy.registry import Target, definition, fact
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.render import communication, render, with_communication
 from orchestrator.planning.site import Site
@@ -20,8 +20,8 @@ class Task:
 
     experiment: Experiment
     wiring: Wiring
-    sharing: str
-    model: str
+    sharing: Target
+    model: Target
     row: tuple[int, int] | None  # parameters and floating-point buffers, if known
     search: tuple[Path, ...] = ()  # where the user's own modules are found
 
@@ -34,11 +34,11 @@ def read_task(inputs: Inputs, site: Site) -> Task:
     """Render the INI for a site and read it; raises `ConfigError`."""
     name = _driver(inputs)
     experiment = parse_experiment(render_ini(inputs, site), inputs.ini_path)
-    model = _own_name(experiment.model.target)
+    model = _defined(experiment.model.target)
     return Task(
         experiment=experiment,
         wiring=wiring(experiment, name),
-        sharing=_own_name(experiment.sharing.target),
+        sharing=_defined(experiment.sharing.target),
         model=model,
         row=_row(model),
         search=(inputs.ini_path.parent,),
@@ -68,13 +68,14 @@ def render_ini(inputs: Inputs, site: Site) -> str:
     return with_communication(text, path, None if keep else site.offset)
 
 
-def _own_name(target: Target) -> str:
+def _defined(target: Target) -> Target:
     """Where a class is defined, however many modules pass it on."""
     found = definition(target)
-    return (found[1] if found else target).dotted
+    return found[1] if found else target
 
 
-def _row(model: str) -> tuple[int, int] | None:
-    from decentralizepy.models.sizes import MODEL_SIZES
-
-    return MODEL_SIZES.get(model)
+def _row(model: Target) -> tuple[int, int] | None:
+    """Parameters and floating-point buffers, if the model's class says how many."""
+    parameters = fact(model, "n_parameters", 0, about="__init__")
+    buffers = fact(model, "n_buffers", 0, about="__init__")
+    return (parameters, buffers) if parameters > 0 else None

@@ -75,14 +75,14 @@ def edges_per_round(wired: Wiring, graph: Graph) -> int | None:
 
 def count_traffic(config: Config, task: Task, edges: int | None) -> Traffic:
     """Bytes per message and round; exact for methods that send their whole row."""
-    whole = fact(task.experiment.sharing.target, "sends_whole_row", False, about="outgoing")
+    whole = fact(task.sharing, "sends_whole_row", False, about="outgoing")
     payload, header = (None, None) if task.row_length is None else row_message_bytes(
         task.row_length, config.NB_AGENTS, config.NB_ITERATION, config.AVERAGING_STEPS
     )  # fmt: skip
-    name = task.sharing.rpartition(".")[2]
+    name = task.sharing.name
     remark = "" if whole else f"for whole models; what {name} sends is known when it runs"
     if payload is None:
-        remark = f"unknown: the size of {task.model} is known when it runs"
+        remark = f"unknown: the size of {task.model.dotted} is known when it runs"
     if edges is None:
         parts = task.wiring.program, task.wiring.schedule
         who = " and ".join(part.target.name for part in parts)

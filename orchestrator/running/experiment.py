@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.runfolder import RunFolder, write_atomic, write_json
+from decentralizepy.files import write_atomic, write_json
+from decentralizepy.runfolder import RESERVED, RunFolder, is_reserved
 from orchestrator.backends.base import (
     Allocation,
     Backend,
@@ -33,7 +34,7 @@ from orchestrator.planning.describe import headline
 from orchestrator.planning.inputs import REPOSITORY, Inputs, read_inputs
 from orchestrator.planning.plan import Plan, graph_name, plan
 from orchestrator.planning.render import ADDRESSES, render_addresses
-from orchestrator.planning.scenario import read_scenario
+from orchestrator.planning.scenario import free_name, read_scenario
 from orchestrator.planning.task import read_task
 from orchestrator.running.hold import PATIENCE_S, held
 from orchestrator.running.ledger import Ledger, read_ledger
@@ -161,12 +162,28 @@ def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[
     files = {"config.ini": task.experiment.text, ADDRESSES: render_addresses(site.addresses)}
     for name, source in task.experiment.files.items():
         if not Path(name).is_absolute():  # beside the rendered INI, as beside the user's
+            _check_name(name, inputs.ini_path)
             files[name] = source.read_text(encoding="utf-8")
-    taken = {*files, graph_name(inputs.config), inputs.ini_path.name}
+    taken = {*files, graph_name(inputs.config) or "", ini_name(inputs)}
     scenario = read_scenario(inputs, task.wiring.fixed, site.workers, taken)
     files |= scenario.files
     made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
     return inputs, made
+
+
+def ini_name(inputs: Inputs) -> str:
+    """The name in the run folder of the INI as the user wrote it; never one that is taken there."""
+    taken = {*RESERVED, graph_name(inputs.config)}
+    return free_name(inputs.ini_path.name, "original", taken)
+
+
+def _check_name(name: str, ini: Path) -> None:
+    """Refuse a file of numbers by node whose copy, which the INI names, has no room."""
+    first = Path(name).parts[0]
+    if is_reserved(first):
+        raise ConfigError(
+            f"{ini}: {name}: '{first}' means something else in a run folder: rename it"
+        )
 
 
 def _on_machines(
@@ -275,13 +292,15 @@ def _fresh(base: Path, name: str) -> Path:
 def write_inputs(folder: RunFolder, inputs: Inputs, planned: Plan) -> None:
     """Everything that is needed to know what ran, and to repeat it: ``g5k_config.json`` of a run
     folder is a configuration whose files lie beside it."""
-    (folder.root / inputs.ini_path.name).write_text(inputs.ini_text, encoding="utf-8")
+    (folder.root / ini_name(inputs)).write_text(inputs.ini_text, encoding="utf-8")
     for name, text in planned.files.items():
         write_atomic(folder.root / name, text)
-    beside = {"CONFIG_NAME": inputs.ini_path.name, "GRAPH_FILE": planned.graph_name}
+    beside: dict[str, Any] = {"CONFIG_NAME": ini_name(inputs)}
+    if inputs.graph_path is not None and planned.graph_name is not None:
+        beside["GRAPH_FILE"] = planned.graph_name
+        (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
     beside |= planned.scenario.keys
     write_json(folder.config, planned.config.resolved() | beside)
-    (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
     for relative, source in planned.task.experiment.own_files.items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
         (folder.root / relative).write_bytes(source.read_bytes())

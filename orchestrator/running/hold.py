@@ -7,16 +7,15 @@ however that happened, writes nothing any more.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from decentralizepy.errors import ConfigError
-from orchestrator.backends.process import GRACE_S, POLL_S
+from decentralizepy.locks import lock_within
+from orchestrator.backends.process import GRACE_S
 
 #: The guards of an orchestrator that was killed need up to two graces to end everything.
 PATIENCE_S: Final = 2 * GRACE_S + 2
@@ -27,22 +26,10 @@ def held(ledger: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
     """Hold a run folder; gives the descriptor to share. `ConfigError` if somebody else does."""
     handle = os.open(ledger, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        until = time.monotonic() + patience_s
-        while not _locked(handle):
-            if time.monotonic() > until:
-                raise ConfigError(
-                    f"{ledger.parent}: this run is still going on; end it (Ctrl-C) before it is "
-                    "resumed"
-                )
-            time.sleep(POLL_S)
+        if not lock_within(handle, patience_s):
+            raise ConfigError(
+                f"{ledger.parent}: this run is still going on; end it (Ctrl-C) before it is resumed"
+            )
         yield handle
     finally:
         os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

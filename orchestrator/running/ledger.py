@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.files import ends_within_a_line, write_all
+from decentralizepy.jsonfile import parse_object
+
 EVENTS: Final = (
     "planned",
     "resumed",
@@ -38,18 +41,11 @@ class Ledger:
         line = json.dumps(entry, separators=(",", ":"), default=str) + "\n"
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            view = memoryview((_separator(handle) + line).encode())
-            while view:
-                view = view[os.write(handle, view) :]
+            separator = "\n" if ends_within_a_line(handle) else ""
+            write_all(handle, (separator + line).encode())
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _separator(handle: int) -> str:
-    """A newline where the file's last line was cut."""
-    size = os.fstat(handle).st_size
-    return "\n" if size and os.pread(handle, 1, size - 1) != b"\n" else ""
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
@@ -58,13 +54,5 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
-    entries = (_entry(line) for line in data.split(b"\n")[:-1])
-    return [entry for entry in entries if entry is not None]
-
-
-def _entry(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) and value.get("event") in EVENTS else None
+    entries = map(parse_object, data.split(b"\n")[:-1])
+    return [entry for entry in entries if entry.get("event") in EVENTS]

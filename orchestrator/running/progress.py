@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
+from decentralizepy.text import accuracy_text, iteration_text, left_text
 from orchestrator.status import Overview, Status, merged_notes, overview
-from orchestrator.text import Screen, seconds_text
+from orchestrator.text import Screen
 
 #: Seconds between plain lines.
 EVERY_S = 5.0
@@ -155,7 +156,7 @@ class Live:
 
 def line(seen: Overview) -> str:
     """``iteration 40/120, accuracy 0.712 (at 40), 12 s left``."""
-    return f"iteration {seen.done}/{seen.total}, {details(seen)}"
+    return f"{iteration_text(seen.done, seen.total)}, {details(seen)}"
 
 
 def details(seen: Overview) -> str:
@@ -166,11 +167,11 @@ def details(seen: Overview) -> str:
         return "starting"
     parts = []
     if seen.accuracy is not None:
-        parts.append(f"accuracy {seen.accuracy:.3f} (at {seen.accuracy_iteration})")
+        parts.append(accuracy_text(seen.accuracy, seen.accuracy_iteration))
     if seen.slowest is not None:
         parts.append(f"slowest: machine {seen.slowest}")
     if seen.done >= seen.total:
         parts.append("done")
     elif seen.seconds_left is not None:
-        parts.append(f"{seconds_text(seen.seconds_left)} left")
+        parts.append(left_text(seen.seconds_left))
     return ", ".join(parts) or "running"

@@ -221,7 +221,7 @@ def test_files_of_a_package_keep_their_place(beside):
 def test_a_task_takes_its_options_from_train_params(beside):
     Path("my_task.py").write_text(
         "class Ranking:\n"
-        "    def __init__(self, *, cutoff: int = 10, batch_size: int = 1) -> None: ...\n"
+        "    def __init__(self, criterion=None, *, cutoff: int = 10, batch_size: int = 1): ...\n"
     )
     task = {"TRAIN_PARAMS__task_package": "my_task", "TRAIN_PARAMS__task_class": "Ranking"}
     found = read_experiment(written(beside, **task, TRAIN_PARAMS__cutoff="5"))
@@ -229,8 +229,14 @@ def test_a_task_takes_its_options_from_train_params(beside):
     assert found.task.options == {"cutoff": 5, "batch_size": 8}
     assert found.training.options == {"rounds": 3, "batch_size": 8}, "what both have goes to both"
     assert "my_task" in found.modules and read_experiment(written(beside)).task is None
+    no_loss = {"TRAIN_PARAMS__loss_package": "", "TRAIN_PARAMS__loss_class": ""}
+    assert found.loss is not None
+    assert read_experiment(written(beside, **task, **no_loss)).loss is None, "the task has its own"
+    with pytest.raises(ConfigError, match="needs the key 'loss_package'"):
+        read_experiment(written(beside, **no_loss))
     for changes, said in (
         ({"cutof": "5"}, "Training has no option 'cutof'"),
+        ({"criterion": "5"}, "Training has no option 'criterion'"),
         ({"cutoff": "low"}, "[TRAIN_PARAMS] cutoff = low: int is expected"),
         ({"task_class": "Rankin"}, "[TRAIN_PARAMS] my_task has no class Rankin"),
         ({"task_package": ""}, "[TRAIN_PARAMS] needs the key 'task_package'"),
@@ -275,6 +281,50 @@ def test_the_ini_wins_and_it_is_said(beside):
         f"RandomRegularSchedule of {DYNAMIC}",
     )
     assert not wired(beside, None, **MINE, **GRAPHS).notes, "nobody named a driver"
+
+
+AIMLESS = MINE | {"NODE__node_class": "Aimless"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs"),
+    [({}, True), (MINE, True), (AIMLESS, False), (GRAPHS, False),
+     (GRAPHS | {"GRAPH__graph_class": "Seeded"}, True)],
+)  # fmt: skip
+def test_a_graph_is_needed_where_program_and_schedule_look_at_it(beside, changes, needs):
+    assert wired(beside, **changes).needs_graph is needs
+
+
+def test_without_a_graph_the_nodes_are_those_of_the_machines(beside):
+    from test_arguments import parse
+
+    from decentralizepy.commands.arguments import flags_of, settings_of
+    from decentralizepy.supervision import provenance
+
+    def settings(*words):
+        args = parse("-cf", "mine.ini", "-ld", "out", *words)
+        found = settings_of(args)
+        return found, flags_of(args, found)
+
+    written(beside, **AIMLESS)
+    found, flags = settings("-ms", "2", "-mid", "1", "-ps", "3")
+    assert found.mapping.counts == (3, 3) and not found.graph.edges
+    assert found.schedule().at(0) == found.graph and flags["graph_file"] is None
+    provenance.begin(found, flags)
+    assert json.loads(Path("out/run.json").read_text())["graph"]["file"] is None
+    assert "graph (no file)" in provenance.digests(found, flags)
+    assert settings("-ps", "1,2", "-ms", "2", "-mid", "0", "-ld", "b")[0].mapping.n == 3
+    for words, said in (
+        ((), "how many nodes? Aimless needs no graph, so name one (-gf) or say how many"),
+        (("-ps", "-3"), "-ps: machine 0 has -3"),
+        (("-gf", "none.edges", "-ps", "3"), "cannot read graph none.edges"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            settings("-ld", "c", *words)
+        assert said in str(caught.value)
+    written(beside, **MINE)
+    with pytest.raises(ConfigError, match=r"cannot read graph 36_nodes.edges"):
+        settings("-ps", "3", "-ld", "c")
 
 
 def test_a_driver_hands_options_of_node_to_its_program(beside, monkeypatch):

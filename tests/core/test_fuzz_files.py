@@ -7,6 +7,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cifar10_files
@@ -27,8 +28,9 @@ from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.runfolder import MachineFolder, machine_records, write_legacy_results
 from decentralizepy.settings import Resilience
 from decentralizepy.supervision.agreement import Agreement
-from decentralizepy.supervision.control import _parse
-from decentralizepy.supervision.forms import is_word
+from decentralizepy.supervision.attempt import epochs_of
+from decentralizepy.supervision.codec import WordError, decode, encode, value_of
+from decentralizepy.supervision.words import FROM_MACHINES, Hello, Paused, Ready
 from orchestrator.planning.inputs import read_config
 from results.load import load_run
 
@@ -207,9 +209,9 @@ def test_marks_of_checkpoint_sets(tmp_path_factory, data):
     (sets.folder(4) / "set.json").write_bytes(data)
     with bounded():
         sets.usable(verify=True)
-        found = {str(t): sets.read(t)["left"] for t in sets.usable()}
-        hello = {"hello": True, "workers": 1, "digests": {}, "sets": found}
-        Agreement(Mapping((4,)), Resilience()).take(0, hello)
+        found = {t: epochs_of(sets.read(t)["left"]) for t in sets.usable()}
+        decode(encode(Hello(1, {}, found)), FROM_MACHINES)
+        Agreement(Mapping((4,)), Resilience()).take(0, Hello(1, {}, found))
 
 
 # ------------------------------------------------------------ control plane
@@ -231,13 +233,14 @@ def test_messages_between_supervisors(policy, messages):
     """Whatever a member says, the coordinator goes on; and it can still lose that member."""
     agreement = Agreement(Mapping((2, 2)), Resilience(policy))
     with bounded():
-        agreement.take(0, {"hello": True, "workers": 1, "digests": {"a": "b"}, "sets": {"4": []}})
+        agreement.take(0, Hello(1, {"a": "b"}, {4: ()}))
         for data in messages:
-            news = _parse(data)
-            if is_word(news, 2):
-                json.dumps(agreement.take(1, news))
-        agreement.take(0, {"ready": 0})
-        agreement.take(0, {"paused": 1, "round": 3})
+            with suppress(WordError):
+                word = decode(data, FROM_MACHINES)
+                if not isinstance(word, Hello) or word.fits(2):
+                    json.dumps([value_of(news) for news in agreement.take(1, word)])
+        agreement.take(0, Ready(0))
+        agreement.take(0, Paused(1, 3))
         agreement.lost(1)
 
 

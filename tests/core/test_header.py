@@ -19,7 +19,6 @@ from decentralizepy.messages.header import (
     decode,
     row_message_bytes,
 )
-from decentralizepy.models.sizes import MODEL_SIZES
 
 LIMIT = 1 << 20
 ROW = TensorInfo("params", "float32", (4810,))
@@ -81,7 +80,7 @@ def test_padding_starts_where_it_must():
     assert sizes == set(range(ALIGNMENT))  # also texts that need no padding at all
 
 
-@pytest.mark.parametrize("length", sorted({sum(size) for size in MODEL_SIZES.values()}))
+@pytest.mark.parametrize("length", [3_818, 4_810, 48_670, 89_834, 2_816_478, 4_937_720, 11_198_912])
 def test_all_headers_of_a_run_are_of_one_size(length):
     """Digits only ever add to the text, so the shortest and the longest say it for all between."""
     info = TensorInfo("params", "float32", (length,))

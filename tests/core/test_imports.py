@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import typing
 from pathlib import Path
 
 import pytest
+
+import decentralizepy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = ("decentralizepy", "orchestrator", "results")
@@ -25,13 +28,16 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.errors",
     "decentralizepy.graphs",
     "decentralizepy.mappings",
-    "decentralizepy.models.sizes",
     "decentralizepy.registry",
-    "decentralizepy.regular",
+    "decentralizepy.files",
+    "decentralizepy.ini",
+    "decentralizepy.jsonfile",
+    "decentralizepy.locks",
     "decentralizepy.runfolder",
     "decentralizepy.scenario.faultplan",
     "decentralizepy.scenario.simulation",
     "decentralizepy.settings",
+    "decentralizepy.text",
 )
 #: what of the core must load without torch
 TORCH_FREE = (
@@ -55,12 +61,14 @@ TORCH_FREE = (
     "decentralizepy.graphs",
     "decentralizepy.jsonfile",
     "decentralizepy.mappings",
-    "decentralizepy.models.sizes",
     "decentralizepy.node.membership",
     "decentralizepy.pernode",
     "decentralizepy.reference",
     "decentralizepy.registry",
-    "decentralizepy.regular",
+    "decentralizepy.files",
+    "decentralizepy.ini",
+    "decentralizepy.locks",
+    "decentralizepy.text",
     "decentralizepy.runfolder",
     "decentralizepy.supervision.agreement",
     "decentralizepy.supervision.attempt",
@@ -69,7 +77,8 @@ TORCH_FREE = (
     "decentralizepy.supervision.control",
     "decentralizepy.datasets.experiment",
     "decentralizepy.scenario.faultplan",
-    "decentralizepy.supervision.forms",
+    "decentralizepy.supervision.codec",
+    "decentralizepy.supervision.words",
     "decentralizepy.transport.inbound",
     "decentralizepy.transport.local",
     "decentralizepy.supervision.machine",
@@ -183,9 +192,47 @@ def test_nobody_imports_the_orchestrator_but_its_command():
     assert not offences(everybody, lambda _, name: within(name, "orchestrator"))
 
 
+FRONT_DOOR = REPOSITORY / "decentralizepy" / "__init__.py"
+
+
+def for_the_type_checker(tree):
+    """The imports below ``if TYPE_CHECKING``."""
+    blocks = (node for node in tree.body if isinstance(node, ast.If))
+    return ast.Module([line for node in blocks for line in node.body], [])
+
+
 def test_the_cores_front_door_imports_nothing():
-    found = list(imports(REPOSITORY / "decentralizepy" / "__init__.py"))
-    assert [name for name, _ in found if not within(name, "__future__")] == []
+    code = """
+        import sys
+        before = set(sys.modules)
+        import decentralizepy
+        new = set(sys.modules) - before
+        assert not {n for n in new if n.startswith(("decentralizepy.", "torch", "numpy"))}, new
+        assert "Sharing" in dir(decentralizepy) and "Sharing" not in vars(decentralizepy)
+        from decentralizepy import Schedule
+        assert "torch" not in sys.modules and "Schedule" in vars(decentralizepy)
+        from decentralizepy import ANY, Node, Receive, Sharing, Train
+        from decentralizepy.node.effects import ANY as same
+        assert ANY is same and "torch" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+
+
+def test_public_names_are_there_and_the_type_checker_knows_them_all():
+    public = set(decentralizepy.__all__)
+    for name in public:
+        found = getattr(decentralizepy, name)
+        assert getattr(found, "__name__", name) in (name, "Generator")
+        assert name in dir(decentralizepy)
+    tree = for_the_type_checker(ast.parse(FRONT_DOOR.read_text(encoding="utf-8")))
+    checked = {name for name, _ in imports(FRONT_DOOR, tree)}
+    lazily = {f"decentralizepy.{module}.{name}" for name, module in decentralizepy._NAMES.items()}
+    assert checked == lazily
+    assert {name.rpartition(".")[2] for name in lazily} == public
+    effects = {kind.__name__ for kind in typing.get_args(decentralizepy.node.effects.Effect)}
+    assert effects <= public, "a program can be written from the front door alone"
+    with pytest.raises(AttributeError, match="has no attribute 'Sharin'"):
+        _ = decentralizepy.Sharin
 
 
 def test_the_walker_sees_every_kind_of_import():

@@ -81,7 +81,7 @@ def test_plain_numbers_have_the_same_bounds():
         ("{", "is expected"),
         ("[1, 2]", "no object by uid"),
         ("{}", "no object by uid"),
-        ('{"0": 1, "0": 2}', "a key stands there twice"),
+        ('{"0": 1, "0": 2}', "the key '0' stands twice"),
         ('{"00": 1}', "'00' is no uid"),
         ('{"²": 1}', "is no uid"),
         ('{"-1": 1}', "'-1' is no uid"),

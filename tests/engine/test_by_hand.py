@@ -25,7 +25,9 @@ from decentralizepy.communication.keys import make_key
 from decentralizepy.communication.ports import BLOCK, can_bind, is_free
 from decentralizepy.graphs.generators import ring
 from decentralizepy.supervision import provenance
+from decentralizepy.supervision.codec import Word
 from decentralizepy.supervision.control import connect
+from decentralizepy.supervision.words import Hello
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "run.sh"
@@ -306,23 +308,23 @@ def test_every_difference_is_found_before_training(
     planes = [connect(replace(one, addresses=addresses)) for one, _ in (mine, theirs)]
     try:
         for plane, found in zip(planes, (first, second), strict=True):
-            plane.say({"hello": True, "workers": 1, "digests": found, "sets": {}})
+            plane.say(Hello(1, found, {}))
         news = _first_news(planes)
     finally:
         for plane in planes:
             plane.close()
     if not what:
-        assert [said["workers"] for said in news] == [[1, 1]] * 2
+        assert [said.workers for said in news] == [(1, 1)] * 2
         return
     for said in news:
-        assert said["config"] is True
-        assert "machine 1 does not run the same experiment as machine 0" in said["abort"]
-        assert f"different {what};" in said["abort"]
+        assert said.config
+        assert "machine 1 does not run the same experiment as machine 0" in said.why
+        assert f"different {what};" in said.why
 
 
-def _first_news(planes: list) -> list[dict]:
+def _first_news(planes: list) -> list[Word]:
     """What each control plane is told first."""
-    heard: list[list[dict]] = [[] for _ in planes]
+    heard: list[list[Word]] = [[] for _ in planes]
     deadline = time.monotonic() + 30
     while not all(heard):
         assert time.monotonic() < deadline, f"nothing was said: {heard}"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import Experiment, end_all, leftovers, wait_for_round, workers_of
+from launching import Experiment, end_all, leftovers, server_of, wait_for_round, workers_of
 
 from decentralizepy.graphs.generators import ring
 from decentralizepy.runfolder import MachineFolder, machine_records
@@ -58,6 +58,17 @@ def test_a_killed_worker_ends_the_run_on_all_machines(
     assert {row["iteration"] for row in machine_records(folder).rows} >= {1, 20}
     assert folder.results(0).exists(), "what was measured is turned into results all the same"
     assert json.loads(folder.run.read_text())["outcome"] == "failed"
+
+
+def test_a_killed_server_of_the_workers_is_named(experiment: Experiment, running: list) -> None:
+    _, processes = experiment.start((8,), 2, FOREVER, *MORE)
+    running += processes
+    wait_for_round(experiment.folder / "run1" / "machine0", 2)
+    os.kill(server_of(processes[0]), signal.SIGKILL)
+    _, text = processes[0].communicate(timeout=20)
+    assert processes[0].returncode == 5
+    assert "ended with the server of the workers, which was killed by SIGKILL" in text
+    assert "255" not in text and not leftovers(processes)
 
 
 def test_a_killed_machine_ends_the_others(experiment: Experiment, running: list) -> None:

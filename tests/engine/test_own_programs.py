@@ -12,11 +12,7 @@ from launching import Experiment, digests, finish
 from decentralizepy.graphs.generators import ring
 
 FILES = """\
-from decentralizepy.graphs.graph import Graph
-from decentralizepy.graphs.schedules import Schedule
-from decentralizepy.node.dpsgd import DPSGD
-from decentralizepy.node.effects import Receive, Report, Send, Train
-from decentralizepy.node.node import Node
+from decentralizepy import Graph, Node, Receive, Report, Schedule, Send, Train
 
 
 class Rarely(Node):
@@ -32,7 +28,6 @@ class Rarely(Node):
                 ctx = self.context(self.graph_at(t, 0), t, 0)
                 yield Send(self.sharing.outgoing(self.x, ctx), (t, 0))
                 heard = yield Receive(ctx.sources, (t, 0))
-                ctx.out = self.spare
                 self.x = self.sharing.merge(self.x, heard, ctx)
             yield Report(t)
 

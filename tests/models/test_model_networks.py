@@ -2,8 +2,10 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import textbook
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from decentralizepy.models import cifar10, digits, femnist
-from decentralizepy.models.sizes import MODEL_SIZES
+from decentralizepy.registry import Target, fact
 
 CIFAR = ("CNN", "LeNet", "ResNet8", "ResNet18", "GN_ResNet18")
 FEMNIST = ("LogisticRegression", "CNN", "RNET", "GN_RNET")
@@ -96,6 +98,46 @@ def test_femnist_networks_are_bitwise_those_of_the_textbook(name):
     assert ours(x).shape == (6, 62)
 
 
+BLOCK_NORM = re.compile(r"(layer\d\.\d\.)norm(\d\.)")
+
+
+@pytest.mark.parametrize("named", ["norm", "bn"])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(cifar10, "ResNet8"), (cifar10, "ResNet18"), (cifar10, "GN_ResNet18"), (femnist, "RNET"),
+     (femnist, "GN_RNET")],
+)  # fmt: skip
+def test_saved_weights_of_either_reference_load(module, name, named):
+    """The reference system calls the normalizations of blocks ``bn``, its fork ``norm``."""
+    net, saved = build(getattr(module, name), seed=1), build(getattr(module, name), seed=2)
+    weights = saved.state_dict()
+    theirs = {BLOCK_NORM.sub(rf"\g<1>{named}\2", key): value for key, value in weights.items()}
+    assert any(f".{named}2." in key for key in theirs)
+    net.load_state_dict(theirs)
+    assert list(net.state_dict()) == list(weights)
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in weights.items())
+
+
+def test_weights_of_another_network_do_not_load():
+    net = build(cifar10.ResNet18)
+    both = net.state_dict() | {"layer1.0.bn3.weight": torch.zeros(64)}
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*layer1\.0\.bn3\.weight"):
+        net.load_state_dict(both)
+    missing = {key: value for key, value in net.state_dict().items() if "norm2.bias" not in key}
+    with pytest.raises(RuntimeError, match=r"Missing key.*layer1\.0\.norm2\.bias"):
+        net.load_state_dict(missing)
+
+
+def test_the_stages_of_resnet18_see_whole_images():
+    """The fork's final network has no max pooling after its first convolution."""
+    seen = {}
+    net = build(cifar10.GN_ResNet18)
+    net.layer1.register_forward_hook(lambda _, x, __: seen.update(layer1=x[0].shape))
+    net.layer4.register_forward_hook(lambda _, __, y: seen.update(layer4=y.shape))
+    net(batch(2, 3, 32)[0])
+    assert seen == {"layer1": (2, 64, 32, 32), "layer4": (2, 512, 4, 4)}
+
+
 def test_rnet_trains_on_a_batch_of_one_sample():
     """As the last one of an epoch may be; plain batch norm has no statistics of one value."""
     net, plain = femnist_pair("RNET")
@@ -170,7 +212,15 @@ def test_the_sizes_are_those_of_the_built_models():
         net = build(model_class)
         floats = [b.numel() for b in net.buffers() if b.is_floating_point()]
         counted[name] = (sum(p.numel() for p in net.parameters()), sum(floats))
-    assert counted == MODEL_SIZES
+    said = {}
+    for name in counted:
+        found = Target(*name.rsplit(".", 1))
+        said[name] = tuple(
+            fact(found, key, 0, about="__init__") for key in ("n_parameters", "n_buffers")
+        )
+        assert fact(found, "evaluate_s", 0.0, about="__init__") > 0
+        assert fact(found, "evaluate_s", 0.0) < fact(found, "train_s", 0.0, about="__init__") < 1
+    assert counted == said
 
 
 @pytest.mark.parametrize(
@@ -213,5 +263,11 @@ def test_every_model_has_an_evaluation_batch_and_documentation(model_class):
 
 
 def test_the_sizes_are_known_without_torch():
-    code = "import sys, decentralizepy.models.sizes; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+    code = """
+        import sys
+        from decentralizepy.registry import Target, fact
+        mlp = Target("decentralizepy.models.digits", "MLP")
+        assert fact(mlp, "n_parameters", 0) == 4810
+        assert "torch" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env={**os.environ})

@@ -50,16 +50,16 @@ class Block(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int, norm: type[nn.Module]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
-        self.bn1 = norm(c_out)
+        self.norm1 = norm(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
-        self.bn2 = norm(c_out)
+        self.norm2 = norm(c_out)
         self.shortcut = nn.Sequential()
         if (c_in, stride) != (c_out, 1):
             self.shortcut.append(nn.Conv2d(c_in, c_out, 1, stride, bias=False))
             self.shortcut.append(norm(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        out = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
         return torch.relu(out + self.shortcut(x))
 
 
@@ -94,7 +94,7 @@ class ResNet18(nn.Module):
         self.linear = nn.Linear(2048, 10, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.max_pool2d(torch.relu(self.norm1(self.conv1(x))), 3, 2, 1)
+        x = torch.relu(self.norm1(self.conv1(x)))
         for i in range(1, 5):
             x = getattr(self, f"layer{i}")(x)
         return self.linear(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
@@ -133,12 +133,12 @@ class ShortcutFirst(nn.Module):
         shortcut = None
         if c_in != c_out:
             shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), norm(c_out))
-        self.conv1, self.bn1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), norm(c_out)
-        self.conv2, self.bn2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), norm(c_out)
+        self.conv1, self.norm1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), norm(c_out)
+        self.conv2, self.norm2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), norm(c_out)
         self.downsample = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        out = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
         return torch.relu(out + (self.downsample(x) if self.downsample is not None else x))
 
 

@@ -22,6 +22,7 @@ import pytest
 from orchestrator_fakes import REPOSITORY, Make, alive, await_true, read_when_there
 
 from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.registry import Target
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends import ports
 from orchestrator.planning.costs import read_costs
@@ -98,11 +99,11 @@ def test_plan_and_reality_stand_side_by_side(make: Make, setting: Build) -> None
 def test_the_run_refines_the_next_plan(make: Make, setting: Build) -> None:
     given = setting()
     outcome, _ = run(make(), given)
-    cost = read_costs(given.costs).lookup("decentralizepy.models.digits.MLP", None)
+    cost = read_costs(given.costs).lookup(Target("decentralizepy.models.digits", "MLP"), None)
     assert cost.measured
     assert cost.train_s == pytest.approx(9 * 0.02 / (9 * 10 * 24))
     assert "former runs" in make_plan(make(), given)[1].estimate.basis
-    assert outcome.plan.estimate.basis.startswith("the table")
+    assert outcome.plan.estimate.basis == "the model's class"
 
 
 def test_the_resolved_configuration_runs_again(make: Make, setting: Build) -> None:
@@ -113,6 +114,40 @@ def test_the_resolved_configuration_runs_again(make: Make, setting: Build) -> No
         path.with_name(name).unlink()
     again, _ = run(first.folder.config, given)
     assert again.plan.machines == first.plan.machines
+
+
+@pytest.mark.parametrize("which", ["CONFIG_NAME", "GRAPH_FILE"])
+@pytest.mark.parametrize(
+    "name", ["config.ini", "ip.json", "run.key", "machine0", "plan.json", "tables", "stdout.log"]
+)
+def test_files_named_as_those_of_a_run_folder_are_kept_under_another_name(
+    make: Make, setting: Build, which: str, name: str
+) -> None:
+    given, path = setting(), make()
+    mine = path.with_name("small.ini" if which == "CONFIG_NAME" else "ring.edges")
+    text = mine.read_text()
+    if which == "CONFIG_NAME":
+        text = text.replace("lr = 0.05", "lr = {{ 0.1 / 2 }}")
+    mine.unlink()
+    path.with_name(name).write_text(text)
+    value = json.loads(path.read_text()) | {which: name, "GRAPH_TYPE": "edges"}
+    path.write_text(json.dumps(value))
+    first, _ = run(path, given)
+    path.with_name(name).unlink()
+    kept = json.loads(first.folder.config.read_text())[which]
+    assert kept != name and (first.folder.root / kept).read_text() == text
+    again, _ = run(first.folder.config, given)
+    assert (
+        again.plan.files["config.ini"].splitlines()[:20]
+        == (first.plan.files["config.ini"].splitlines()[:20])
+    )
+
+
+def test_numbers_by_node_in_a_file_of_a_taken_name_are_refused(make: Make, setting: Build) -> None:
+    path = make(ini=fakes.INI.replace("rounds = 3", "rounds = ip.json"))
+    path.with_name("ip.json").write_text('{"default": 2}')
+    with pytest.raises(ConfigError, match=r"small\.ini: ip\.json: 'ip\.json' means something else"):
+        run(path, setting())
 
 
 def test_paths_and_names_of_any_kind(tmp_path: Path, make: Make, setting: Build) -> None:
@@ -136,7 +171,31 @@ def test_a_users_own_module_is_kept(make: Make, setting: Build) -> None:
     assert (outcome.folder.root / "mine.py").read_text() == "class Mine:\n    pass\n"
 
 
-def test_a_file_of_numbers_by_agent_is_kept_and_found_again(make: Make, setting: Build) -> None:
+OWN = """
+class Rotating:
+    def __init__(self, n: int): ...
+"""
+GRAPH = "\n[GRAPH]\ngraph_package = pack.schedule\ngraph_class = Rotating\n"
+
+
+def test_a_run_without_driver_and_graph_can_be_repeated(make: Make, setting: Build) -> None:
+    """What the INI names instead lies in the run folder, where it did beside the INI."""
+    path = make(ini=fakes.INI + GRAPH, EVAL_FILE=None, GRAPH_FILE=None, EVALUATED_NODES=[0, 3])
+    path.with_name("pack").mkdir()
+    path.with_name("pack").joinpath("schedule.py").write_text(OWN)
+    given = setting()
+    outcome, _ = run(path, given)
+    root = outcome.folder.root
+    assert (root / "pack" / "schedule.py").read_text() == OWN
+    kept = json.loads(outcome.folder.config.read_text())
+    assert kept["GRAPH_FILE"] is None and kept["EVAL_FILE"] is None
+    assert kept["EVALUATED_NODES"] == [0, 3] and not list(root.glob("*.edges"))
+    (path.parent / "pack" / "schedule.py").unlink()
+    again, _ = run(outcome.folder.config, given)
+    assert again.complete and again.plan.config.EVALUATED_NODES == (0, 3)
+
+
+def test_a_file_of_numbers_by_node_is_kept_and_found_again(make: Make, setting: Build) -> None:
     given, text = setting(), fakes.INI.replace("rounds = 3", "rounds = work/rounds.json")
     path = make(ini=text)
     path.with_name("work").mkdir()

@@ -130,13 +130,27 @@ time.sleep(300)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
 def test_killing_the_guard_ends_the_command(tmp_path: Path) -> None:
-    code = "import os, sys, time, pathlib; p = pathlib.Path(sys.argv[1]); "
-    code += "p.write_text(str(os.getpid())); time.sleep(300)"
-    command = run(tmp_path, "-c", code, str(tmp_path / "pids"))
-    assert await_true(lambda: (tmp_path / "pids").exists() and pids(tmp_path) != [])
+    """At once, without a word: what says good-bye ends a run that could go on without it."""
+    command = run(tmp_path, "-c", SAYS_GOOD_BYE, str(tmp_path / "pids"))
+    (found,) = pids(tmp_path)
     command.guard.kill()
-    assert none_left(pids(tmp_path))
+    assert none_left([found])
+    assert not (tmp_path / "good-bye").exists()
     process.stop([command])
+
+
+SAYS_GOOD_BYE = """
+import os, pathlib, signal, sys, time
+path = pathlib.Path(sys.argv[1])
+def bye(number, frame):
+    path.with_name("good-bye").write_text(signal.Signals(number).name)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, bye)
+path.with_suffix(".tmp").write_text(str(os.getpid()))
+path.with_suffix(".tmp").rename(path)
+while True:
+    time.sleep(1)
+"""
 
 
 def test_the_environment_holds_no_more_than_it_must() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orchestrator.running.progress import Live, Plain, line, progress_for
 from orchestrator.status import Status, overview, read_status
-from orchestrator.text import Screen, bytes_text, plural, seconds_text
+from orchestrator.text import Screen
 
 
 def running(machine: int, done: int, **changes: Any) -> Status:
@@ -167,15 +167,3 @@ def test_a_status_that_is_half_there(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text('{"state": "runn')
     assert read_status(tmp_path / "s.json", 3) == Status(3)
     assert read_status(tmp_path / "absent.json", 3) == Status(3)
-
-
-def test_numbers_as_people_read_them() -> None:
-    assert [bytes_text(n) for n in (0, 999, 1234, 5.6e9)] == ["0 B", "999 B", "1.23 kB", "5.6 GB"]
-    assert [seconds_text(s) for s in (0.04, 9.94, 59.4, 75, 4000)] == [
-        "0.0 s",
-        "9.9 s",
-        "59 s",
-        "1 min 15 s",
-        "1 h 06 min",
-    ]
-    assert [plural(n, "agent") for n in (1, 2, 1200)] == ["1 agent", "2 agents", "1,200 agents"]

@@ -13,10 +13,11 @@ from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.settings import Resilience
 from decentralizepy.supervision import control
 from decentralizepy.supervision.control import Coordinator, Member
+from decentralizepy.supervision.words import Abort, Failed, Go, Hello, Ready, Saved, Start
 from decentralizepy.transport.secure import Initiator, Party, RunKey
 
 KEY, OTHER = bytes(range(32)), bytes(32)
-HELLO = {"hello": True, "workers": 1, "digests": {"flags": "1"}, "sets": {}}
+HELLO = Hello(1, {"flags": "1"}, {})
 SECRET = "a reason that nobody else should read"
 
 
@@ -53,18 +54,23 @@ def planes(port, monkeypatch):
         plane.close()
 
 
-def hear(planes, key, seconds=10.0):
-    """Let all planes hear until each has heard of ``key``."""
+def hear(planes, kind, seconds=10.0):
+    """Let all planes hear until each has heard such a word; the words, by plane."""
     heard = {}
     until = time.monotonic() + seconds
     while len(heard) < len(planes) and time.monotonic() < until:
         for number, plane in enumerate(planes):
-            for news in plane.hear():
-                if key in news:
-                    heard[number] = news[key]
+            for word in plane.hear():
+                if isinstance(word, kind):
+                    heard[number] = word
         time.sleep(0.002)
-    assert len(heard) == len(planes), heard
+    assert len(heard) == len(planes), f"{kind.__name__} was heard by {sorted(heard)} only"
     return [heard[number] for number in range(len(planes))]
+
+
+def aborted(planes):
+    """Why the run has ended, by plane."""
+    return [abort.why for abort in hear(planes, Abort)]
 
 
 @pytest.mark.parametrize("key", [KEY, None])
@@ -72,9 +78,9 @@ def test_machines_agree_and_only_the_clear_can_be_read(planes, key):
     first, second, proxy = planes(key, key)
     for plane in (first, second):
         plane.say(HELLO)
-    assert hear([first, second], "workers") == [[1, 1]] * 2
-    second.say({"failed": SECRET})
-    assert hear([first, second], "abort") == [SECRET] * 2
+    assert [one.workers for one in hear([first, second], Start)] == [(1, 1)] * 2
+    second.say(Failed(SECRET))
+    assert aborted([first, second]) == [SECRET] * 2
     assert (SECRET.encode() in proxy.seen) == (key is None)
     assert not first.refused and not second.refused
 
@@ -112,8 +118,8 @@ def test_replayed_words_are_not_heard(planes, port):
         control.coordinator_seal = seal
     for plane in (first, second):
         plane.say(HELLO)
-    hear([first, second], "workers")
-    second.say({"ready": 0})
+    hear([first, second], Start)
+    second.say(Ready(0))
     while len(recorded) < 3:
         first.hear()
     context = zmq.Context()
@@ -128,8 +134,8 @@ def test_replayed_words_are_not_heard(planes, port):
         assert first.refused == {"forged": 2}, "the hello alone is authentic, and leads nowhere"
     finally:
         context.destroy(linger=0)
-    first.say({"ready": 0})
-    assert hear([first, second], "go") == [True, True]
+    first.say(Ready(0))
+    assert hear([first, second], Go)
 
 
 def test_a_last_word_waits_for_the_welcome(port):
@@ -137,10 +143,10 @@ def test_a_last_word_waits_for_the_welcome(port):
     second = member(1, f"tcp://127.0.0.1:{port}", KEY)
     machine0 = coordinator(port, KEY)
     try:
-        second.say({"failed": SECRET, "config": True})
+        second.say(Failed(SECRET, True))
         leaving = threading.Thread(target=second.close)
         leaving.start()
-        assert hear([machine0], "abort") == [SECRET]
+        assert aborted([machine0]) == [SECRET]
         leaving.join(5)
     finally:
         machine0.close()
@@ -151,12 +157,12 @@ def test_a_last_word_waits_for_a_machine_0_that_is_there_but_busy(port, monkeypa
     machine0 = coordinator(port, KEY)
     second = member(1, f"tcp://127.0.0.1:{port}", KEY)
     try:
-        second.say({"failed": SECRET, "config": True})
+        second.say(Failed(SECRET, True))
         leaving = threading.Thread(target=second.close)
         leaving.start()
         time.sleep(0.6)  # it prepares data
         assert leaving.is_alive()
-        assert hear([machine0], "abort") == [SECRET]
+        assert aborted([machine0]) == [SECRET]
         leaving.join(5)
     finally:
         machine0.close()
@@ -168,7 +174,7 @@ def test_altered_words_end_the_run_on_both_sides(planes, towards):
     first, second, _ = planes()
     for plane in (first, second):
         plane.say(HELLO)
-    hear([first, second], "workers")
+    hear([first, second], Start)
     altering = (first if towards == "machine 0" else second)._wire.seal
     real = altering.open
 
@@ -177,13 +183,13 @@ def test_altered_words_end_the_run_on_both_sides(planes, towards):
 
     altering.open = alter
     for plane in (first, second):
-        plane.say({"ready": 0})
+        plane.say(Ready(0))
     if towards == "machine 1":
-        assert hear([first], "go") and "altered" in hear([second], "abort")[0]
+        assert hear([first], Go) and "altered" in aborted([second])[0]
         second.close()  # as a supervisor does that has to end
-        assert "its connection broke" in hear([first], "abort")[0]
+        assert "its connection broke" in aborted([first])[0]
     else:
-        assert all("altered" in text for text in hear([first, second], "abort"))
+        assert all("altered" in text for text in aborted([first, second]))
     assert altering.refused["forged"] == 1
 
 
@@ -191,10 +197,10 @@ def test_a_word_that_was_taken_out_is_missed(planes):
     first, second, _ = planes()
     for plane in (first, second):
         plane.say(HELLO)
-    hear([first, second], "workers")
+    hear([first, second], Start)
     second._wire.seal.seal(b"", b'{"machine": 1, "ready": 0}')  # sealed, and never sent
-    second.say({"saved": 4})
-    assert all("not all" in text for text in hear([first, second], "abort"))
+    second.say(Saved(4))
+    assert all("not all" in text for text in aborted([first, second]))
     assert first.refused == {"missing": 1}
 
 
@@ -206,7 +212,7 @@ def test_a_machine_speaks_for_itself_only(port):
         planes[0].say(HELLO)
         planes[1]._machine = 2
         planes[1].say(HELLO)
-        planes[1].say({"failed": "I say so"})
+        planes[1].say(Failed("I say so"))
         planes[1]._machine = 1
         planes[1].say(HELLO)
         until = time.monotonic() + 10
@@ -245,7 +251,7 @@ def test_another_hello_on_a_connection_changes_nothing(planes):
     first, second, _ = planes()
     for plane in (first, second):
         plane.say(HELLO)
-    hear([first, second], "workers")
+    hear([first, second], Start)
     stranger = Initiator(RunKey(KEY), Party(1, -1, b"another."), (0, -1))
     second._wire.socket.send(stranger.hello)
     until = time.monotonic() + 10
@@ -253,8 +259,8 @@ def test_another_hello_on_a_connection_changes_nothing(planes):
         assert first.hear() == []
     assert first.refused == {"foreign": 1}
     for plane in (first, second):
-        plane.say({"ready": 0})
-    assert hear([first, second], "go") == [True, True]
+        plane.say(Ready(0))
+    assert hear([first, second], Go)
 
 
 def test_machine_0_gone_before_its_welcome_hints_at_the_key(planes):
@@ -264,6 +270,6 @@ def test_machine_0_gone_before_its_welcome_hints_at_the_key(planes):
     while not first.refused and time.monotonic() < until:
         first.hear()
     first.close()
-    (said,) = hear([second], "abort")
+    (said,) = aborted([second])
     assert "machine 0 is gone" in said and "same run key" in said
     assert json.dumps(said).isascii()
