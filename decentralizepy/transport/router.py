@@ -20,6 +20,7 @@ Equal messages take equal bytes and give equal bits whichever way they go.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ from torch import Tensor
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
-from decentralizepy.messages.header import Header, MessageError, TensorInfo, decode
+from decentralizepy.messages.header import ALIGNMENT, Header, MessageError, TensorInfo, decode
 from decentralizepy.messages.message import TORCH_DTYPES, Message, check_size
 from decentralizepy.messages.meta import check_meta
 from decentralizepy.transport.batches import SMALL, Part
@@ -49,6 +50,8 @@ _ROW, _PARTS = 0, 1
 _HEAD_WORDS: Final = 4
 _PART_WORDS: Final = 3
 _ALIGN: Final = 64
+#: characters of the longest sender and round as JSON
+_MOST_DIGITS: Final = len(json.dumps([-(1 << 31), 1 << 40, 1 << 20]))
 
 
 @dataclass
@@ -146,12 +149,12 @@ class Router:
         if message.meta or message.asks or len(message.like) != 1:
             return _size(message)
         ((name, tensor),) = message.like.items()
-        digits = len(f"{message.sender}{message.round}")
-        key = name, tensor.dtype, tensor.shape, digits
+        key = name, tensor.dtype, tensor.shape
         found = self._sizes.get(key)
         if found is None:
             found = _size(message)
-            if len(self._sizes) < _KEPT_SIZES:
+            text = json.dumps([message.sender, *message.round])
+            if len(self._sizes) < _KEPT_SIZES and _has_room(message, len(text)):
                 self._sizes[key] = found
         return found
 
@@ -435,6 +438,12 @@ def _size(message: Message) -> tuple[int, int]:
     check_size(message.like)
     header = message.header()
     return len(header.encode()), header.payload_bytes
+
+
+def _has_room(message: Message, digits: int) -> bool:
+    """Whether the padding takes up any sender and round, so that all such headers are as long."""
+    header = message.header().encode()
+    return len(header.rstrip()) - digits + _MOST_DIGITS <= ALIGNMENT
 
 
 def _copy_into(buffer: Any, start: int, tensor: Tensor) -> None:
