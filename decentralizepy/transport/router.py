@@ -265,11 +265,11 @@ class Router:
         header, payload = to_frames(message)
         if None in places or not large:
             frames = [_first(receivers), header, *map(bytes, payload)]
-            return self.sockets.wire.send(worker, frames, message.sender)
+            return self.sockets.wire.outbound.send(worker, frames, message.sender)
         for row in rows:
             self.pool.publish(row, (self.me.worker,))
         releases = [self.pool.releaser(row) for row in rows]
-        return self.sockets.wire.send(
+        return self.sockets.wire.outbound.send(
             worker, [_first(receivers), header, *payload], message.sender, _all(releases)
         )
 
@@ -277,7 +277,7 @@ class Router:
         """Whether workers on other machines have room for a message of node ``uid``."""
         wire = self.sockets.wire if self.sockets is not None else None
         return wire is None or all(
-            wire.may_send(worker, uid)
+            wire.outbound.may_send(worker, uid)
             for worker in self._by_worker(uids)
             if worker.machine != self.me.machine
         )
@@ -291,7 +291,7 @@ class Router:
             self.sockets.send(worker, frames)
         else:
             assert self.sockets.wire is not None
-            self.sockets.wire.send(worker, frames)
+            self.sockets.wire.outbound.send(worker, frames)
 
     # ---------------------------------------------------------------- incoming
 
@@ -313,7 +313,7 @@ class Router:
             reader.deliver()
         wire = self.sockets.wire
         if wire is not None:
-            arrived = wire.receive(self._reader) or arrived
+            arrived = wire.inbound.receive(self._reader) or arrived
             arrived = wire.service(idle and not arrived) or arrived
         return arrived
 
@@ -398,7 +398,7 @@ class Router:
         """From another machine, which is told once nobody here has the message any more."""
         assert self.sockets is not None and self.sockets.wire is not None
         wire, sender = self.sockets.wire, message.sender
-        message.lease = Lease(lambda: wire.consumed(peer, sender, nbytes))
+        message.lease = Lease(lambda: wire.inbound.consumed(peer, sender, nbytes))
         for uid in receivers:
             self._deliver(uid, message)
 
