@@ -206,7 +206,7 @@ def _save_one(path: Path, state: dict[str, torch.Tensor]) -> None:
     from safetensors.torch import save
 
     try:
-        write_atomic(path, save({key: value.contiguous() for key, value in state.items()}))
+        write_atomic(path, save({key: value.cpu().contiguous() for key, value in state.items()}))
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror}; the records are whole (-wsd)"

@@ -13,7 +13,7 @@ from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.mappings.placement import Placement, WorkerId, spread
 from decentralizepy.memory import shared
-from decentralizepy.node.membership import Epoch, resumed
+from decentralizepy.node.membership import Epoch, describe, resumed
 from decentralizepy.settings import Settings
 from decentralizepy.supervision.codec import Word
 from decentralizepy.supervision.control import ControlPlane, Coordinator
@@ -224,6 +224,19 @@ class Attempt:
                 self._told.add(iteration)
                 self.control.say(Saved(iteration))
 
+    def _note_checkpoints(self) -> None:
+        """Say which checkpoints never became complete; nobody can resume from them."""
+        members, intervals = self._members(), self.settings.intervals
+        for iteration, saved in sorted(self._saved.items()):
+            if absent := sorted(members - saved.keys()):
+                self.status.note(
+                    f"the checkpoint after iteration {iteration} is incomplete: "
+                    f"{describe(absent)} did not save"
+                )
+        if 0 < intervals.checkpoint_after < intervals.iterations and not self._sets.usable():
+            if not self._saved:
+                self.status.note("no checkpoint was saved: the node program yields no Checkpoint")
+
     def _members(self) -> set[int]:
         """This machine's nodes that take part."""
         return set(self.settings.hosted) - self.status.membership.left
@@ -261,6 +274,7 @@ class Attempt:
                     return
                 case End():
                     self.over = True
+                    self._note_checkpoints()
                 case Abort():
                     self.over = True
                     raise (ConfigError if news.config else RunError)(news.why)
