@@ -292,8 +292,13 @@ class Worker:
         seat = strand.seat
         if all(one.ended for one in seat.strands):
             seat.ended = True
+            self._note_progress(seat, seat.node.round)
             seat.mailbox.clear()
             self.evaluations.leave([seat.uid])
+
+    def _note_progress(self, seat: Seat, iterations: int) -> None:
+        """Show the supervisor how many iterations a node has done."""
+        self.arena.counters.rounds[self._slots[seat.uid]] = iterations
 
     def _failure(self, seat: Seat, error: Exception) -> NodeFailedError:
         text = "".join(traceback.format_exception(error))
@@ -577,6 +582,7 @@ class Worker:
     def _trained(self, work: _Work, spent: float) -> None:
         seat, t = work.strand.seat, work.effect.t
         seat.used += spent
+        self._note_progress(seat, t)
         if seat.learner.nan == t + 1:
             self._diverged(seat)
         if self._simulation is None:
@@ -626,7 +632,7 @@ class Worker:
 
     def _report(self, strand: Strand, effect: Report) -> Any:
         seat, t = strand.seat, effect.t
-        self.arena.counters.rounds[self._slots[seat.uid]] = t + 1
+        self._note_progress(seat, t + 1)
         self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
         if not self.evaluations.due(t):
             self.evaluations.passed(seat, t)

@@ -233,9 +233,9 @@ class Attempt:
                     f"the checkpoint after iteration {iteration} is incomplete: "
                     f"{describe(absent)} did not save"
                 )
-        if 0 < intervals.checkpoint_after < intervals.iterations and not self._sets.usable():
-            if not self._saved:
-                self.status.note("no checkpoint was saved: the node program yields no Checkpoint")
+        due = 0 < intervals.checkpoint_after < intervals.iterations
+        if due and not self._saved and not self._sets.usable():
+            self.status.note("no checkpoint was saved: the node program yields no Checkpoint")
 
     def _members(self) -> set[int]:
         """This machine's nodes that take part."""
