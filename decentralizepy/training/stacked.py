@@ -24,7 +24,7 @@ from decentralizepy.training.clipping import clip_each
 from decentralizepy.training.learner import Learner
 from decentralizepy.training.optimizers import FlatSGDOptimizer
 from decentralizepy.training.rows import Rows, rows
-from decentralizepy.training.task import Classification
+from decentralizepy.training.task import Classification, is_plain
 from decentralizepy.training.trainer import Trainer, add_terms
 from decentralizepy.training.training import Training
 from decentralizepy.training.work import LocalWork
@@ -232,13 +232,6 @@ def can_stack(trainer: Trainer) -> str:
     if trainer.template.device.type != "cpu":
         return "stacks are trained on the CPU"
     return ""
-
-
-def is_plain(loss: Any) -> bool:
-    """Whether a loss is a cross-entropy without options."""
-    if type(loss) is not nn.CrossEntropyLoss or loss.weight is not None:
-        return False
-    return (loss.reduction, loss.label_smoothing, loss.ignore_index) == ("mean", 0.0, -100)
 
 
 def choose_stacked(trainer: Trainer) -> bool:
