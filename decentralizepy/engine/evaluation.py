@@ -166,6 +166,11 @@ class Evaluations:
         for due, then in waiting:
             self.once_written(due, then)
 
+    @property
+    def open(self) -> bool:
+        """Whether records wait for the mean of nodes elsewhere."""
+        return bool(self._pending)
+
     def give_up(self, t: int) -> None:
         """Write the records of an evaluation without waiting any longer."""
         self.mean_arrived(t, None)

@@ -183,7 +183,7 @@ class Worker:
             for strand in seat.strands:
                 self._begin(strand)
         counters, me = self.arena.counters, self.me.worker
-        while self._active:
+        while self._active or self.evaluations.open:
             counters.beat(me)
             if counters.calls(me) != self._called:
                 self._obey()
@@ -195,7 +195,7 @@ class Worker:
                 self._go_on(*self._ready.popleft())
             if self._work:
                 self._do_work()
-            elif self._active:
+            elif self._active or self.evaluations.open:
                 self._idle()
         if self.sockets is not None:
             self.sockets.flush()
@@ -241,7 +241,7 @@ class Worker:
             self._timers_due()
             return
         self._look_for_rest()
-        if not self._ready and not self._work and self._active:
+        if not self._ready and not self._work:
             self._wait(self._patience(next_timer))
 
     def _patience(self, next_timer: float | None) -> int:
