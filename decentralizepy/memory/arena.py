@@ -25,6 +25,8 @@ class Arena:
         self.memory = mmap.mmap(fd, plan.nbytes)
         _with_huge_pages(self.memory, plan)
         self.counters = Counters(self.memory, plan)
+        #: all rows; each one's tensor is a view, so that many can be gathered at once
+        self._all = _rows(self.memory, plan)
         self._rows: dict[int, Tensor] = {}
         self._buffer = _buffer(plan.row_bytes)
         start = torch.frombuffer(self.memory, dtype=torch.uint8, count=1, offset=plan.rows_start)
@@ -36,9 +38,7 @@ class Arena:
         """Row ``index`` [length] float32: always the same tensor."""
         found = self._rows.get(index)
         if found is None:
-            found = self._rows[index] = torch.frombuffer(
-                self.memory, dtype=torch.float32, count=self.plan.length, offset=self._at(index)
-            )
+            found = self._rows[index] = self._all[index, : self.plan.length]
         return found
 
     def lease(self, index: int, release: Callable[[], object]) -> Any:
@@ -50,6 +50,15 @@ class Arena:
 
     def _at(self, index: int) -> int:
         return self._start + self._row_bytes * index
+
+
+def _rows(memory: mmap.mmap, plan: ArenaPlan) -> Tensor:
+    """All rows [rows, floats of a row and what fills it up]."""
+    pitch, count = plan.row_bytes // 4, sum(plan.rows)
+    flat = torch.frombuffer(
+        memory, dtype=torch.float32, count=pitch * count, offset=plan.rows_start
+    )
+    return flat.view(count, pitch)
 
 
 class _Buffer(ctypes.Array[Any]):

@@ -1,75 +1,40 @@
-"""Many small fully connected models trained at once, as batched matrix products.
+"""Many small models trained at once.
 
 A tiny model spends its time starting kernels, not multiplying. The rows of G nodes form a stack
-[G, P]; each layer is one ``baddbmm`` over all of them, so a step costs about the kernels of one
-node. The bits of a node do not depend on who else is in the stack: batches are padded to the
-configured size with samples of weight zero, and a model that can be stacked always is, also alone.
+[G, P], and a step of all of them costs about the kernels of one. The bits of a node do not depend
+on who else is in the stack: batches are padded to the configured size with samples of weight zero,
+and a model that can be stacked always is, also alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from decentralizepy.errors import ConfigError
 from decentralizepy.pernode import value_of
+from decentralizepy.training.ahead import Ahead
+from decentralizepy.training.chain import LINE, ChainStep, Plan, aligned, layers_of
 from decentralizepy.training.clipping import clip_each
+from decentralizepy.training.learner import Learner
 from decentralizepy.training.optimizers import FlatSGDOptimizer
-from decentralizepy.training.task import Classification
-from decentralizepy.training.trainer import Learner, LocalWork, Trainer, add_terms
-from decentralizepy.training.training import Draw, Training
+from decentralizepy.training.rows import Rows, rows
+from decentralizepy.training.task import Classification, is_plain
+from decentralizepy.training.trainer import Trainer, add_terms
+from decentralizepy.training.training import Training
+from decentralizepy.training.work import LocalWork
 
 #: larger models gain nothing: their kernels are long enough one by one
-MAX_PARAMETERS = 65_536
-
-_POINTWISE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
-    nn.ReLU: torch.relu,
-    nn.Tanh: torch.tanh,
-    nn.Sigmoid: torch.sigmoid,
-}
-
-
-def layers_of(model: nn.Module) -> list[nn.Module] | None:
-    """The layers of a plain chain of Flatten, Linear and point-wise layers; None for others."""
-    chain = model if isinstance(model, nn.Sequential) else getattr(model, "layers", None)
-    if not isinstance(chain, nn.Sequential):
-        return None
-    if chain is not model and list(model.children()) != [chain]:
-        return None
-    layers = list(chain)
-    known = all(type(layer) in (nn.Flatten, nn.Linear, *_POINTWISE) for layer in layers)
-    return layers if known and any(isinstance(layer, nn.Linear) for layer in layers) else None
-
-
-class StackedModel:
-    """Forward pass of G models with parameters ``stack`` [G, P] on inputs [G, B, ...]."""
-
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        self.layers = list(layers)
-
-    def __call__(self, stack: Tensor, x: Tensor) -> Tensor:
-        """Logits [G, B, classes]."""
-        groups, start = len(stack), 0
-        for layer in self.layers:
-            if isinstance(layer, nn.Flatten):
-                x = x.flatten(2)
-            elif isinstance(layer, nn.Linear):
-                shape = (groups, layer.out_features, layer.in_features)
-                stop = start + layer.out_features * layer.in_features
-                weight = stack[:, start:stop].view(shape).transpose(1, 2)
-                start, stop = stop, stop + layer.out_features * (layer.bias is not None)
-                bias = stack[:, start:stop].unsqueeze(1)
-                x = torch.baddbmm(bias, x, weight) if stop > start else torch.bmm(x, weight)
-                start = stop
-            else:
-                x = _POINTWISE[type(layer)](x)
-        return x
+MAX_PARAMETERS: Final = 65_536
+#: parameters of the nodes whose steps are taken at once: what a core's cache holds
+_IN_CACHE: Final = 300_000
+#: sizes of stacks for which memory is kept
+_ROOMS: Final = 8
 
 
 class StackedTrainer(Trainer):
@@ -81,9 +46,14 @@ class StackedTrainer(Trainer):
         super().__init__(*args, **kwargs)
         layers = layers_of(self.template.model)
         assert layers is not None and isinstance(self.optimizer, FlatSGDOptimizer)
-        self.stacked = StackedModel(layers)
+        self.plan = Plan(layers)
+        self._rooms: dict[tuple[int, int], Room] = {}
         self.rule = self.optimizer.rule
+        self.ahead = Ahead(self.training, self.seed)
+        self.at_once = max(1, _IN_CACHE // self.template.layout.n_parameters)
         self._shapes: dict[int, tuple[int, int]] = {}
+
+    # ------------------------------------------------------------ who goes with whom
 
     def together(self, waiting: Sequence[LocalWork]) -> list[int]:
         """All with as many steps of equally wide batches as the first: nobody waits for another."""
@@ -92,127 +62,176 @@ class StackedTrainer(Trainer):
 
     def train(self, group: Sequence[LocalWork]) -> None:
         """Local training of the given nodes, in place on their rows."""
-        alike: dict[Hashable, list[tuple[LocalWork, Draw]]] = {}
+        alike: dict[Hashable, list[LocalWork]] = {}
         for work in group:
-            draw = self.prepare(work)
-            if draw.sizes:
-                kind = self._kind(work), len(draw.sizes), *work.learner.optimizer
-                alike.setdefault(kind, []).append((work, draw))
-        for stack in alike.values():
-            self._train_stack([work for work, _ in stack], [draw for _, draw in stack])
+            if self.reset_optimizer and work.t:
+                work.learner.optimizer = self.optimizer.new_state()
+            alike.setdefault((self._kind(work), *work.learner.optimizer), []).append(work)
+        for works in alike.values():
+            steps, width = self._shape(works[0])
+            if steps:
+                self._train_stack(works, steps, width)
 
     def _kind(self, work: LocalWork) -> Hashable:
         """What must be equal for two nodes to share a stack."""
-        steps, width = self._shape(work.learner)
-        steps = steps if work.steps is None else work.steps
-        return work.t, steps, width, work.correction is None, work.anchor is None
+        return work.t, self._shape(work), work.correction is None, work.anchor is None
 
-    def _shape(self, learner: Learner) -> tuple[int, int]:
+    def _shape(self, work: LocalWork) -> tuple[int, int]:
         """Steps and width of a node's batches, worked out once."""
+        learner = work.learner
         found = self._shapes.get(learner.uid)
         if found is None:
             steps = self.training.steps(learner.n_samples, learner.uid)
             found = self._shapes[learner.uid] = steps, self._width(learner)
-        return found
+        if work.steps is None or not found[0]:
+            return found
+        return work.steps, found[1]
 
     def _width(self, learner: Learner) -> int:
         """Samples that each batch of a node is padded to: a constant of the node."""
         batch, n = value_of(self.training.batch_size, learner.uid), learner.n_samples
         return batch if batch <= n else min(batch, 1 << max(n - 1, 0).bit_length())
 
-    def _train_stack(self, group: Sequence[LocalWork], draws: Sequence[Draw]) -> None:
-        learners = [work.learner for work in group]
-        stack = torch.stack([work.row for work in group]).requires_grad_()
-        state = _gather(learners)
-        x, y, weight = self._stacks_of_batches(learners, draws)
-        terms = self._terms(group)
-        for step in range(x.shape[1]):
-            (grad,) = torch.autograd.grad(
-                self._loss(stack, x[:, step], y[:, step], weight[:, step]), stack
-            )
-            if self.training.clipping_norm is not None:
-                clip_each(grad, self.training.clipping_norm)
-            add_terms(grad, stack.detach(), *terms)
-            self.rule.update(stack.detach(), grad, state)
-        torch._foreach_copy_([work.row for work in group], list(stack.detach().unbind()))
-        _scatter(learners, state)
-        if not math.isfinite(float(stack.detach().sum())):
-            for work in group:
-                self._watch(work)
+    # ------------------------------------------------------------------- the steps
 
-    def _terms(self, group: Sequence[LocalWork]) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """What is added to the gradients: corrections, anchors [G, P] each, and pulls [G, 1]."""
-        corrections = [work.correction for work in group if work.correction is not None]
-        anchors = [work.anchor for work in group if work.anchor is not None]
-        return (
-            torch.stack(corrections) if corrections else None,
-            torch.stack(anchors) if anchors else None,
-            torch.tensor([[work.pull] for work in group]),
+    def _train_stack(self, works: Sequence[LocalWork], steps: int, width: int) -> None:
+        learners, t = [work.learner for work in works], works[0].t
+        batches = self.ahead.batches(learners, t, steps, width)
+        if self.rate is not None:
+            self.optimizer.scale(learners[0].optimizer, self.rate.factor(t))
+        stack, states, terms = rows([work.row for work in works]), States(learners), Terms(works)
+        weights = torch.from_numpy(batches.shares).unsqueeze(3)
+        parts = -(-len(works) // self.at_once)
+        size = -(-len(works) // parts)
+        for start in range(0, len(works), size):
+            stop = min(start + size, len(works))
+            room = self._room(stop - start, width)
+            stack.take(start, stop, room.stack)
+            x, y = self._gather(batches.index[start:stop])
+            state, more = states.take(start, stop), terms.take(start, stop)
+            for step in range(steps):
+                room.step.run(x[step], y[step], weights[start:stop, step])
+                self._update(room, state, more)
+            stack.put(start, room.stack)
+            states.put(start, state)
+            if not math.isfinite(float(room.stack.sum())):
+                for work in works[start:stop]:
+                    self._watch(work)
+        for learner, taken in zip(learners, batches.taken, strict=True):
+            learner.steps += steps
+            learner.samples += taken
+
+    def _gather(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Inputs [steps, G, width, features] and labels [steps, G, width, 1] of ``index``."""
+        by_step = np.ascontiguousarray(index.transpose(1, 0, 2))
+        x, y = self.samples.gather(torch.from_numpy(by_step.reshape(-1)))
+        x = x.reshape(*by_step.shape, -1)
+        if x.shape[2:].numel() % LINE:
+            x = aligned(len(x) * x.shape[1], *x.shape[2:]).view_as(x).copy_(x)
+        return x, y.view(*by_step.shape, 1)
+
+    def _update(self, room: Room, state: dict[str, Tensor], terms: Taken) -> None:
+        clipping_norm = self.training.clipping_norm
+        if clipping_norm is None and not self.rule.momentum and terms is None:
+            for parameters, gradients in zip(
+                room.step.parameters, room.step.gradients, strict=True
+            ):
+                self.rule.update(parameters, gradients, state)
+            return
+        torch._foreach_copy_(room.views, room.step.gradients)
+        if clipping_norm is not None:
+            clip_each(room.grad, clipping_norm)
+        if terms is not None:
+            add_terms(room.grad, room.stack, *terms)
+        self.rule.update(room.stack, room.grad, state)
+
+    def _room(self, nodes: int, width: int) -> Room:
+        found = self._rooms.pop((nodes, width), None) or Room(self.plan, nodes, width)
+        self._rooms[nodes, width] = found  # the one that was used last is the last
+        if len(self._rooms) > _ROOMS:
+            del self._rooms[next(iter(self._rooms))]
+        return found
+
+
+class Room:
+    """Where G nodes take their steps: their parameters ``stack`` and gradients ``grad`` [G, P]."""
+
+    def __init__(self, plan: Plan, nodes: int, width: int) -> None:
+        self.stack = aligned(nodes, plan.length)
+        self.grad = aligned(nodes, plan.length)
+        self.step = ChainStep(plan, self.stack, width)
+        self.views = ChainStep(plan, self.grad, 0).parameters
+
+
+#: corrections and anchors [G, P], and pulls [G, 1]
+Taken = tuple[Tensor | None, Tensor | None, Tensor] | None
+
+
+class Terms:
+    """What is added to the gradients of a stack; all nodes have a correction, or none."""
+
+    def __init__(self, works: Sequence[LocalWork]) -> None:
+        self._works = works
+        self._corrections = _rows([work.correction for work in works])
+        self._anchors = _rows([work.anchor for work in works])
+
+    def take(self, start: int, stop: int) -> Taken:
+        """Those of a part of the stack; None where nothing is added."""
+        if self._corrections is None and self._anchors is None:
+            return None
+        pulls = torch.tensor([[work.pull] for work in self._works[start:stop]])
+        correction, anchor = (
+            None if held is None else held.take(start, stop)
+            for held in (self._corrections, self._anchors)
         )
+        return correction, anchor, pulls
 
-    def _stacks_of_batches(
-        self, learners: Sequence[Learner], draws: Sequence[Draw]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs [G, S, B, ...], labels [G, S, B], weights [G, S, B] (1 / size, 0 for padding)."""
-        size, steps = self._width(learners[0]), len(draws[0].sizes)
-        index = np.zeros((len(draws), steps, size), dtype=np.int64)
-        weight = np.zeros((len(draws), steps, size), dtype=np.float32)
-        for g, (learner, draw) in enumerate(zip(learners, draws, strict=True)):
-            chosen = learner.indices[draw.order]
-            if len(chosen) == steps * size:
-                index[g], weight[g] = chosen.reshape(steps, size), 1 / size
+
+def _rows(vectors: Sequence[Tensor | None]) -> Rows | None:
+    return None if vectors[0] is None else rows([one for one in vectors if one is not None])
+
+
+class States:
+    """Optimizer states of a stack's nodes, which all have the same entries."""
+
+    def __init__(self, learners: Sequence[Learner]) -> None:
+        self._learners = learners
+        names = learners[0].optimizer
+        self._rows = {name: rows([one.optimizer[name] for one in learners]) for name in names}
+
+    def take(self, start: int, stop: int) -> dict[str, Tensor]:
+        return {name: held.take(start, stop) for name, held in self._rows.items()}
+
+    def put(self, start: int, state: dict[str, Tensor]) -> None:
+        """Write a part of the stack back; what is new becomes the nodes' as views of it."""
+        for name, values in state.items():
+            if name in self._rows:
+                self._rows[name].put(start, values)
                 continue
-            start = 0
-            for s, count in enumerate(draw.sizes):
-                index[g, s, :count] = chosen[start : start + count]
-                weight[g, s, :count] = 1 / count
-                start += count
-        x, y = self.samples.gather(torch.from_numpy(index.reshape(-1)))
-        return (
-            x.reshape(len(draws), steps, size, *x.shape[1:]),
-            y.view(index.shape),
-            torch.from_numpy(weight),
-        )
-
-    def _loss(self, stack: Tensor, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        """Sum over nodes of each one's mean cross-entropy: gradients do not mix."""
-        logits = self.stacked(stack, x)
-        each = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
-        return (each * weight.flatten()).sum()
-
-
-def _gather(learners: Sequence[Learner]) -> dict[str, Tensor]:
-    """The nodes' optimizer states as stacks; empty before the first step."""
-    names = learners[0].optimizer.keys()
-    return {name: torch.stack([one.optimizer[name] for one in learners]) for name in names}
-
-
-def _scatter(learners: Sequence[Learner], state: dict[str, Tensor]) -> None:
-    for name, stack in state.items():
-        for learner, row in zip(learners, stack.unbind(), strict=True):
-            learner.optimizer[name] = row.clone()
+            learners = self._learners[start : start + len(values)]
+            for learner, row in zip(learners, values.unbind(), strict=True):
+                learner.optimizer[name] = row
 
 
 def can_stack(trainer: Trainer) -> str:
     """Why the nodes of a trainer can't be stacked, or an empty string if they can."""
-    if layers_of(trainer.template.model) is None:
+    training, criterion = type(trainer.training), trainer.task.criterion
+    layers = layers_of(trainer.template.model)
+    if layers is None:
         return "the model is not a chain of Flatten, Linear, ReLU, Tanh and Sigmoid layers"
+    if not isinstance(layers[0], nn.Flatten) and trainer.samples.x.dim() != 2:
+        return "the model does not begin with Flatten"
     if not isinstance(trainer.optimizer, FlatSGDOptimizer):
         return "only SGD (with momentum, Nesterov, weight decay) steps stacks"
-    if type(trainer.training).gradient is not Training.gradient:
-        return f"{type(trainer.training).__name__} takes local steps of its own"
-    if type(trainer.task) is not Classification or not is_plain(trainer.task.criterion):
+    if training.gradient is not Training.gradient:
+        return f"{training.__name__} takes local steps of its own"
+    if (training.draw, training.steps) != (Training.draw, Training.steps):
+        return f"{training.__name__} draws samples of its own"
+    if type(trainer.task) is not Classification or not is_plain(criterion):
         return "the loss is not a plain CrossEntropyLoss"
     if trainer.template.device.type != "cpu":
         return "stacks are trained on the CPU"
     return ""
-
-
-def is_plain(loss: Any) -> bool:
-    """Whether a loss is a cross-entropy without options."""
-    if type(loss) is not nn.CrossEntropyLoss or loss.weight is not None:
-        return False
-    return (loss.reduction, loss.label_smoothing, loss.ignore_index) == ("mean", 0.0, -100)
 
 
 def choose_stacked(trainer: Trainer) -> bool:

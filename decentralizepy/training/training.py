@@ -95,7 +95,7 @@ class Training:
             first = 0 if self.full_epochs else t * steps
             return self._in_order(n, batch, first, steps)
         rng = generator(seed, uid, "batches", t)
-        if steps * batch <= n:  # a part of one epoch: no need to permute all
+        if steps * batch <= n:  # a part of one epoch: no need to permute all; see also `ahead`
             order = rng.choice(n, steps * batch, replace=False)
             return Draw(order, [batch] * steps)
         epochs = -(-steps // per_epoch)
@@ -109,6 +109,10 @@ class Training:
             return 0
         per_epoch = -(-n // value_of(self.batch_size, uid)) if self.full_epochs else 1
         return value_of(self.rounds, uid) * per_epoch
+
+    def sizes(self, n: int, uid: int, steps: int) -> list[int]:
+        """Sizes of ``steps`` batches from the beginning of an epoch, as shuffled ones are."""
+        return self._sizes(n, value_of(self.batch_size, uid), 0, steps)
 
     def check(self, n: int, uid: int) -> None:
         """Raise `ConfigError` for more samples an iteration than can have been meant.
