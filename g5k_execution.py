@@ -19,6 +19,9 @@ def main() -> int:
         from orchestrator.cli import main as run
 
         return run()
+    except KeyboardInterrupt:
+        print("interrupted; nothing was started", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         if error.name not in {"pydantic", "jinja2", "rich", "numpy"}:
             raise

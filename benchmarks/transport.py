@@ -108,13 +108,13 @@ def wire_receiver(port: int, size: int, rows: int, key: bytes | None, line: Conn
         nonlocal got
         got += 1
         last[:] = [message]
-        wire.consumed(peer, message.sender, nbytes)
+        wire.inbound.consumed(peer, message.sender, nbytes)
 
     line.send("ready")
     while line.recv() == "go":
         got = 0
         while got < rows:
-            if not wire.receive(lambda peer: MessageReader(peer, deliver)):
+            if not wire.inbound.receive(lambda peer: MessageReader(peer, deliver)):
                 wire.service(idle=True)
                 poller.poll(wire.patience(100))
         line.send("got")
@@ -146,9 +146,9 @@ def wire_sender(port: int, size: int, rows: int, key: bytes | None, line: Connec
         for t in range(rows):
             header, payload = to_frames(Message({"params": places[t % len(places)]}, {}, 0, (t, 0)))
             held += 1
-            wire.send(_RECEIVER, [b"M" + bytes(8), header, *payload], 0, done)
+            wire.outbound.send(_RECEIVER, [b"M" + bytes(8), header, *payload], 0, done)
             wire.service()
-        wire.flush()
+        wire.outbound.flush()
         wire.service(idle=True)
         while held:
             poller.poll(100)

@@ -6,8 +6,8 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ from decentralizepy.errors import ConfigError
 
 #: far more than any configuration file needs, and little enough to be read without a thought
 MAX_BYTES: Final = 16 << 20
+#: what folders of ours are called where those of others are, too
+OURS: Final = "decentralizepy"
 _CHUNK: Final = 1 << 20
 
 
@@ -60,6 +62,42 @@ def read_text_file(path: Path, flag: str = "", most: int = MAX_BYTES) -> str:
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error}{named}") from None
+
+
+def cache_home(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's caches are, ours among them: by XDG_CACHE_HOME, else in the home folder.
+
+    Who has neither, as in containers, gets a folder of this user's among the temporary ones.
+    """
+    named = environment.get("XDG_CACHE_HOME")
+    if named:
+        return Path(named) / OURS
+    try:
+        return Path.home() / ".cache" / OURS
+    except RuntimeError:
+        return temporary_home() / "cache"
+
+
+def temporary_home() -> Path:
+    """This user's own folder among the temporary ones, which need not be there yet.
+
+    Raises `ConfigError` if there is one that somebody else has made: in a folder for everybody,
+    others could lay links, or files that we would take for ours.
+    """
+    folder = Path(tempfile.gettempdir()) / f"{OURS}-{os.getuid()}"
+    with suppress(FileNotFoundError):
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise ConfigError(f"{folder} is not a folder of ours: remove it, or set TMPDIR")
+    return folder
+
+
+def expanded(path: Path) -> Path:
+    """A path with ``~`` replaced by the home folder, where that is known."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 @contextmanager

@@ -322,11 +322,11 @@ def _lineage(known: _Known) -> list[tuple[ast.ClassDef, Target]]:
 
     def add(known: _Known, below: frozenset[Target]) -> None:
         node, where = known
-        if not isinstance(node, ast.ClassDef) or where in below or _is_torch(where):
+        if not isinstance(node, ast.ClassDef) or where in below:
             return
         found.append((node, where))
         for base in node.bases:
-            if above := _base(base, node, where):
+            if not _is_torchs(base, where) and (above := _base(base, node, where)):
                 add(above, below | {where})
 
     add(known, frozenset())
@@ -334,8 +334,9 @@ def _lineage(known: _Known) -> list[tuple[ast.ClassDef, Target]]:
     return [entry for at, entry in enumerate(found) if last[entry[1]] == at]
 
 
-def _is_torch(where: Target) -> bool:
-    return where.module.split(".")[0] == "torch"
+def _is_torchs(base: ast.expr, where: Target) -> bool:
+    """Whether a base class is had from torch, whose files are long and say nothing to us."""
+    return _module(ast.unparse(base).split(".")[0], where).split(".")[0] == "torch"
 
 
 def _assigned(node: ast.ClassDef, name: str) -> Iterator[ast.expr]:

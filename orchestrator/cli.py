@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from decentralizepy.errors import (
@@ -50,17 +48,14 @@ exit codes:
   130 interrupted"""
 
 
-class Interrupted(KeyboardInterrupt):
-    """SIGINT, SIGTERM or SIGHUP."""
-
-
 def main(arguments: Sequence[str] | None = None, setting: Setting | None = None) -> int:
     """Run the command; returns the exit code. Errors are one message on stderr."""
-    options = _parser().parse_args(_without_verb(sys.argv[1:] if arguments is None else arguments))
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a path may hold what the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
     try:
+        given = sys.argv[1:] if arguments is None else arguments
+        options = _parser().parse_args(_without_verb(given))
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a path may hold what the terminal cannot show
+                stream.reconfigure(errors="backslashreplace")
         return _dry_run(options, setting) if options.dry_run else _run(options, setting)
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
@@ -131,11 +126,12 @@ def _run(options: argparse.Namespace, setting: Setting | None) -> int:
     from orchestrator.running.experiment import Setting, resume_experiment, run_experiment, summary
 
     screen = Screen(sys.stderr if options.json else sys.stdout)
-    _handle_signals()
+    setting = setting or Setting()
+    setting.interrupts.install()
     if options.resume is not None:
-        outcome = resume_experiment(options.resume, setting or Setting(), screen)
+        outcome = resume_experiment(options.resume, setting, screen)
     else:
-        outcome = run_experiment(options.config, setting or Setting(), screen)
+        outcome = run_experiment(options.config, setting, screen)
     if options.json:
         Screen(sys.stdout).say(json.dumps(summary(outcome), indent=2))
     else:
@@ -149,21 +145,6 @@ def _partial(outcome: Outcome) -> str:
         again = f"python -m results {outcome.folder.root}"
         problems.append(f"tables and figures failed ({again}): {outcome.tables.error}")
     return "the run is complete and kept, but: " + "\n".join(problems)
-
-
-def _handle_signals() -> None:
-    """Interrupt once, whichever signal says so; while everything is ended, more don't count."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        for other in signals:
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(signal.Signals(number).name)
-
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
-        signals.append(signal.SIGHUP)
-    for number in signals:
-        signal.signal(number, interrupt)
 
 
 def _fail(message: str, code: int) -> int:

@@ -19,6 +19,7 @@ from decentralizepy.config import Experiment, read_experiment
 from decentralizepy.cpus import allotted
 from decentralizepy.drivers import Wiring, wiring
 from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.files import cache_home
 from decentralizepy.graphs.files import KINDS, read_graph
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
@@ -235,8 +236,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def default_cache() -> Path:
     """Where prepared data sets are kept unless ``--cache-dir`` says otherwise."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "decentralizepy"
+    return cache_home()
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -11,6 +11,7 @@ from decentralizepy.datasets.base import Dataset, Normalization
 from decentralizepy.datasets.locks import locked
 from decentralizepy.datasets.prepare import Progress, describe, make_folder
 from decentralizepy.datasets.unpickle import load_batch
+from decentralizepy.files import expanded
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
@@ -97,7 +98,7 @@ class CIFAR10(Dataset):
 
     def _roots(self) -> dict[str, Path]:
         given = {"train": self.train_dir, "test": self.test_dir}
-        return {part: Path(root).expanduser() for part, root in given.items() if root}
+        return {part: expanded(Path(root)) for part, root in given.items() if root}
 
     def _paths(self, part: str) -> list[Path]:
         root = self._roots().get(part)

@@ -14,6 +14,7 @@ from decentralizepy.datasets.base import Dataset, Normalization
 from decentralizepy.datasets.leaf import Share, announced, files_of, read_files
 from decentralizepy.datasets.partitioners import Indices, check_sizes, equal_sizes, iid
 from decentralizepy.datasets.prepare import Progress
+from decentralizepy.files import expanded
 
 NUM_CLASSES = 62
 SIDE = 28
@@ -144,7 +145,7 @@ class FemnistLabelSplit(Femnist):
     def _train_files(self) -> list[Path]:
         if not self.train_dir:
             return []
-        folder = Path(self.train_dir).expanduser()
+        folder = expanded(Path(self.train_dir))
         found = {}
         for path in _folder_files(folder, ".pt", "train_dir"):
             if match := _PER_FILE.fullmatch(path.name):
@@ -162,7 +163,7 @@ class FemnistLabelSplit(Femnist):
 
 
 def _json_files(folder: str, key: str) -> list[Path]:
-    return _folder_files(Path(folder).expanduser(), ".json", key) if folder else []
+    return _folder_files(expanded(Path(folder)), ".json", key) if folder else []
 
 
 def _folder_files(folder: Path, ending: str, key: str) -> list[Path]:

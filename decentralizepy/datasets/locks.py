@@ -12,12 +12,12 @@ import hashlib
 import os
 import secrets
 import socket
-import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from decentralizepy.errors import ConfigError
+from decentralizepy.files import expanded, temporary_home
 from decentralizepy.locks import lock
 
 
@@ -34,7 +34,7 @@ def locked(
     try:
         path = _lock_file(what)
         handle = _hold(path, waiting, progress)
-    except OSError:
+    except (OSError, ConfigError):
         yield False
         return
     try:
@@ -60,18 +60,14 @@ def _hold(path: Path, waiting: str, progress: Callable[[str], None]) -> int:
 
 def _lock_file(what: Path) -> Path:
     """A name that no other machine uses, should the temporary folder be shared after all."""
-    name = hashlib.sha256(os.fsencode(what.expanduser().resolve())).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(expanded(what).resolve())).hexdigest()[:16]
     return _lock_folder() / f"{machine_tag()}-{name}.lock"
 
 
 def _lock_folder() -> Path:
-    """Ours alone: in a folder for everybody, others could lay links or hold our locks."""
-    folder = Path(tempfile.gettempdir()) / f"decentralizepy-{os.getuid()}"
+    folder = temporary_home()
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise PermissionError(f"{folder} is not a folder of ours")
-    return folder
+    return temporary_home()  # somebody may have been faster
 
 
 @functools.cache

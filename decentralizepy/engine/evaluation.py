@@ -9,12 +9,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from decentralizepy.codec import Word
 from decentralizepy.engine.meeting import Frontier, Meeting
 from decentralizepy.engine.records import Reporter, costs, effort
 from decentralizepy.engine.seat import Seat
 from decentralizepy.settings import Intervals
 from decentralizepy.training.data import Samples
 from decentralizepy.training.trainer import Learner, Trainer
+from decentralizepy.words import Record
 
 #: evaluations that may wait for nodes far behind; older ones do without a consensus distance
 _MOST_PENDING: Final = 64
@@ -73,7 +75,7 @@ class Evaluations:
         reporter: Reporter,
         meeting: Meeting,
         hold: Callable[[Seat], Tensor],
-        tell: Callable[[dict[str, Any]], None],
+        tell: Callable[[Word], None],
     ) -> None:
         self.evaluator, self.reporter, self.meeting = evaluator, reporter, meeting
         self._hold, self._tell = hold, tell
@@ -81,6 +83,7 @@ class Evaluations:
         self._pending: dict[int, Pending] = {}
         self._frontier = Frontier()
         self._next = 0
+        self._joined: set[int] = set()
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._ever = any(
             every > 0
@@ -92,6 +95,15 @@ class Evaluations:
         if self._ever and seat.uid >= 0:
             self._frontier.move(seat.uid, seat.node.round)
             self._next = self._frontier.least or 0
+
+    def begin(self) -> None:
+        """All nodes are seated; a worker of servers alone has nothing to say."""
+        self._settle()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether records wait for a mean."""
+        return bool(self._pending)
 
     def due(self, t: int) -> bool:
         """Whether iteration ``t`` (0-based) is evaluated."""
@@ -146,16 +158,28 @@ class Evaluations:
     def _settle(self) -> None:
         """Say the sums of due iterations that every node of this worker is past."""
         least = self._frontier.least
-        stop = self._intervals.iterations if least is None else least
-        while self._next < stop:
-            t, self._next = self._next, self._next + 1
-            if self._intervals.due(t + 1):
-                pending = self._pending.get(t)
-                self.meeting.join(t, pending.rows if pending else {})
+        if least is None:
+            self._join(sorted(self._pending.keys() - self._joined))
+            if self._ever:
+                self.meeting.past(None)
+        elif least > self._next:
+            due = [t for t in range(self._next, least) if self._intervals.due(t + 1)]
+            self._next = least
+            if self._join(due) < len(due):  # none of ours took part
+                self.meeting.past(least)
+
+    def _join(self, due: Iterable[int]) -> int:
+        """Join the meetings that nodes of this worker took part in; returns how many."""
+        mine = [t for t in due if t in self._pending and self._pending[t].rows]
+        for t in mine:
+            self._joined.add(t)
+            self.meeting.join(t, self._pending[t].rows)
+        return len(mine)
 
     def mean_arrived(self, t: int, mean: Tensor | None) -> None:
         """The mean of all nodes that took part; None if nobody did."""
         pending = self._pending.pop(t, None)
+        self._joined.discard(t)
         if pending is None:  # said again after a loss, or given up
             return
         for uid, values in sorted(pending.records.items()):
@@ -176,7 +200,7 @@ class Evaluations:
             self.give_up(t)
 
     def _write(self, uid: int, t: int, values: Mapping[str, Any]) -> None:
-        self._tell({"record": self.reporter.record(uid, t + 1, values)})
+        self._tell(Record(self.reporter.record(uid, t + 1, values)))
 
 
 def distance(row: Tensor, mean: Tensor) -> float:

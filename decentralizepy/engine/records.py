@@ -94,7 +94,7 @@ class Reporter:
         """Append the SHA-256 of a row after an iteration, if the run was asked for digests."""
         if not self._digests:
             return
-        value = hashlib.sha256(row.numpy().tobytes()).hexdigest()
+        value = hashlib.sha256(row.cpu().numpy().tobytes()).hexdigest()
         line = json.dumps({"iteration": iteration, "uid": uid, "sha256": value})
         append_line(self._folder.digests(self._me.worker), line)
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from torch import Tensor
 
+from decentralizepy.codec import Word
 from decentralizepy.engine.carrier import Carrier, DirectCarrier, SimulatedCarrier
 from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
 from decentralizepy.engine.evaluation import Evaluations, Evaluator
@@ -45,7 +46,7 @@ from decentralizepy.node.effects import (
     Sleep,
     Train,
 )
-from decentralizepy.node.membership import Epoch, Membership
+from decentralizepy.node.membership import Membership
 from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Network, Simulation
 from decentralizepy.training.trainer import Learner, Trainer
@@ -53,6 +54,17 @@ from decentralizepy.training.work import LocalWork
 from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import fence
 from decentralizepy.transport.router import Router
+from decentralizepy.words import (
+    KillMachine,
+    Leave,
+    Leaving,
+    NodeSaved,
+    NodesLeft,
+    NodesLost,
+    Note,
+    Pause,
+    WorkerPaused,
+)
 
 _PARKED: Final = object()
 #: what is left of a `Send`
@@ -111,8 +123,8 @@ class Worker:
         sockets: LocalSockets | None = None,
         simulation: Simulation | None = None,
         on_loss: str = "fail",
-        tell: Callable[[dict[str, Any]], None] = lambda news: None,
-        orders: Callable[[], Iterable[dict[str, Any]]] = tuple,
+        tell: Callable[[Word], None] = lambda word: None,
+        orders: Callable[[], Iterable[Word]] = tuple,
         membership: Membership | None = None,
         save: Callable[[Worker, Seat, int], int] = lambda worker, seat, t: 0,
     ) -> None:
@@ -182,8 +194,9 @@ class Worker:
             self._active += len(seat.strands)
             for strand in seat.strands:
                 self._begin(strand)
+        self.evaluations.begin()
         counters, me = self.arena.counters, self.me.worker
-        while self._active:
+        while self._active or self.evaluations.waiting:
             counters.beat(me)
             if counters.calls(me) != self._called:
                 self._obey()
@@ -195,7 +208,7 @@ class Worker:
                 self._go_on(*self._ready.popleft())
             if self._work:
                 self._do_work()
-            elif self._active:
+            elif self._active or self.evaluations.waiting:
                 self._idle()
         if self.sockets is not None:
             self.sockets.flush()
@@ -211,7 +224,7 @@ class Worker:
         """Write what is left to be written, also of a run that failed."""
         self.evaluations.finish()
         for kill in self.faults.unfired() if self.faults is not None else ():
-            self._tell({"note": f"{self.me}: {kill} did not come to pass"})
+            self._tell(Note(f"{self.me}: {kill} did not come to pass"))
 
     def serve(self) -> None:
         """Keep the sockets going after the end, until told to stop (``orders`` raises)."""
@@ -241,7 +254,7 @@ class Worker:
             self._timers_due()
             return
         self._look_for_rest()
-        if not self._ready and not self._work and self._active:
+        if not self._ready and not self._work and (self._active or self.evaluations.waiting):
             self._wait(self._patience(next_timer))
 
     def _patience(self, next_timer: float | None) -> int:
@@ -291,8 +304,13 @@ class Worker:
         seat = strand.seat
         if all(one.ended for one in seat.strands):
             seat.ended = True
+            self._note_progress(seat, seat.node.round)
             seat.mailbox.clear()
             self.evaluations.leave([seat.uid])
+
+    def _note_progress(self, seat: Seat, iterations: int) -> None:
+        """Show the supervisor how many iterations a node has done."""
+        self.arena.counters.rounds[self._slots[seat.uid]] = iterations
 
     def _failure(self, seat: Seat, error: Exception) -> NodeFailedError:
         text = "".join(traceback.format_exception(error))
@@ -433,14 +451,14 @@ class Worker:
             self._drop(seat)
             return
         self._abandon(seat)
-        self._tell({"lost": [seat.uid], "round": seat.node.round + 1})
+        self._tell(NodesLost((seat.uid,), seat.node.round + 1))
 
     def _drop(self, seat: Seat) -> None:
         why = f"node {seat.uid} was lost in iteration {seat.node.round + 1}"
         if len(self.membership.left | {seat.uid}) == self.placement.mapping.n:
             raise RunError(f"{self.me}: {why}; no node is left")
-        self._leave(Epoch(self._sent + 1, (seat.uid,), why).value() | {"workers": []})
-        self._tell({"left": self.membership.epochs[-1].value()})
+        self._leave(Leaving(self._sent + 1, (seat.uid,), why, ()))
+        self._tell(NodesLeft(self.membership.epochs[-1]))
 
     def _abandon(self, seat: Seat) -> None:
         self._active -= sum(not strand.ended for strand in seat.strands)
@@ -459,7 +477,7 @@ class Worker:
 
     def ask_for_death(self) -> None:
         """Have the supervisor kill itself, as a machine that fails does; this worker goes too."""
-        self._tell({"kill": "machine"})
+        self._tell(KillMachine())
         while True:  # the supervisor's end of the line closes, and that ends us
             sleep(_IDLE_MS / 1000)
             self._orders()
@@ -468,18 +486,18 @@ class Worker:
         """Follow what the supervisor says: pause, and go on without those that were lost."""
         self._called = self.arena.counters.calls(self.me.worker)
         for order in self._orders():
-            if "pause" in order:
+            if isinstance(order, Pause):
                 self._paused = True
-                self._tell({"paused": order["pause"], "round": self._sent})
-            elif "epoch" in order:
-                self._leave(order["epoch"])
+                self._tell(WorkerPaused(order.number, self._sent))
+            elif isinstance(order, Leave):
+                self._leave(order.who)
                 self._paused = False
 
-    def _leave(self, value: dict[str, Any]) -> None:
+    def _leave(self, who: Leaving) -> None:
         """A membership epoch: nodes leave; nobody has sent anything of its first iteration yet."""
-        self.membership.add(Epoch(value["before"], tuple(value["left"]), value["why"]))
+        self.membership.add(who.epoch)
         self._gone = self.membership.left
-        workers = {WorkerId(*pair) for pair in value["workers"]}
+        workers = {WorkerId(*pair) for pair in who.workers}
         for seat in [seat for uid, seat in self.seats.items() if uid in self._gone]:
             self._vacate(seat)
         self.router.leave(self._gone, workers)
@@ -576,6 +594,7 @@ class Worker:
     def _trained(self, work: _Work, spent: float) -> None:
         seat, t = work.strand.seat, work.effect.t
         seat.used += spent
+        self._note_progress(seat, t)
         if seat.learner.nan == t + 1:
             self._diverged(seat)
         if self._simulation is None:
@@ -625,7 +644,7 @@ class Worker:
 
     def _report(self, strand: Strand, effect: Report) -> Any:
         seat, t = strand.seat, effect.t
-        self.arena.counters.rounds[self._slots[seat.uid]] = t + 1
+        self._note_progress(seat, t + 1)
         self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
         if not self.evaluations.due(t):
             self.evaluations.passed(seat, t)
@@ -668,8 +687,8 @@ class Worker:
 
     def _save_now(self, seat: Seat, t: int) -> None:
         crc32 = self._save(self, seat, t)
-        news = {"saved": t + 1, "uid": seat.uid, "crc32": crc32}
-        self.evaluations.once_written(t, partial(self._tell, news))  # a resumed run writes none
+        saved = NodeSaved(t + 1, seat.uid, crc32)
+        self.evaluations.once_written(t, partial(self._tell, saved))  # a resumed run writes none
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""

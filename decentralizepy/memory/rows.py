@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -50,13 +51,17 @@ class RowPool:
         self._row_bytes = arena.plan.row_bytes
         self._start = arena.start + self._first * self._row_bytes
         self._end = arena.start + self._stop * self._row_bytes
+        self._private: dict[int, weakref.ref[Tensor]] = {}
         self._releases: dict[int, Callable[[], object]] = {}
 
     def acquire(self) -> Row:
         """A row that may be written."""
         index = self.acquire_shared()
         if index is None:
-            return Row(torch.empty(self.arena.plan.length, device=self._device), None)
+            tensor = torch.empty(self.arena.plan.length, device=self._device)
+            name = id(tensor)
+            self._private[name] = weakref.ref(tensor, lambda _: self._private.pop(name, None))
+            return Row(tensor, None)
         return Row(self.tensor(index), index)
 
     def acquire_shared(self) -> int | None:
@@ -84,6 +89,13 @@ class RowPool:
             return None
         index, first = divmod(start - self.arena.start, self._row_bytes)
         return (index, first, nbytes) if first + nbytes <= self._row_bytes else None
+
+    def keeps(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a row, or a part of one in the arena: it stays as it is as long as
+        anybody has it."""
+        if id(tensor) in self._private and self._private[id(tensor)]() is tensor:
+            return True
+        return self.place(tensor) is not None
 
     def view(self, row: Row) -> Tensor:
         """The row for a program to read and keep: nobody writes it as long as anybody has it."""

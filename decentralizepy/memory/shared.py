@@ -149,4 +149,6 @@ class Counters:
 
     def released(self, row: int) -> int:
         """References to a row that were consumed so far, by all workers."""
+        if self._workers == 1:
+            return self._released[row]
         return sum(self._released[row * self._workers : (row + 1) * self._workers])

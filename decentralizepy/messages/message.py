@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,7 +34,9 @@ class Message:
     ``asks`` marks a question, which the receiver's `Node.answer` replies to.
     """
 
-    __slots__ = ("_make", "_sent", "_tensors", "asks", "lease", "meta", "reads", "round", "sender")
+    __slots__ = ("_sent", "asks", "lease", "meta", "round", "sender", "tensors")
+
+    tensors: Mapping[str, Tensor]
 
     def __init__(
         self,
@@ -44,73 +46,53 @@ class Message:
         round: tuple[int, int] = (0, 0),
         asks: bool = False,
     ) -> None:
-        self._tensors, self._make, self._sent = tensors, None, False
+        self.tensors = tensors
         self.meta: Mapping[str, Any] = {} if meta is None else meta
-        self.sender, self.round, self.asks = sender, round, asks
-        #: rows that a deferred message is made from
-        self.reads: Sequence[Tensor] = ()
+        self.sender, self.round, self.asks, self._sent = sender, round, asks, False
         #: whatever has to live as long as the message
         self.lease: object = None
 
-    _make: Callable[[], Mapping[str, Tensor]] | None
-
-    @classmethod
+    @staticmethod
     def deferred(
-        cls,
         make: Callable[[], Mapping[str, Tensor]],
         like: Mapping[str, Tensor],
         meta: Mapping[str, Any] | None = None,
-        reads: Sequence[Tensor] = (),
     ) -> Message:
         """A message whose tensors are made by ``make()`` when they are read or sent.
 
         They must have the names, dtypes and shapes of ``like``, and must not depend on when they
-        are made: draw noise from a generator of its own for each receiver. Rows of the node that
-        ``make`` reads, if they are not in ``like``, are named in ``reads``: they stay as they are.
+        are made: draw noise from a generator of its own for each receiver.
         """
-        message = cls(like, meta)
-        message._make, message.reads = make, (*like.values(), *reads)
-        return message
+        return _Deferred(make, like, meta)
 
     @property
     def is_deferred(self) -> bool:
         """Whether its tensors are still to be made."""
-        return self._make is not None
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """The tensors by name."""
-        if self._make is not None:
-            made, like = self._make(), self._tensors
-            if _forms(made) != _forms(like):
-                raise ValueError(f"a deferred message of {_forms(made)}, not of {_forms(like)}")
-            self._tensors, self._make = made, None
-            self.reads, self.lease = (), None
-        return self._tensors
+        return False
 
     @property
     def like(self) -> Mapping[str, Tensor]:
         """Tensors of the same names, dtypes and shapes; nothing is made for it."""
-        return self._tensors
+        return self.tensors
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._tensors
+        return name in self.like
 
     def __repr__(self) -> str:
-        shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.like.items()}
         return f"Message({shapes}, {dict(self.meta)}, sender={self.sender}, round={self.round})"
 
     def stamped(self, sender: int, round_: tuple[int, int], asks: bool = False) -> Message:
         """The message with its sender and round: this one, unless it has been sent before."""
-        message = self
-        if self._sent:
-            message = Message(self._tensors, self.meta)
-            message._make, message.reads = self._make, self.reads
+        message = self._again() if self._sent else self
         message.sender, message.round, message.asks, message._sent = sender, round_, asks, True
         return message
+
+    def _again(self) -> Message:
+        return Message(self.tensors, self.meta)
 
     def carrying(self, tensors: Mapping[str, Tensor]) -> Message:
         """The same message with other tensors."""
@@ -124,9 +106,54 @@ class Message:
         """The header that describes this message."""
         infos = tuple(
             TensorInfo(name, _NAMES[tensor.dtype], tuple(tensor.shape))
-            for name, tensor in self._tensors.items()
+            for name, tensor in self.like.items()
         )
         return Header(self.sender, self.round, infos, self.meta, self.asks)
+
+
+class _Deferred(Message):
+    """A message whose tensors are made at the first look at them."""
+
+    __slots__ = ("_like", "_made", "_make")
+
+    def __init__(
+        self,
+        make: Callable[[], Mapping[str, Tensor]],
+        like: Mapping[str, Tensor],
+        meta: Mapping[str, Any] | None,
+    ) -> None:
+        self._made: Mapping[str, Tensor] | None = None
+        self._make: Callable[[], Mapping[str, Tensor]] | None = make
+        self._like = like
+        super().__init__(like, meta)
+
+    @property
+    def is_deferred(self) -> bool:
+        return self._made is None
+
+    @property
+    def like(self) -> Mapping[str, Tensor]:
+        return self._like
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        if self._made is None:
+            assert self._make is not None
+            made = self._make()
+            if _forms(made) != _forms(self._like):
+                wrong = f"a deferred message of {_forms(made)}, not of {_forms(self._like)}"
+                raise ValueError(wrong)
+            self._made, self._like, self._make = made, made, None
+        return self._made
+
+    @tensors.setter
+    def tensors(self, value: Mapping[str, Tensor]) -> None:
+        """There is nothing to set: they are made."""
+
+    def _again(self) -> Message:
+        if self._make is None:
+            return Message(self.tensors, self.meta)
+        return _Deferred(self._make, self._like, self.meta)
 
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

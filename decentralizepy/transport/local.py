@@ -112,7 +112,7 @@ class LocalSockets:
         if box is not None:
             box.socket.close(linger=0)
         if self.wire is not None:
-            self.wire.forget(peer)
+            self.wire.outbound.forget(peer)
 
     def flush(self) -> None:
         """Let go what is queued."""
@@ -120,7 +120,7 @@ class LocalSockets:
             if box.frames:
                 self._flush(box)
         if self.wire is not None:
-            self.wire.flush()
+            self.wire.outbound.flush()
 
     @staticmethod
     def _flush(box: _Outbox) -> None:

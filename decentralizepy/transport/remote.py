@@ -12,7 +12,7 @@ ZeroMQ's own thread answers heart-beats, so a peer that computes for minutes is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ import zmq
 
 from decentralizepy.mappings.placement import WorkerId
 from decentralizepy.transport.endpoint import Endpoint
-from decentralizepy.transport.inbound import Inbound, NewReader
+from decentralizepy.transport.inbound import Inbound
 from decentralizepy.transport.outbound import Outbound
-from decentralizepy.transport.secure import Buffer, Party, RunKey, new_life
+from decentralizepy.transport.secure import Party, RunKey, new_life
 
 #: answers and broken connections are looked at no more often than this while there is work
 _SERVICE_S: Final = 0.01
@@ -59,35 +59,6 @@ class RemoteSockets:
         may have waiting."""
         self.inbound.workers, self.outbound.window = workers, window
 
-    def send(
-        self,
-        peer: WorkerId,
-        frames: Sequence[Buffer],
-        uid: int | None = None,
-        done: Callable[[], None] | None = None,
-    ) -> int:
-        """Queue one message of node ``uid``; returns the bytes that it takes on the wire.
-
-        The frames' memory must not change until ``done`` is called: when the peer has all.
-        """
-        return self.outbound.send(peer, frames, uid, done)
-
-    def may_send(self, peer: WorkerId, uid: int) -> bool:
-        """Whether the peer has room for another message of node ``uid``."""
-        return self.outbound.may_send(peer, uid)
-
-    def forget(self, peer: WorkerId) -> None:
-        """Send nothing more to a worker that is dead, and let go what was held for it."""
-        self.outbound.forget(peer)
-
-    def flush(self) -> None:
-        """Let go what is queued."""
-        self.outbound.flush()
-
-    def receive(self, new_reader: NewReader) -> bool:
-        """Deliver all that has arrived; True if there was anything."""
-        return self.inbound.receive(new_reader)
-
     def service(self, idle: bool = False) -> bool:
         """Answers, broken connections, acknowledgements; True if a peer gave credit."""
         now = monotonic()
@@ -100,10 +71,6 @@ class RemoteSockets:
     def patience(self, milliseconds: int) -> int:
         """How long to sleep at most: acknowledgements are not to wait for the next message."""
         return min(milliseconds, _OWING_MS) if self.inbound.owes else milliseconds
-
-    def consumed(self, peer: WorkerId, uid: int, nbytes: int) -> None:
-        """All receivers here have gone past a message of node ``uid``."""
-        self.inbound.consumed(peer, uid, nbytes)
 
     def summary(self) -> dict[str, Any]:
         """What was refused, by kind; how often connections and messages were made anew, messages

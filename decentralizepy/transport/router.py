@@ -20,6 +20,7 @@ Equal messages take equal bytes and give equal bits whichever way they go.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ from torch import Tensor
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
-from decentralizepy.messages.header import Header, MessageError, TensorInfo, decode
+from decentralizepy.messages.header import ALIGNMENT, Header, MessageError, TensorInfo, decode
 from decentralizepy.messages.message import TORCH_DTYPES, Message, check_size
 from decentralizepy.messages.meta import check_meta
 from decentralizepy.transport.batches import SMALL, Part
@@ -49,6 +50,8 @@ _ROW, _PARTS = 0, 1
 _HEAD_WORDS: Final = 4
 _PART_WORDS: Final = 3
 _ALIGN: Final = 64
+#: characters of the longest sender and round as JSON
+_MOST_DIGITS: Final = len(json.dumps([-(1 << 31), 1 << 40, 1 << 20]))
 
 
 @dataclass
@@ -146,12 +149,12 @@ class Router:
         if message.meta or message.asks or len(message.like) != 1:
             return _size(message)
         ((name, tensor),) = message.like.items()
-        digits = len(f"{message.sender}{message.round}")
-        key = name, tensor.dtype, tensor.shape, digits
+        key = name, tensor.dtype, tensor.shape
         found = self._sizes.get(key)
         if found is None:
             found = _size(message)
-            if len(self._sizes) < _KEPT_SIZES:
+            text = json.dumps([message.sender, *message.round])
+            if len(self._sizes) < _KEPT_SIZES and _has_room(message, len(text)):
                 self._sizes[key] = found
         return found
 
@@ -166,11 +169,9 @@ class Router:
         """The message as one that may wait: rows are values, all else is copied."""
         if message.is_deferred:
             return message
-        place, tensors = self.pool.place, message.tensors
+        keeps, tensors = self.pool.keeps, message.tensors
         copies = {
-            name: tensor.detach().clone()
-            for name, tensor in tensors.items()
-            if place(tensor) is None
+            name: tensor.detach().clone() for name, tensor in tensors.items() if not keeps(tensor)
         }
         return message.carrying({**tensors, **copies}) if copies else message
 
@@ -262,11 +263,11 @@ class Router:
         header, payload = to_frames(message)
         if None in places or not large:
             frames = [_first(receivers), header, *map(bytes, payload)]
-            return self.sockets.wire.send(worker, frames, message.sender)
+            return self.sockets.wire.outbound.send(worker, frames, message.sender)
         for row in rows:
             self.pool.publish(row, (self.me.worker,))
         releases = [self.pool.releaser(row) for row in rows]
-        return self.sockets.wire.send(
+        return self.sockets.wire.outbound.send(
             worker, [_first(receivers), header, *payload], message.sender, _all(releases)
         )
 
@@ -274,7 +275,7 @@ class Router:
         """Whether workers on other machines have room for a message of node ``uid``."""
         wire = self.sockets.wire if self.sockets is not None else None
         return wire is None or all(
-            wire.may_send(worker, uid)
+            wire.outbound.may_send(worker, uid)
             for worker in self._by_worker(uids)
             if worker.machine != self.me.machine
         )
@@ -288,7 +289,7 @@ class Router:
             self.sockets.send(worker, frames)
         else:
             assert self.sockets.wire is not None
-            self.sockets.wire.send(worker, frames)
+            self.sockets.wire.outbound.send(worker, frames)
 
     # ---------------------------------------------------------------- incoming
 
@@ -310,7 +311,7 @@ class Router:
             reader.deliver()
         wire = self.sockets.wire
         if wire is not None:
-            arrived = wire.receive(self._reader) or arrived
+            arrived = wire.inbound.receive(self._reader) or arrived
             arrived = wire.service(idle and not arrived) or arrived
         return arrived
 
@@ -395,7 +396,7 @@ class Router:
         """From another machine, which is told once nobody here has the message any more."""
         assert self.sockets is not None and self.sockets.wire is not None
         wire, sender = self.sockets.wire, message.sender
-        message.lease = Lease(lambda: wire.consumed(peer, sender, nbytes))
+        message.lease = Lease(lambda: wire.inbound.consumed(peer, sender, nbytes))
         for uid in receivers:
             self._deliver(uid, message)
 
@@ -435,6 +436,12 @@ def _size(message: Message) -> tuple[int, int]:
     check_size(message.like)
     header = message.header()
     return len(header.encode()), header.payload_bytes
+
+
+def _has_room(message: Message, digits: int) -> bool:
+    """Whether the padding takes up any sender and round, so that all such headers are as long."""
+    header = message.header().encode()
+    return len(header.rstrip()) - digits + _MOST_DIGITS <= ALIGNMENT
 
 
 def _copy_into(buffer: Any, start: int, tensor: Tensor) -> None:

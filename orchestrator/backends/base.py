@@ -46,7 +46,9 @@ class Loss:
 class Allocation:
     """Machines that are ours for one run, until they are released.
 
-    ``hold`` is a descriptor that what is started keeps open (`orchestrator.running.hold`).
+    Whatever a back-end gets or starts is noted here at once, so that `Backend.release` finds it
+    wherever something failed. ``hold`` is a descriptor that what is started keeps open
+    (`orchestrator.running.hold`).
     """
 
     plan: Plan
@@ -78,11 +80,14 @@ class Backend(Protocol):
     def check(self, plan: Plan) -> list[Check]:
         """What must hold before anything is started, row by row."""
 
-    def allocate(self, plan: Plan, folder: RunFolder) -> Allocation:
-        """Get the machines."""
+    def allocate(self, allocation: Allocation) -> None:
+        """Get the machines for the allocation's plan; it is released also if this fails."""
 
     def run(self, allocation: Allocation, watch: Watch) -> float:
-        """Run to the end; returns the seconds taken, raises `RunError`."""
+        """Run to the end; returns the seconds taken, raises `RunError`.
+
+        However it ends, no process of the run is left; the machines stay ours.
+        """
 
     def collect(self, allocation: Allocation) -> list[str]:
         """Bring everything into the run folder; returns what is missing, in words."""

@@ -11,7 +11,7 @@ from typing import Final
 from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import EXIT_INTERRUPTED, ConfigError, RunError
-from decentralizepy.runfolder import RunFolder, has_records
+from decentralizepy.runfolder import has_records
 from orchestrator.backends import ports, process
 from orchestrator.backends.base import Allocation, Check, Loss, Watch
 from orchestrator.backends.process import Guarded
@@ -69,17 +69,17 @@ class LocalBackend:
             _port_check(plan),
         ]
 
-    def allocate(self, plan: Plan, folder: RunFolder) -> Allocation:
+    def allocate(self, allocation: Allocation) -> None:
         """Make the machines' folders, and above them the key that they share.
 
         A resumed run has its folders, and perhaps the key of a start that was killed.
         """
+        plan, folder = allocation.plan, allocation.folder
         for machine in plan.machines:
             folder.machine(machine.machine).root.mkdir(exist_ok=True)
         (folder.root / KEY_NAME).unlink(missing_ok=True)
         if _needs_key(plan):
             make_key(folder.root)
-        return Allocation(plan, folder)
 
     def run(self, allocation: Allocation, watch: Watch) -> float:
         """Start every machine and wait; one that fails ends the others, unless ON_LOSS helps."""
@@ -88,7 +88,7 @@ class LocalBackend:
             self._start(allocation)
             self._wait(allocation, watch, began)
         finally:
-            self.release(allocation)
+            process.stop(allocation.handles, self.grace_s)
         return time.monotonic() - began
 
     def collect(self, allocation: Allocation) -> list[str]:

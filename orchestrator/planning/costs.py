@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.files import cache_home, write_json
 from decentralizepy.registry import Target, fact
-from decentralizepy.runfolder import write_json
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ def cpu_type() -> str:
 
 def cache_path(environment: Mapping[str, str] = os.environ) -> Path:
     """Where measured costs are kept."""
-    base = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "decentralizepy" / "costs.json"
+    return cache_home(environment) / "costs.json"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.files import expanded
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.mapping import Mapping as Placement
 from decentralizepy.runfolder import RESERVED
@@ -125,5 +126,5 @@ def _simulation_text(path: Path) -> str:
     run = value.get("compute", {}).get("run")
     if run is None:
         return text
-    compute = {"run": str(path.parent.absolute() / Path(run).expanduser())}
+    compute = {"run": str(path.parent.absolute() / expanded(Path(run)))}
     return json.dumps(value | {"compute": compute}, indent=2) + "\n"

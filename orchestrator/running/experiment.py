@@ -10,24 +10,17 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.files import write_atomic, write_json
+from decentralizepy.files import expanded, write_atomic, write_json
 from decentralizepy.runfolder import RESERVED, RunFolder, is_reserved
-from orchestrator.backends.base import (
-    Allocation,
-    Backend,
-    Loss,
-    Watch,
-    refuse_unavailable,
-    require,
-)
+from orchestrator.backends.base import Backend, refuse_unavailable, require
 from orchestrator.backends.local import LocalBackend
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.describe import headline
@@ -37,14 +30,13 @@ from orchestrator.planning.render import ADDRESSES, render_addresses
 from orchestrator.planning.scenario import free_name, read_scenario
 from orchestrator.planning.task import read_task
 from orchestrator.running.hold import PATIENCE_S, held
-from orchestrator.running.ledger import Ledger, read_ledger
-from orchestrator.running.progress import Progress, progress_for
+from orchestrator.running.interrupts import Interrupts
+from orchestrator.running.machines import Machines
 from orchestrator.running.reality import Reality, measure, measured_cost, read_rows, read_story
 from orchestrator.running.rehearsal import rehearse
-from orchestrator.running.resume import as_resumed, former_offset, open_run, tidy
+from orchestrator.running.resume import as_resumed, former_offset, open_run, tidy, uncollected
 from orchestrator.running.room import room_in, scarce
 from orchestrator.running.tables import Tables, make_tables
-from orchestrator.status import Status
 from orchestrator.text import Screen
 
 RESULTS: Final = (sys.executable, "-m", "results")
@@ -60,6 +52,7 @@ class Setting:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     now: Callable[[], datetime] = datetime.now
     patience_s: float = PATIENCE_S
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,9 @@ def resume_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
     """Go on with the run in a folder; raises as `run_experiment`, and ends the same."""
     with held(open_run(path).ledger, setting.patience_s) as hold:
         folder, inputs, planned = make_resumed_plan(path, setting)
+        seconds = uncollected(folder)
+        if seconds is not None:
+            return _collected_again(planned, folder, setting, screen, hold, seconds)
         _rehearsed(inputs, planned, setting, screen)
         screen.say(f"run folder {folder.root}")
         tidy(folder)
@@ -119,14 +115,39 @@ def _carried_out(
     planned: Plan, folder: RunFolder, setting: Setting, screen: Screen, hold: int
 ) -> Outcome:
     """Run, measure, and make tables."""
+    machines = Machines(planned, folder, setting.backend, setting.interrupts, hold)
+    with _told_what_next(planned, folder, screen):
+        seconds, missing = machines.run(screen)
+    return _measured(planned, folder, setting, seconds, missing)
+
+
+def _collected_again(
+    planned: Plan, folder: RunFolder, setting: Setting, screen: Screen, hold: int, seconds: float
+) -> Outcome:
+    """Of a run that has finished, what could not be collected then; and make tables."""
+    screen.say(f"run folder {folder.root}")
+    machines = Machines(planned, folder, setting.backend, setting.interrupts, hold)
+    with _told_what_next(planned, folder, screen):
+        missing = machines.collect()
+    return _measured(planned, folder, setting, seconds, missing)
+
+
+@contextmanager
+def _told_what_next(planned: Plan, folder: RunFolder, screen: Screen) -> Iterator[None]:
+    """Tell what can be done about a run that failed or was interrupted."""
     try:
         with _room(folder):
-            seconds, missing = _on_machines(planned, folder, setting.backend, screen, hold)
+            yield
     except RunError as error:
         raise RunError(f"{error}\n{_what_next(planned, folder)}") from error
     except KeyboardInterrupt:
         screen.say(_what_next(planned, folder))
         raise
+
+
+def _measured(
+    planned: Plan, folder: RunFolder, setting: Setting, seconds: float, missing: Sequence[str]
+) -> Outcome:
     reality = _learn(planned, folder, seconds, setting.costs)
     tables = make_tables(setting.results, folder, setting.environment)
     return Outcome(folder, planned, reality, tables, tuple(missing))
@@ -135,9 +156,11 @@ def _carried_out(
 def _what_next(planned: Plan, folder: RunFolder) -> str:
     """What can be done about a run that failed."""
     tables = shlex.join(["python", "-m", "results", str(folder.root)])
+    again = shlex.join(["python", "g5k_execution.py", "--resume", str(folder.root)])
+    if uncollected(folder) is not None:
+        return f"to collect its files and make its tables: {again}"
     lines = [*scarce(folder.root), f"tables of what was recorded until then: {tables}"]
     if planned.config.CHECKPOINT_AFTER:
-        again = shlex.join(["python", "g5k_execution.py", "--resume", str(folder.root)])
         lines.append(f"to go on from its newest checkpoint: {again}")
     return "\n".join(lines)
 
@@ -173,7 +196,7 @@ def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[
 
 def ini_name(inputs: Inputs) -> str:
     """The name in the run folder of the INI as the user wrote it; never one that is taken there."""
-    taken = {*RESERVED, graph_name(inputs.config)}
+    taken = {*RESERVED, graph_name(inputs.config) or ""}
     return free_name(inputs.ini_path.name, "original", taken)
 
 
@@ -184,53 +207,6 @@ def _check_name(name: str, ini: Path) -> None:
         raise ConfigError(
             f"{ini}: {name}: '{first}' means something else in a run folder: rename it"
         )
-
-
-def _on_machines(
-    planned: Plan, folder: RunFolder, backend: Backend, screen: Screen, hold: int
-) -> tuple[float, list[str]]:
-    """Get the machines, run, collect, release; the ledger tells how far it came."""
-    ledger = Ledger(folder.ledger)
-    began = "resumed" if read_ledger(folder.ledger) else "planned"
-    ledger.append(began, job_name=planned.config.job_name, config=str(planned.config_path))
-    allocation = backend.allocate(planned, folder)
-    allocation.hold = hold
-    missing: list[str] = []
-    try:
-        ledger.append("submitted", backend=backend.name, addresses=planned.site.addresses)
-        with progress_for(screen, planned.config.NB_ITERATION) as progress:
-            ledger.append("started", commands=len(planned.machines))
-            seconds = backend.run(allocation, _watch(allocation, ledger, progress))
-        ledger.append("finished", seconds=round(seconds, 3))
-    except BaseException as error:
-        ledger.append("failed", error=str(error) or type(error).__name__)
-        raise
-    finally:
-        try:
-            missing += backend.collect(allocation)
-            ledger.append("collected", missing=missing)
-        finally:
-            backend.release(allocation)
-            ledger.append("released")
-    return seconds, missing
-
-
-def _watch(allocation: Allocation, ledger: Ledger, progress: Progress) -> Watch:
-    """Show where the machines are, and tell the ledger of those that were lost."""
-    told: list[Loss] = []
-
-    def watch(statuses: Sequence[Status]) -> None:
-        for loss in allocation.losses[len(told) :]:
-            ledger.append(
-                "restarted" if loss.restart else "lost",
-                machine=loss.machine,
-                cause=loss.cause,
-                **({"restart": loss.restart} if loss.restart else {}),
-            )
-            told.append(loss)
-        progress.update(statuses, [str(loss) for loss in told])
-
-    return watch
 
 
 def _learn(planned: Plan, folder: RunFolder, seconds: float, costs: Path) -> Reality:
@@ -246,10 +222,7 @@ def _learn(planned: Plan, folder: RunFolder, seconds: float, costs: Path) -> Rea
 
 def save_folder(planned: Plan) -> Path:
     """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given."""
-    folder = Path(planned.config.LOCAL_SAVE_DIR)
-    with suppress(RuntimeError):  # no home to expand ~ to
-        folder = folder.expanduser()
-    return REPOSITORY / folder
+    return REPOSITORY / expanded(Path(planned.config.LOCAL_SAVE_DIR))
 
 
 def run_name(planned: Plan, time: str) -> str:

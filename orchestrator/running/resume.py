@@ -30,12 +30,24 @@ def open_run(path: Path) -> RunFolder:
     missing = [file.name for file in needed if not file.is_file()]
     if missing:
         raise ConfigError(f"{path} has no {', '.join(missing)}: {REMEDY}")
-    ends = [entry["event"] for entry in read_ledger(folder.ledger)]
-    if "finished" in ends:
+    events = [entry["event"] for entry in read_ledger(folder.ledger)]
+    if "finished" in events and uncollected(folder) is None:
         raise ConfigError(
             f"{path}: this run is complete; its tables are made anew by: python -m results {path}"
         )
     return folder
+
+
+def uncollected(folder: RunFolder) -> float | None:
+    """The seconds taken by a run that has finished, but whose files were never collected."""
+    seconds = None
+    for entry in read_ledger(folder.ledger):
+        if entry["event"] == "finished":
+            taken = entry.get("seconds")
+            seconds = float(taken) if isinstance(taken, int | float) else 0.0
+        elif entry["event"] == "collected":
+            seconds = None
+    return seconds
 
 
 def former_offset(folder: RunFolder) -> int | None:
@@ -53,7 +65,9 @@ def as_resumed(planned: Plan, folder: RunFolder, inputs: Inputs) -> Plan:
     machines = (machine.machine for machine in planned.machines)
     resumed = frozenset(m for m in machines if folder.machine(m).holds_a_run())
     notes = planned.notes
-    if resumed and not planned.config.CHECKPOINT_AFTER:
+    if uncollected(folder) is not None:
+        notes += ("the run has finished: its files are collected and its tables made",)
+    elif resumed and not planned.config.CHECKPOINT_AFTER:
         notes += ("there are no checkpoints (CHECKPOINT_AFTER): from the start",)
     return replace(planned, resumed=resumed, notes=notes)
 

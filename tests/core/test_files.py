@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from decentralizepy import files
 from decentralizepy.errors import ConfigError
 from decentralizepy.files import (
     UnfitFileError,
+    cache_home,
     ends_within_a_line,
+    expanded,
     read_regular,
     read_text_file,
     replacing,
+    temporary_home,
     write_all,
     write_atomic,
     write_json,
@@ -118,3 +122,45 @@ def test_what_cannot_be_read_is_told_with_the_flag(tmp_path, name, words):
     (tmp_path / "bytes").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=f"{words}.*\\(--simulate\\)"):
         read_text_file(tmp_path / name, "--simulate")
+
+
+# ---------------------------------------------------------------- folders
+
+
+def nobody_is_at_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_caches_are_where_the_user_says_else_at_home_else_among_temporary_files(
+    tmp_path, monkeypatch
+):
+    assert cache_home({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "decentralizepy"
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache_home({}) == tmp_path / ".cache" / "decentralizepy"
+    monkeypatch.setattr(Path, "home", nobody_is_at_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ours = tmp_path / f"decentralizepy-{os.getuid()}"
+    assert cache_home({}) == ours / "cache" and not ours.exists()
+    ours.mkdir()
+    assert cache_home({}) == ours / "cache"
+
+
+@pytest.mark.parametrize("there", ["a link", "somebody else's"])
+def test_a_folder_that_others_may_have_laid_is_not_used(tmp_path, monkeypatch, there):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"decentralizepy-{os.getuid()}"
+    if there == "a link":
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+        mine = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+        folder.rename(tmp_path / f"decentralizepy-{mine + 1}")
+    with pytest.raises(ConfigError, match="not a folder of ours: remove it, or set TMPDIR"):
+        temporary_home()
+
+
+def test_a_home_that_nobody_knows_is_not_looked_for(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded(Path("~/data")) == Path("/home/me/data")
+    assert expanded(Path("~no.such.user/data")) == Path("~no.such.user/data")

@@ -12,9 +12,7 @@ from decentralizepy.node.mail import Mail
 rounds = st.tuples(st.integers(0, 2), st.integers(0, 1))
 senders = st.integers(-1, 4)
 named = st.builds(Receive, st.lists(senders, unique=True, max_size=5), rounds | st.just(ANY))
-counted = st.builds(
-    Receive, st.just(ANY), rounds | st.just(ANY), st.none() | st.integers(1, 4)
-)
+counted = st.builds(Receive, st.just(ANY), rounds | st.just(ANY), st.none() | st.integers(1, 4))
 puts = st.tuples(st.just("put"), senders, rounds)
 takes = st.tuples(st.just("take"), named | counted, st.sampled_from(["", "lost", "deadline"]))
 forgets = st.tuples(st.just("forget"), rounds)

@@ -75,7 +75,7 @@ def test_nobody_else_has_a_place():
     assert placement.has(-2) and not placement.has(-3) and not placement.has(8)
     with pytest.raises(ValueError, match="no node -3: the nodes are 0 to 7, servers -1 to -2"):
         placement.owner(-3)
-    with pytest.raises(ValueError, match="no node 8: the nodes are 0 to 7$"):
+    with pytest.raises(ValueError, match=r"no node 8: the nodes are 0 to 7$"):
         Placement(Mapping((5, 3)), (2, 1)).owner(8)
 
 

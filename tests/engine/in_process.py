@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from decentralizepy.engine.worker import Worker
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
+from decentralizepy.node.node import Node, Program
 
 
 def build(experiment: Experiment, iterations: int, *more: str, name: str = "log") -> Worker:
@@ -39,6 +40,18 @@ def build(experiment: Experiment, iterations: int, *more: str, name: str = "log"
     arena = Arena(memory, plan)
     os.close(memory)
     return assembly.worker(WorkerId(0, 0), Placement(settings.mapping, (1,)), arena)
+
+
+def inject(worker: Worker, programs: Mapping[int, Callable[[Node], Program]]) -> None:
+    """Give nodes programs of the test's, by uid; those not named end at once."""
+    for uid, seat in worker.seats.items():
+        program = programs.get(uid, _nothing)
+        seat.node.programs = lambda node=seat.node, program=program: (program(node),)
+
+
+def _nothing(node: Node) -> Program:
+    return
+    yield
 
 
 def run_here(experiment: Experiment, iterations: int, *more: str, name: str = "here") -> Path:

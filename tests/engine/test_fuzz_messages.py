@@ -16,8 +16,10 @@ from mutations import bounded, mutated
 
 from decentralizepy.commands.check import construct
 from decentralizepy.config import parse_experiment
+from decentralizepy.drivers import wiring
 from decentralizepy.engine import nodefile
-from decentralizepy.engine.meeting import Meeting
+from decentralizepy.engine.meeting import Meeting, sum_message
+from decentralizepy.engine.rest import _KEYS, Position, Rest
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.mappings.mapping import Mapping
@@ -26,8 +28,13 @@ from decentralizepy.messages.header import MessageError
 from decentralizepy.messages.message import Message
 from decentralizepy.transport.batches import Part
 from decentralizepy.transport.frames import MessageReader, to_frames
-from decentralizepy.transport.router import sum_message
 
+words = st.sampled_from(["state", "reply", "done", "ask", "save", "saved", "end"])
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | words,
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
 #: bytes that the damaged messages can hold, as no more are sent
 LIMIT = 1 << 20
 
@@ -111,7 +118,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Experim
         Message({}, {"nodes": 2}),
         Message({"sum": torch.zeros(3, dtype=torch.float64)}, {"nodes": 2}),
         Message({"sum": torch.zeros(4810)}, {"nodes": 2}),
-        sum_message(torch.zeros(4810, dtype=torch.float64), 0, 0, 0),
+        sum_message(torch.zeros(4810, dtype=torch.float64), 0, -1, 0),
         Message({"sum": torch.zeros(4810, dtype=torch.float64)}, {"nodes": "2"}),
         Message({"sum": torch.zeros(4810, dtype=torch.float64)}),
     ],
@@ -121,6 +128,30 @@ def test_sums_that_are_none(kind: str, message: Message) -> None:
     meeting = Meeting(WorkerId(0, 0), placement, 4810, lambda *message: None, lambda t, mean: None)
     with pytest.raises(MessageError):
         meeting.take(kind, message)
+
+
+def test_a_sum_of_a_worker_that_there_is_not() -> None:
+    placement = Placement(Mapping((2,)), (1,))
+    meeting = Meeting(WorkerId(0, 0), placement, 3, lambda *message: None, lambda t, mean: None)
+    for number in (1, -1):
+        with pytest.raises(MessageError, match=f"a sum of worker {number}"):
+            meeting.take("S", sum_message(torch.zeros(3, dtype=torch.float64), 0, 1, number))
+
+
+@fuzz(300)
+@given(st.dictionaries(st.sampled_from([*_KEYS, "x"]), json_like), st.integers(-1, 3))
+def test_words_about_rest(meta: dict, sender: int) -> None:
+    """Whatever another worker says is obeyed, or refused in a sentence."""
+    placement = Placement(Mapping((2,)), (2,))
+    rest = Rest(WorkerId(0, 0), placement, lambda *said: None, _busy, list, lambda saved: None)
+    try:
+        rest.take(Message({}, meta, sender, (0, 0)))
+    except MessageError as error:
+        assert len(str(error)) < 200
+
+
+def _busy() -> Position:
+    return Position(False, False, False, {}, {})
 
 
 def test_checkpoints_of_a_node(experiment: Experiment, tmp_path: Path) -> None:
@@ -160,7 +191,8 @@ def test_classes_and_their_options(experiment: Experiment, data: st.DataObject) 
     found = data.draw(mutated([text])).decode("utf-8", "replace")
     with bounded():
         try:
-            for line in construct(parse_experiment(found, experiment.folder / "config.ini")):
+            parsed = parse_experiment(found, experiment.folder / "config.ini")
+            for line in construct(parsed, wiring(parsed), ring(4)):
                 assert line
         except ConfigError as error:
             assert str(error) and "Traceback" not in str(error)

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, str(REPOSITORY / "g5k_execution.py")]
 
 @pytest.fixture(autouse=True)
 def signals_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.cli._handle_signals", lambda: None)
+    monkeypatch.setattr("orchestrator.running.interrupts.Interrupts.install", lambda self: None)
 
 
 def test_a_dry_run_tells_everything_and_starts_nothing(
@@ -142,3 +142,31 @@ def test_nobody_reads_along_any_more(make: Make) -> None:
         text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+HOMELESS = """
+import pwd
+
+
+def getpwuid(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+
+pwd.getpwuid = getpwuid
+"""
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_neither_a_home_nor_an_entry_in_passwd(make: Make, tmp_path: Path, more: list[str]) -> None:
+    """As in containers that are started with somebody's number."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "sitecustomize.py").write_text(HOMELESS)
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    environment |= {"PYTHONPATH": str(tmp_path / "modules"), "TMPDIR": str(tmp_path)}
+    path = make(NB_ITERATION=2, TEST_AFTER=1)
+    done = subprocess.run(
+        [*COMMAND, str(path), *more], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = tmp_path / f"decentralizepy-{os.getuid()}" / "cache"
+    assert kept.exists() == (not more)

@@ -11,11 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import orchestrator_fakes as fakes
 import pytest
@@ -25,6 +27,8 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.registry import Target
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends import ports
+from orchestrator.backends.base import Allocation, Watch
+from orchestrator.backends.local import LocalBackend
 from orchestrator.planning.costs import read_costs
 from orchestrator.running.closing import closing_lines
 from orchestrator.running.experiment import (
@@ -32,6 +36,8 @@ from orchestrator.running.experiment import (
     Setting,
     create_run_folder,
     make_plan,
+    make_resumed_plan,
+    resume_experiment,
     run_experiment,
     run_name,
     summary,
@@ -457,3 +463,80 @@ def test_killing_the_orchestrator_leaves_nothing(make: Make, mode: str) -> None:
     command.kill()
     command.communicate()
     assert await_true(lambda: not any(map(alive, found)))
+
+
+class Awkward(LocalBackend):
+    """Fails where it is told to, and notes what is asked of it."""
+
+    fails: ClassVar[set[str]] = set()
+    asked: ClassVar[list[str]] = []
+
+    def _asked(self, what: str) -> None:
+        self.asked.append(what)
+        if what in self.fails:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    def allocate(self, allocation: Allocation) -> None:
+        super().allocate(allocation)
+        self._asked("allocate")
+
+    def run(self, allocation: Allocation, watch: Watch) -> float:
+        self._asked("run")
+        return super().run(allocation, watch)
+
+    def collect(self, allocation: Allocation) -> list[str]:
+        self._asked("collect")
+        return super().collect(allocation)
+
+    def release(self, allocation: Allocation) -> None:
+        self.asked.append("release")
+        super().release(allocation)
+
+
+@pytest.fixture
+def awkward(setting: Build) -> Iterator[Setting]:
+    given = setting()
+    backend = given.backend
+    assert isinstance(backend, LocalBackend)
+    yield replace(given, backend=Awkward(backend.core, backend.grace_s, backend.ours))
+    Awkward.fails.clear()
+    Awkward.asked.clear()
+
+
+def test_what_was_got_before_allocating_failed_is_given_back(make: Make, awkward: Setting) -> None:
+    path = make()
+    Awkward.fails.add("allocate")
+    with pytest.raises(OSError, match="timed out"):
+        run(path, awkward)
+    assert Awkward.asked == ["allocate", "release"]
+    assert not (only_run(path).root / "run.key").exists()
+    assert events(only_run(path)) == ["planned", "failed", "released"]
+
+
+def test_what_could_not_be_collected_is_collected_by_resuming(make: Make, awkward: Setting) -> None:
+    path = make()
+    Awkward.fails.add("collect")
+    with pytest.raises(RunError) as error:
+        run(path, awkward)
+    folder = only_run(path)
+    assert "finished, but collecting failed: [Errno 110] Connection timed out" in str(error.value)
+    assert f"make its tables: python g5k_execution.py --resume {folder.root}" in str(error.value)
+    assert events(folder)[-3:] == ["finished", "failed", "released"]
+    planned = make_resumed_plan(folder.root, awkward)[2]
+    assert "its files are collected" in "".join(planned.notes)
+    Awkward.asked.clear()
+    Awkward.fails.clear()
+    outcome = resume_experiment(folder.root, awkward, Screen(io.StringIO()))
+    assert Awkward.asked == ["collect", "release"], "it is not run again"
+    assert outcome.complete and outcome.reality.seconds > 0 and len(outcome.tables.tables) == 2
+    with pytest.raises(ConfigError, match="this run is complete"):
+        resume_experiment(folder.root, awkward, Screen(io.StringIO()))
+
+
+def test_why_a_run_failed_is_not_hidden_by_collecting(make: Make, awkward: Setting) -> None:
+    path = make()
+    Awkward.fails.update(("run", "collect"))
+    with pytest.raises(OSError, match="timed out"):
+        run(path, awkward)
+    assert events(only_run(path))[-3:] == ["failed", "failed", "released"]
+    assert Awkward.asked == ["allocate", "run", "collect", "release"]

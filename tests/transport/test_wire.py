@@ -77,8 +77,8 @@ class End:
 
     def pump(self) -> None:
         self.poller.poll(2)
-        self.wire.flush()
-        self.wire.receive(self.reader)
+        self.wire.outbound.flush()
+        self.wire.inbound.receive(self.reader)
         self.wire.service(idle=True)
 
 
@@ -128,7 +128,7 @@ def say(end: End, peer: WorkerId, count: int, size: int = 40, start: int = 0) ->
     said = []
     for i in range(start, start + count):
         frame = i.to_bytes(4, "little") + CANARY + bytes(max(0, size - 4 - len(CANARY)))
-        end.wire.send(peer, [frame], 0, lambda i=i: end.done.append(i))
+        end.wire.outbound.send(peer, [frame], 0, lambda i=i: end.done.append(i))
         said.append(frame)
     return said
 
@@ -151,14 +151,14 @@ def test_a_message_much_larger_than_any_row_arrives(make: Make, key: bytes | Non
     a, b = make(A, key), make(B, key)
     noise = torch.randint(-100, 100, (AT_ONCE + (24 << 20),), dtype=torch.int8)
     header, payload = to_frames(Message({"x": noise}, {}, -1, (2, 0)))
-    a.wire.send(B, [b"M", header, *payload], -1, lambda: a.done.append(0))
+    a.wire.outbound.send(B, [b"M", header, *payload], -1, lambda: a.done.append(0))
     got: list[Message] = []
     b.reader = lambda peer: MessageReader(  # type: ignore[assignment,method-assign]
         peer, lambda peer, first, message, nbytes: got.append(message)
     )
     until([a, b], lambda: a.done == [0])
     assert torch.equal(got[0]["x"], noise) and got[0].sender == -1
-    b.wire.consumed(A, -1, noise.nbytes + len(header) + 1)
+    b.wire.inbound.consumed(A, -1, noise.nbytes + len(header) + 1)
     until([a, b], lambda: not a.wire.outbound.peers[B].window.outstanding)
 
 
@@ -178,8 +178,8 @@ def test_what_was_kept_for_a_dead_peer_is_let_go(make: Make) -> None:
     say(a, B, 2, MAX_FRAME)
     say(a, B, 1, start=2)
     a.pump()
-    a.wire.forget(B)
-    assert sorted(a.done) == [0, 1, 2] and a.wire.may_send(B, 0)
+    a.wire.outbound.forget(B)
+    assert sorted(a.done) == [0, 1, 2] and a.wire.outbound.may_send(B, 0)
     say(a, WorkerId(2, 0), 1, start=3)
     until([a, c], lambda: len(a.done) == 4)
 
@@ -208,7 +208,7 @@ def test_the_counted_bytes_are_those_on_the_wire(make: Make) -> None:
         proxy = Proxy((PROXIES[1], make.offset + 1), (HERE[1], make.offset + 1))
         try:
             a, b = make(A, key, through={1: PROXIES[1]}), make(B, key)
-            counted = sum(a.wire.send(B, [bytes(900_000), bytes(300)]) for _ in range(6))
+            counted = sum(a.wire.outbound.send(B, [bytes(900_000), bytes(300)]) for _ in range(6))
             until([a, b], lambda b=b: len(b.got) == 12)
             assert abs(len(proxy.seen) - counted) < 2500
             assert counted == 6 * wire_bytes([900_000, 300], key is not None)
@@ -386,8 +386,8 @@ def test_an_acknowledgement_that_does_not_arrive_is_asked_for_again(make, monkey
     a.wire.begin((1, 1, 1), 10)
     say(a, B, 1)
     until([a, b], lambda: len(hit) == 2)
-    b.wire.consumed(A, 0, len(b.got[0]))
-    until([a, b], lambda: a.wire.may_send(B, 0) and a.done == [0])
+    b.wire.inbound.consumed(A, 0, len(b.got[0]))
+    until([a, b], lambda: a.wire.outbound.may_send(B, 0) and a.done == [0])
     refused = a.wire.summary()["refused"]
     assert refused.get("forged", 0) == (what == "altered")
     assert refused["forged" if what == "altered" else "missing"] >= 1
@@ -397,16 +397,16 @@ def test_an_acknowledgement_that_does_not_arrive_is_asked_for_again(make, monkey
 def test_garbage_after_a_replayed_hello_takes_no_report_away(make: Make, monkeypatch) -> None:
     a, b, frames = recorded(make, monkeypatch)
     a.wire.outbound.peers[B].window.limit = 10
-    assert not a.wire.may_send(B, 0)
+    assert not a.wire.outbound.may_send(B, 0)
     stranger = Stranger(b, make.offset)
     stranger.says(frames[0])
     stranger.hears([b])
     for frame in b.got:
-        b.wire.consumed(A, 0, len(frame))
+        b.wire.inbound.consumed(A, 0, len(frame))
     stranger.says(b"Gi" + bytes(100))
     while not b.wire.summary()["refused"]:
-        b.wire.receive(b.reader)
-    until([a, b], lambda: a.wire.may_send(B, 0))
+        b.wire.inbound.receive(b.reader)
+    until([a, b], lambda: a.wire.outbound.may_send(B, 0))
 
 
 def test_another_hello_on_a_connection_changes_nothing(make: Make) -> None:
@@ -556,7 +556,7 @@ def test_credits_bound_what_a_slow_consumer_holds(make: Make) -> None:
     size, total, sent, held, most = 200_000, 40, 0, 0, 0
     consumed = 0
     while len(b.got) < total:
-        if sent < total and a.wire.may_send(B, 0):
+        if sent < total and a.wire.outbound.may_send(B, 0):
             say(a, B, 1, size, sent)
             sent += 1
         else:
@@ -566,7 +566,7 @@ def test_credits_bound_what_a_slow_consumer_holds(make: Make) -> None:
         waiting = len(b.got) - consumed
         most = max(most, waiting)
         if waiting and (held % 3 == 2 or sent == total):  # it reads now and then
-            b.wire.consumed(A, 0, len(b.got[consumed]))
+            b.wire.inbound.consumed(A, 0, len(b.got[consumed]))
             consumed += 1
     assert held > 0
     assert most * size <= 1_000_000 + 2 * size
@@ -577,10 +577,10 @@ def test_who_has_nothing_waiting_there_is_never_held(make: Make) -> None:
     a, b = make(A), make(B)
     a.wire.begin((1, 1, 1), 10)
     say(a, B, 1, 1000)
-    assert not a.wire.may_send(B, 0) and a.wire.may_send(B, 1)
+    assert not a.wire.outbound.may_send(B, 0) and a.wire.outbound.may_send(B, 1)
     until([a, b], lambda: len(b.got) == 1)
-    b.wire.consumed(A, 0, len(b.got[0]))
-    until([a, b], lambda: a.wire.may_send(B, 0))
+    b.wire.inbound.consumed(A, 0, len(b.got[0]))
+    until([a, b], lambda: a.wire.outbound.may_send(B, 0))
 
 
 def test_credits_survive_a_reconnect(make: Make) -> None:
@@ -591,9 +591,9 @@ def test_credits_survive_a_reconnect(make: Make) -> None:
         say(a, B, 1, 1000)
         until([a, b], lambda: len(a.done) == 1)
         proxy.cut_now()
-        b.wire.consumed(A, 0, len(b.got[0]))
+        b.wire.inbound.consumed(A, 0, len(b.got[0]))
         while b.wire.inbound.owes:
             b.wire.service(idle=True)  # the report goes to a connection that is no more
-        until([a, b], lambda: a.wire.may_send(B, 0))
+        until([a, b], lambda: a.wire.outbound.may_send(B, 0))
     finally:
         proxy.close()
