@@ -13,10 +13,10 @@ from decentralizepy.datasets.base import Dataset
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
 from decentralizepy.settings import Settings
+from decentralizepy.training.choice import make_trainer
 from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.schedules import Rate
-from decentralizepy.training.stacked import StackedTrainer, choose_stacked
 from decentralizepy.training.task import Loss, build_task
 from decentralizepy.training.template import Template
 from decentralizepy.training.trainer import Trainer
@@ -95,9 +95,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         "eval_batch": eval_batch,
         "rate": build_rate(experiment, settings),
     }
-    trainer = Trainer(*arguments, **options)
-    if choose_stacked(trainer):
-        trainer = StackedTrainer(*arguments, **options)
+    trainer = make_trainer(*arguments, **options)
     state = trainer.optimizer.new_state()  # wrong options are found here, before any training
     if trainer.rate is not None:
         trainer.optimizer.scale(state, trainer.rate.factor(0))
