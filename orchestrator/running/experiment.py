@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.files import expanded, write_atomic, write_json
+from decentralizepy.interrupts import Interrupts
 from decentralizepy.runfolder import RESERVED, RunFolder, is_reserved
 from orchestrator.backends.base import Backend, refuse_unavailable, require
 from orchestrator.backends.local import LocalBackend
@@ -30,7 +31,6 @@ from orchestrator.planning.render import ADDRESSES, render_addresses
 from orchestrator.planning.scenario import free_name, read_scenario
 from orchestrator.planning.task import read_task
 from orchestrator.running.hold import PATIENCE_S, held
-from orchestrator.running.interrupts import Interrupts
 from orchestrator.running.machines import Machines
 from orchestrator.running.reality import Reality, measure, measured_cost, read_rows, read_story
 from orchestrator.running.rehearsal import rehearse
