@@ -15,7 +15,7 @@ help: ## show this text
 	@echo
 	@echo "variables: CONFIG=$(CONFIG)  PYTHON=$(PYTHON)"
 
-run: $(VENV)/run ## train sixteen agents on this machine and draw the curves (half a minute)
+run: $(VENV)/run ## train sixteen nodes on this machine and draw the curves (half a minute)
 	$(BIN)/python g5k_execution.py $(CONFIG)
 
 test: $(VENV)/dev check ## all checks and tests

@@ -3,7 +3,7 @@
     python -m benchmarks.transport                     # all of it
     python -m benchmarks --only transport              # with bounds, beside the other benchmarks
 
-A stream of rows goes from one process to another: through `runtime.wire`, as a worker sends and
+A stream of rows goes from one process to another: through `transport.remote`, as a worker sends and
 receives them, and through a bare socket with ``sendall`` into reused buffers. Small rows are those
 of 16 nodes, as many places in memory on both sides. Time is from the
 first row's start to the arrival of the last one. Repeats are interleaved.
@@ -84,11 +84,11 @@ def raw_sender(port: int, size: int, rows: int, line: Connection) -> None:
 
 def _wire(me: WorkerId, port: int, key: bytes | None) -> tuple[Any, zmq.Poller]:
     from decentralizepy.engine.process import tune_malloc
-    from decentralizepy.transport.remote import Wire
+    from decentralizepy.transport.remote import RemoteSockets
 
     tune_malloc()
     poller = zmq.Poller()
-    wire = Wire(me, ADDRESSES, port, zmq.Context(), poller, key=key, peer_timeout=60)
+    wire = RemoteSockets(me, ADDRESSES, port, zmq.Context(), poller, key=key, peer_timeout=60)
     return wire, poller
 
 
@@ -97,7 +97,7 @@ def wire_receiver(port: int, size: int, rows: int, key: bytes | None, line: Conn
     import torch
 
     from decentralizepy.messages.message import Message
-    from decentralizepy.transport.reader import BatchReader
+    from decentralizepy.transport.frames import MessageReader
 
     torch.set_num_threads(1)
     wire, poller = _wire(_RECEIVER, port, key)
@@ -108,13 +108,13 @@ def wire_receiver(port: int, size: int, rows: int, key: bytes | None, line: Conn
         nonlocal got
         got += 1
         last[:] = [message]
-        wire.consumed(peer, message.sender, nbytes)
+        wire.inbound.consumed(peer, message.sender, nbytes)
 
     line.send("ready")
     while line.recv() == "go":
         got = 0
         while got < rows:
-            if not wire.receive(lambda peer: BatchReader(peer, 2 * size, deliver)):
+            if not wire.inbound.receive(lambda peer: MessageReader(peer, deliver)):
                 wire.service(idle=True)
                 poller.poll(wire.patience(100))
         line.send("got")
@@ -126,7 +126,8 @@ def wire_sender(port: int, size: int, rows: int, key: bytes | None, line: Connec
     """Sends as a worker does: from the row's own memory."""
     import torch
 
-    from decentralizepy.messages.message import Message, to_frames
+    from decentralizepy.messages.message import Message
+    from decentralizepy.transport.frames import to_frames
 
     torch.set_num_threads(1)
     wire, poller = _wire(_SENDER, port, key)
@@ -145,9 +146,9 @@ def wire_sender(port: int, size: int, rows: int, key: bytes | None, line: Connec
         for t in range(rows):
             header, payload = to_frames(Message({"params": places[t % len(places)]}, {}, 0, (t, 0)))
             held += 1
-            wire.send(_RECEIVER, [b"M" + bytes(8), header, *payload], 0, done)
+            wire.outbound.send(_RECEIVER, [b"M" + bytes(8), header, *payload], 0, done)
             wire.service()
-        wire.flush()
+        wire.outbound.flush()
         wire.service(idle=True)
         while held:
             poller.poll(100)

@@ -12,6 +12,7 @@ from decentralizepy import __version__
 from decentralizepy.commands import arguments, convert, flags, where
 from decentralizepy.communication.keys import make_key
 from decentralizepy.config import parse_experiment, read_experiment, read_text
+from decentralizepy.drivers import Wiring, wiring
 from decentralizepy.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -149,9 +150,15 @@ def _run(args: argparse.Namespace) -> int:
     from decentralizepy.supervision.machine import Supervisor
 
     settings = arguments.settings_of(args)
+    _tell(settings.wiring)
     Interrupts().install()
     Supervisor(settings, arguments.flags_of(args, settings)).run()
     return EXIT_OK
+
+
+def _tell(wired: Wiring) -> None:
+    for note in wired.notes:
+        print(f"note: {note}")
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -159,14 +166,16 @@ def _check(args: argparse.Namespace) -> int:
     args.config_file = args.ini
     experiment = read_experiment(args.ini)
     transport_of(experiment)
+    wired, graph = wiring(experiment, args.eval_file), None
+    _tell(wired)
     named = args.graph_file != flags.DEFAULT_GRAPH or args.procs_per_machine
     if named or args.graph_file.exists():
-        graph = arguments.read_graph_file(args.graph_file, args.graph_type)
+        graph = arguments.graph_of(args, wired)
         arguments.read_mapping(args, graph)
-        arguments.check_driver(args, experiment, graph)
+        arguments.check_wiring(args, experiment, wired, graph)
     from decentralizepy.commands.check import construct
 
-    for line in construct(experiment):
+    for line in construct(experiment, wired, graph):
         print(line)
     return EXIT_OK
 
@@ -209,7 +218,7 @@ def _require_runnable(text: str, path: Path) -> None:
         experiment = parse_experiment(text, path)
         from decentralizepy.commands.check import construct
 
-        for _ in construct(experiment):
+        for _ in construct(experiment, wiring(experiment)):
             pass
     except ConfigError as error:
         raise ConfigError(f"{path} cannot run: {error}") from None

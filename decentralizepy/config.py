@@ -1,7 +1,7 @@
 """The INI file of an experiment, typed: what to train.
 
 Six sections, as in the reference system: DATASET, OPTIMIZER_PARAMS, TRAIN_PARAMS, COMMUNICATION,
-SHARING and NODE; and LR_SCHEDULE, which may be absent. Keys are not case-sensitive,
+SHARING and NODE; and LR_SCHEDULE and GRAPH, which may be absent. Keys are not case-sensitive,
 ``; comments`` after a value are stripped, lists are literals (``[0.5, 0.5]``), and a section or key
 that nobody reads is an error naming the nearest known one.
 """
@@ -9,8 +9,8 @@ that nobody reads is an error naming the nearest known one.
 from __future__ import annotations
 
 import configparser
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +19,11 @@ from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import read_text_file
 from decentralizepy.pernode import PerNode, read_per_node
 from decentralizepy.registry import (
-    LEGACY,
     Option,
     Target,
     check_options,
     coerce,
+    legacy,
     options,
     source_path,
     target,
@@ -37,6 +37,7 @@ SECTIONS: Final = (
     "SHARING",
     "NODE",
     "LR_SCHEDULE",
+    "GRAPH",
 )
 #: Seed of models, graphs and streams when the INI gives none, as in the reference system.
 DEFAULT_SEED: Final = 97
@@ -49,6 +50,12 @@ MAX_BYTES: Final = 1 << 20
 PER_NODE: Final = {"rounds": 0, "batch_size": 1}
 #: what a function of a learning-rate schedule is called with
 _SCHEDULED: Final = frozenset({"t", "iterations"})
+#: what the runtime gives to a schedule of graphs, if its ``__init__`` names it
+_DRAWN_FROM: Final = frozenset({"n", "graph", "seed"})
+#: what the runtime gives to a task: the loss that the INI names, or None
+_JUDGED_BY: Final = frozenset({"criterion"})
+#: what every node program is
+_NODE: Final = Target("decentralizepy.node.node", "Node")
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Component:
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """Options of the node program and of the schedule of graphs ([NODE])."""
+    """What [NODE] says to the drivers of the reference system, whichever is taken."""
 
     graph_degree: int | None = None
     dynamic_avgrounds: bool = False
@@ -91,11 +98,16 @@ class Experiment:
     model: Component
     optimizer: Component
     training: Component
-    loss: Component
+    #: the function that the INI names; only a task may do without
+    loss: Component | None
     communication: Component
     sharing: Component
     node: NodeOptions
     schedule: Component | None = None
+    task: Component | None = None
+    #: the user's own; where there is none, a driver gives it (`decentralizepy.drivers.wiring`)
+    node_program: Component | None = None
+    graph_schedule: Component | None = None
 
     @property
     def per_node(self) -> tuple[PerNode, ...]:
@@ -110,17 +122,30 @@ class Experiment:
     @property
     def modules(self) -> dict[str, Path]:
         """Source files of the classes that are neither ours nor torch's, by module."""
-        parts = (
-            self.dataset, self.model, self.optimizer, self.training, self.loss,
-            self.communication, self.sharing, self.schedule,
-        )  # fmt: skip
-        targets = {part.target for part in parts if part is not None}
-        found = {one.module: source_path(one.module, one.search) for one in targets}
         return {
-            module: path
-            for module, path in sorted(found.items())
-            if path is not None and module.split(".")[0] not in ("decentralizepy", "torch")
+            one.module: path
+            for one in sorted(self._targets(), key=lambda one: one.module)
+            if one.module.split(".")[0] not in ("decentralizepy", "torch")
+            and (path := source_path(one.module, one.search)) is not None
         }
+
+    @property
+    def own_files(self) -> dict[Path, Path]:
+        """Of these files, those beside the INI or in the working directory: what a copy of the
+        experiment needs, by where each lies from there."""
+        folders = {folder for one in self._targets() for folder in one.search}
+        found = {}
+        for module, path in self.modules.items():
+            relative = Path(*module.split("."))
+            relative /= path.name if path.name == "__init__.py" else ""
+            relative = relative if path.name == "__init__.py" else relative.with_suffix(".py")
+            if any(Path(folder) / relative == path.absolute() for folder in folders):
+                found[relative] = path
+        return found
+
+    def _targets(self) -> set[Target]:
+        parts = (getattr(self, each.name) for each in fields(self))
+        return {part.target for part in parts if isinstance(part, Component)}
 
     @property
     def addresses_filepath(self) -> str:
@@ -188,7 +213,9 @@ class _Reader:
         dataset_package = self._take("DATASET", "dataset_package")
         model = self._model(dataset_package)
         dataset = self._component("DATASET", "dataset", package=dataset_package)
-        loss = self._loss()
+        task = self._task()
+        loss = self._loss(optional=task is not None)
+        node, program = self._node()
         return Experiment(
             path=self.path,
             text=text,
@@ -200,8 +227,11 @@ class _Reader:
             loss=loss,
             communication=self._communication(),
             sharing=self._component("SHARING", "sharing"),
-            node=self._node(),
-            schedule=self._schedule(),
+            node=node,
+            schedule=self._optional("LR_SCHEDULE", "schedule", _SCHEDULED),
+            task=task,
+            node_program=program,
+            graph_schedule=self._optional("GRAPH", "graph", _DRAWN_FROM),
         )
 
     def _where(self, section: str) -> str:
@@ -232,11 +262,22 @@ class _Reader:
             raise ConfigError(f"{self._where(section)} {error}") from None
 
     def _component(
-        self, section: str, prefix: str, package: str = "", passed: frozenset[str] = frozenset()
+        self,
+        section: str,
+        prefix: str,
+        package: str = "",
+        passed: frozenset[str] = frozenset(),
+        others: Collection[str] = (),
     ) -> Component:
+        """The class of a section with its options.
+
+        The runtime gives it ``passed``; ``others`` are keys of the section that need not be its.
+        """
         package = package or self._take(section, f"{prefix}_package")
         found = self._target(section, package, self._take(section, f"{prefix}_class"))
         values, self.sections[section] = self.sections[section], {}
+        own = options(found) or {}
+        values = {key: value for key, value in values.items() if key in own or key not in others}
         if found.module.startswith("decentralizepy."):
             values = without_off(section, values, options(found), self._where(section))
         return Component(found, check_options(found, values, self._where(section), passed))
@@ -262,17 +303,58 @@ class _Reader:
             raise ConfigError(f"{where} offset: the number of a TCP port is expected")
         return found
 
-    def _schedule(self) -> Component | None:
-        if not self.sections["LR_SCHEDULE"]:
+    def _optional(self, section: str, prefix: str, passed: frozenset[str]) -> Component | None:
+        """The class of a section that may be absent."""
+        return self._component(section, prefix, passed=passed) if self.sections[section] else None
+
+    def _task(self) -> Component | None:
+        """The task, with the options of [TRAIN_PARAMS] that it has; the others are the training's.
+
+        What both have goes to both.
+        """
+        section = self.sections["TRAIN_PARAMS"]
+        if not self._names("TRAIN_PARAMS", "task"):
             return None
-        return self._component("LR_SCHEDULE", "schedule", passed=_SCHEDULED)
+        package, name = (
+            self._take("TRAIN_PARAMS", f"task_{what}") for what in ("package", "class")
+        )
+        found = self._target("TRAIN_PARAMS", package, name)
+        own = (options(found) or {}).keys() - _JUDGED_BY
+        values = {key: value for key, value in section.items() if key in own}
+        for key in values.keys() - self._training_options():
+            del section[key]
+        where = self._where("TRAIN_PARAMS")
+        return Component(found, check_options(found, values, where, _JUDGED_BY))
+
+    def _training_options(self) -> Collection[str]:
+        """Options of the training's class; none where it is not named well, which is told later."""
+        section = self.sections["TRAIN_PARAMS"]
+        package, name = (section.get(f"training_{what}", "") for what in ("package", "class"))
+        try:
+            return options(target(package, name, self.search)) or ()
+        except ConfigError:
+            return ()
+
+    def _names(self, section: str, prefix: str) -> bool:
+        """Whether a section names the class of a prefix; keys without a value count as absent."""
+        keys = [f"{prefix}_package", f"{prefix}_class"]
+        values = self.sections[section]
+        if any(values.get(key) for key in keys):
+            return True
+        for key in keys:
+            values.pop(key, None)
+        return False
 
     def _model(self, dataset_package: str) -> Component:
         name = self._take("DATASET", "model_class")
         package = self.sections["DATASET"].pop("model_package", "") or models_of(dataset_package)
         return Component(self._target("DATASET", package, name))
 
-    def _loss(self) -> Component:
+    def _loss(self, optional: bool = False) -> Component | None:
+        if optional and not self.sections["TRAIN_PARAMS"].get("loss_package"):
+            for key in ("loss_package", "loss_class", "loss"):
+                self.sections["TRAIN_PARAMS"].pop(key, None)
+            return None
         section = self.sections["TRAIN_PARAMS"]
         package = self._take("TRAIN_PARAMS", "loss_package")
         name = section.pop("loss_class", "") or section.pop("loss", "")
@@ -280,10 +362,17 @@ class _Reader:
             raise ConfigError(f"{self._where('TRAIN_PARAMS')} needs the key 'loss_class'")
         return Component(self._target("TRAIN_PARAMS", package, name))
 
-    def _node(self) -> NodeOptions:
-        where = self._where("NODE")
-        values = without_off("NODE", self.sections["NODE"], NODE_OPTIONS, where)
-        return NodeOptions(**_node_options(values, where))
+    def _node(self) -> tuple[NodeOptions, Component | None]:
+        """What [NODE] says to drivers, and the node program if it names one."""
+        where, section = self._where("NODE"), self.sections["NODE"]
+        if not self._names("NODE", "node"):
+            values = without_off("NODE", section, NODE_OPTIONS, where)
+            return NodeOptions(**_node_options(values, where)), None
+        values = {key: value for key, value in section.items() if key in NODE_OPTIONS}
+        node = NodeOptions(**_node_options(values, where))
+        bound = frozenset(options(_NODE) or ())
+        program = self._component("NODE", "node", passed=bound, others=NODE_OPTIONS)
+        return node, program
 
 
 def models_of(dataset_package: str) -> str:
@@ -291,7 +380,7 @@ def models_of(dataset_package: str) -> str:
 
     The reference system keeps models in the data set's own module; so do users' files.
     """
-    parts = LEGACY.get(dataset_package, dataset_package).split(".")
+    parts = legacy().get(dataset_package, dataset_package).split(".")
     if parts[:2] == ["decentralizepy", "datasets"]:
         return f"decentralizepy.models.{parts[-1].lower()}"
     return dataset_package
@@ -328,8 +417,10 @@ def _node_options(values: Mapping[str, str], where: str) -> dict[str, Any]:
     for key in values:
         if key not in known:
             listed = ", ".join(option.describe() for option in known.values())
+            near = nearest(key, [*known, "node_package", "node_class"])
             raise ConfigError(
-                f"{where} has no option '{key}'{nearest(key, known)}; its options: {listed}"
+                f"{where} has no option '{key}'{near}; its options: {listed}, and those of a "
+                "class that node_package and node_class name"
             )
     return {
         key: coerce(value, known[key], f"{where} {key}") for key, value in values.items() if value

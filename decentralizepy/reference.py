@@ -5,7 +5,8 @@ A name that has arrived needs no change here: `registry` looks among its own nam
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 #: module of the reference system -> its class
 MODULES: Final[dict[str, str]] = {
@@ -69,6 +70,15 @@ OFF: Final[dict[tuple[str, str], tuple[frozenset[str] | None, str]]] = {
     ("NODE", "dropout_rate"): (None, "nodes that drop out"),
     ("NODE", "dropout_correlation"): (None, "nodes that drop out"),
 }
+
+
+#: flag here -> flag of the reference system, by which ``args.json`` names it
+FLAGS: Final[dict[str, str]] = {"averaging_steps": "averaging_rounds"}
+
+
+def flags(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags under the names that the reference system gave them, as its scripts read them."""
+    return {FLAGS.get(name, name): value for name, value in ours.items()}
 
 
 def is_off(section: str, key: str, value: str) -> bool:

@@ -1,12 +1,14 @@
 """Dotted names from an INI file -> classes and their options, without importing either.
 
 ``sharing_package = decentralizepy.sharing.Sharing`` and ``sharing_class = Sharing`` name a class
-as the reference system does; its names keep working through `LEGACY`. A name that is not ours is
+as the reference system does; its names keep working, as each class says its own there
+(``reference_name``). A name that is not ours is
 looked for beside the INI file, in the working directory and on Python's path, so a user's own
 ``my_method.py`` needs no change here.
 
-The options of a class are the keyword parameters of its ``__init__``, read from the source text:
-a configuration can be checked where torch is not installed, and before anything is reserved.
+The options of a class are the keyword parameters of its ``__init__``, and facts about it are
+literals in its body (``servers = 1``). Both are read from the source text: a configuration can be
+checked where torch is not installed, and before anything is reserved.
 """
 
 from __future__ import annotations
@@ -15,31 +17,22 @@ import ast
 import functools
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
 
-#: module of the reference system -> module here
-LEGACY: Final[dict[str, str]] = {
-    "decentralizepy.communication.TCP": "decentralizepy.communication.tcp",
-    "decentralizepy.datasets.CIFAR10": "decentralizepy.datasets.cifar10",
-    "decentralizepy.datasets.Digits": "decentralizepy.datasets.digits",
-    "decentralizepy.datasets.Femnist": "decentralizepy.datasets.femnist",
-    "decentralizepy.datasets.FemnistLabelSplit": "decentralizepy.datasets.femnist",
-    "decentralizepy.sharing.Sharing": "decentralizepy.sharing.sharing",
-    "decentralizepy.sharing.PlainAverageSharing": "decentralizepy.sharing.plain_average",
-    "decentralizepy.training.Training": "decentralizepy.training.training",
-    "decentralizepy.training.TrainingClipping": "decentralizepy.training.training_clipping",
-}
-
+#: packages with classes of the reference system, which say their module's name there
+_REFERENCED: Final = ("communication", "compression", "datasets", "sharing", "training")
 #: parameters that the runtime passes itself, by section
 PASSED: Final[frozenset[str]] = frozenset({"self", "params", "named_parameters"})
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Known = tuple[ast.ClassDef | _Function, "Target"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,38 +80,19 @@ class Option:
         return f"{self.name} (required)" if self.required else f"{self.name}={self.default}"
 
 
-@dataclass(frozen=True)
-class Driver:
-    """What a driver of the reference system wires: the schedule of graphs and the node program."""
-
-    schedule: str  # "static" or "dynamic"
-    node: Target
-    per_averaging_round: bool = False
-
-
-_DPSGD = Target("decentralizepy.node.dpsgd", "DPSGD")
-DRIVERS: Final[dict[str, Driver]] = {
-    "testing.py": Driver("static", _DPSGD),
-    "testingManual.py": Driver("static", _DPSGD),
-    "testingPeerSampler.py": Driver("static", _DPSGD),
-    "testingPeerSamplerDynamic.py": Driver("dynamic", _DPSGD),
-    "testingPeerSamplerDynamicManual.py": Driver("dynamic", _DPSGD),
-    "testingPeerSamplerMultipleAvgRounds.py": Driver("static", _DPSGD),
-    "testingPeerSamplerDynamicMultipleAvgRounds.py": Driver("dynamic", _DPSGD),
-    "testingEL_Oracle.py": Driver("dynamic", _DPSGD),
-}
-
-
-def driver(name: str) -> Driver:
-    """The driver by the file name that the reference system gave it."""
-    base = Path(name).name
-    base = base if base.endswith(".py") else f"{base}.py"
-    if base not in DRIVERS and (why := reference.no_driver(base)):
-        raise ConfigError(f"driver {name}: {why}; known: {', '.join(DRIVERS)}")
-    if base not in DRIVERS:
-        known = ", ".join(DRIVERS)
-        raise ConfigError(f"unknown driver {name!r}{nearest(base, DRIVERS)}; known: {known}")
-    return DRIVERS[base]
+@functools.cache
+def legacy() -> dict[str, str]:
+    """Module of the reference system -> module here, as the classes here say."""
+    root = Path(__file__).parent
+    paths = (path for package in _REFERENCED for path in sorted((root / package).glob("*.py")))
+    return {
+        ast.literal_eval(value): f"{root.name}.{path.parent.name}.{path.stem}"
+        for path in paths
+        if "reference_name" in path.read_text(encoding="utf-8")
+        for node in _statements(path)
+        if isinstance(node, ast.ClassDef)
+        for value in _assigned(node, "reference_name")
+    }
 
 
 def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target:
@@ -127,7 +101,7 @@ def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target
     A module that exists on this machine must hold the name; one that can't be found is only
     accepted when its top-level package is not installed here at all but well known (torch).
     """
-    module = LEGACY.get(package, package)
+    module = legacy().get(package, package)
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigError(
             f"{package!r:.80} is not the name of a module, as my_method or "
@@ -148,10 +122,10 @@ def _not_found(package: str, name: str, search: Sequence[str]) -> str:
     if why := reference.not_built(package, name):
         return why
     if package.split(".")[0] == "decentralizepy":
-        return f"no module {package}{nearest(package, [*LEGACY, *reference.MODULES])}"
+        return f"no module {package}{nearest(package, [*legacy(), *reference.MODULES])}"
     where = "".join(f", {folder}" for folder in search)
     return (
-        f"no module {package}{nearest(package, LEGACY)}: "
+        f"no module {package}{nearest(package, legacy())}: "
         f"looked on Python's path{where}; put {package.split('.')[0]}.py beside the INI file"
     )
 
@@ -164,7 +138,7 @@ def _names(
     names: dict[str, None] = {}
     if path is None or module in seen:
         return names
-    for node in _tree(path).body:
+    for node in _statements(path):
         if isinstance(node, ast.ClassDef | _Function):
             names[node.name] = None
         elif isinstance(node, ast.ImportFrom):
@@ -204,6 +178,20 @@ def _tree(path: Path) -> ast.Module:
         raise ConfigError(f"{path} is not valid Python: {error}") from None
 
 
+@functools.lru_cache(maxsize=128)
+def _statements(path: Path) -> tuple[ast.stmt, ...]:
+    """What a module does at its top level, also in some case only (``if TYPE_CHECKING``)."""
+    found, waiting = [], list(reversed(_tree(path).body))
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            inside = [*node.body, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
+            inside += [line for each in getattr(node, "handlers", ()) for line in each.body]
+            waiting += reversed(inside)
+    return tuple(found)
+
+
 def definition(found: Target) -> tuple[ast.ClassDef | _Function, Target] | None:
     """The class or function of that name, followed through ``from x import y``."""
     return _definition(found, frozenset())
@@ -215,7 +203,7 @@ def _definition(
     path = source_path(found.module, found.search)
     if path is None or found in seen:
         return None
-    for node in _tree(path).body:
+    for node in _statements(path):
         if isinstance(node, ast.ClassDef | _Function) and node.name == found.name:
             return node, found
     return _imported(found, seen | {found})
@@ -226,7 +214,7 @@ def _imported(
 ) -> tuple[ast.ClassDef | _Function, Target] | None:
     """Where a module has a name from; the last import of it counts, ``import *`` comes last."""
     path = source_path(found.module, found.search)
-    nodes = [node for node in _tree(path).body if isinstance(node, ast.ImportFrom)] if path else []
+    nodes = [node for node in _statements(path) if isinstance(node, ast.ImportFrom)] if path else []
     for wanted in (found.name, "*"):
         for node in reversed(nodes):
             for alias in node.names:
@@ -271,6 +259,7 @@ def _base(
     base: ast.expr, node: ast.ClassDef, where: Target
 ) -> tuple[ast.ClassDef | _Function, Target] | None:
     """The definition of a base class, written as ``Sharing`` or as ``sharing.Sharing``."""
+    base = base.value if isinstance(base, ast.Subscript) else base  # Base[int]
     *owner, name = ast.unparse(base).split(".")
     found = Target(where.module, name, where.search)
     if not owner:
@@ -282,7 +271,7 @@ def _base(
 def _module(name: str, where: Target) -> str:
     """The module that a name stands for in another module: ``import x as name`` and the like."""
     path = source_path(where.module, where.search)
-    for node in reversed(_tree(path).body if path else []):
+    for node in reversed(_statements(path) if path else []):
         if isinstance(node, ast.Import | ast.ImportFrom) and path is not None:
             parts = (
                 [_absolute(node, where.module, path)] if isinstance(node, ast.ImportFrom) else []
@@ -308,6 +297,80 @@ def _parameters(function: _Function) -> dict[str, Option]:
         for arg, default in pairs
         if arg.arg not in PASSED
     }
+
+
+def fact(found: Target, name: str, default: T, about: str = "") -> T:
+    """What a class says of itself in its body: ``servers = 1``, or its bases say in theirs.
+
+    With ``about``, the name of a method, a class that overrides the method must say it anew: what
+    the class above says is about the method there. Raises `ConfigError` for what is no literal,
+    or of another type than ``default`` (None: any).
+    """
+    known = definition(found)
+    for node, where in _lineage(known) if known is not None else ():
+        path = source_path(where.module, where.search)
+        for value in _assigned(node, name):
+            return _literal_fact(value, default, f"{path}: {node.name}.{name}")
+        if any(isinstance(n, _Function) and n.name == about for n in node.body):
+            break
+    return default
+
+
+def _lineage(known: _Known) -> list[tuple[ast.ClassDef, Target]]:
+    """A class and those above it, each before its own bases; torch's are left out."""
+    found: list[tuple[ast.ClassDef, Target]] = []
+
+    def add(known: _Known, below: frozenset[Target]) -> None:
+        node, where = known
+        if not isinstance(node, ast.ClassDef) or where in below:
+            return
+        found.append((node, where))
+        for base in node.bases:
+            if not _is_torchs(base, where) and (above := _base(base, node, where)):
+                add(above, below | {where})
+
+    add(known, frozenset())
+    last = {where: at for at, (_, where) in enumerate(found)}
+    return [entry for at, entry in enumerate(found) if last[entry[1]] == at]
+
+
+def _is_torchs(base: ast.expr, where: Target) -> bool:
+    """Whether a base class is had from torch, whose files are long and say nothing to us."""
+    return _module(ast.unparse(base).split(".")[0], where).split(".")[0] == "torch"
+
+
+def _assigned(node: ast.ClassDef, name: str) -> Iterator[ast.expr]:
+    """What a class body assigns to a name, the last one first."""
+    for line in reversed(node.body):
+        if isinstance(line, ast.AnnAssign) and line.value is not None:
+            yield from _matching(line.target, line.value, name)
+        elif isinstance(line, ast.Assign):
+            for target in line.targets:
+                yield from _matching(target, line.value, name)
+
+
+def _matching(target: ast.expr, value: ast.expr, name: str) -> Iterator[ast.expr]:
+    if isinstance(target, ast.Name) and target.id == name:
+        yield value
+    elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):  # name, classes = "x", 2
+        for one, its in zip(target.elts, value.elts, strict=False):
+            yield from _matching(one, its, name)
+
+
+def _literal_fact(value: ast.expr, default: T, where: str) -> T:
+    try:
+        found: Any = ast.literal_eval(value)
+    except ValueError:
+        text = ast.unparse(value)
+        raise ConfigError(
+            f"{where} = {text:.60}: it is read without running the file, so write the value itself"
+        ) from None
+    kind = type(default)
+    if kind is float and type(found) is int:
+        found = float(found)
+    if default is not None and type(found) is not kind:
+        raise ConfigError(f"{where} = {found!r:.60}: {kind.__name__} is expected")
+    return found
 
 
 def check_options(

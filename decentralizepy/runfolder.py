@@ -35,10 +35,12 @@ from decentralizepy.jsonfile import parse_object
 
 SCHEMA_VERSION: Final = 1
 
-#: Columns of a record, in order. Counts of bytes, steps, samples and seconds are cumulative.
+#: Columns of a record that have a meaning everywhere, in order; others follow them: metrics of the
+#: task (``test_<name>``, ``train_<name>``, ``validation_<name>``) and numbers of a node program.
+#: Counts of bytes, steps, samples and seconds are cumulative.
 RECORD_COLUMNS: Final[dict[str, str]] = {
     "iteration": "1-based training iteration after which the node was evaluated",
-    "uid": "node, 0 to n - 1",
+    "uid": "node, 0 to n - 1; servers are negative",
     "attempt": "how often the run had been resumed when this was written (absent: 0)",
     "machine": "machine that hosts the node",
     "rank": "the node's place on its machine",
@@ -62,6 +64,12 @@ RECORD_COLUMNS: Final[dict[str, str]] = {
     "wait_s": "seconds waiting for neighbours",
     "evaluate_s": "seconds evaluating",
 }
+
+_COLUMN: Final = re.compile(r"\S+")
+#: How every line of a `RecordWriter` starts.
+_HEAD: Final = re.compile(
+    rb'\{"iteration":(\d{1,18}),"uid":(-?\d{1,18}),(?:"attempt":(\d{1,18}),)?'
+)
 
 #: record column -> key of ``<rank>_results.json``
 LEGACY_RESULTS: Final[dict[str, str]] = {
@@ -201,10 +209,12 @@ class RecordWriter:
         self._cut = ends_within_a_line(self._fd)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Append one record; keys are those of `RECORD_COLUMNS`, absent ones stay out."""
-        unknown = record.keys() - RECORD_COLUMNS.keys()
-        assert not unknown, f"columns without a description: {sorted(unknown)}"
-        line = json.dumps(record, separators=(",", ":")) + "\n"
+        """Append one record: the `RECORD_COLUMNS` that it has, then its other columns as given.
+
+        Raises ValueError for a column whose name has blanks or whose value is neither a number, a
+        truth value nor a text.
+        """
+        line = json.dumps(_ordered(record), separators=(",", ":")) + "\n"
         view = memoryview(("\n" * self._cut + line).encode())
         while view:  # a disk that fills up may take a part of a line first
             written = os.write(self._fd, view)
@@ -213,6 +223,17 @@ class RecordWriter:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _ordered(record: Mapping[str, Any]) -> dict[str, Any]:
+    for column, value in record.items():
+        if not isinstance(value, int | float | str):
+            kind = type(value).__name__
+            raise ValueError(f"column {column}: {kind} is neither number, truth value nor text")
+        if not _COLUMN.fullmatch(column):
+            raise ValueError(f"column {column!r}: a name has no blanks and at least one character")
+    known = {column: record[column] for column in RECORD_COLUMNS if column in record}
+    return {**known, **record}
 
 
 @dataclass(frozen=True)
@@ -232,7 +253,7 @@ def read_records(path: Path) -> Records:
     rows: list[dict[str, Any]] = []
     broken = 0
     for line, complete in _lines(path):
-        row = _parse(line) if complete else None
+        row = parse_record(line) if complete else None
         if row is None:
             broken += 1
         else:
@@ -247,7 +268,8 @@ def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
                 yield line, line.endswith(b"\n")
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse_record(line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None unless it is a JSON object with a node and an iteration."""
     row = parse_object(line)
     keys = (row.get("iteration"), row.get("uid"))
     return row if all(type(key) is int for key in keys) else None
@@ -265,6 +287,37 @@ def machine_records(folder: MachineFolder) -> Records:
             if key not in rows or _attempt(row) >= _attempt(rows[key]):
                 rows[key] = row
     return Records([rows[key] for key in sorted(rows)], broken)
+
+
+def has_records(folder: MachineFolder) -> bool:
+    """Whether a machine has any complete record; reads no further than the first."""
+    lines = (line for path in folder.all_records() for line in _lines(path))
+    return any(complete and parse_record(line) is not None for line, complete in lines)
+
+
+def final_records(folder: MachineFolder) -> list[dict[str, Any]]:
+    """Each node's last record, and its last with a test accuracy where that is another one.
+
+    Of lines that cannot be among them only the head is read: a long run has millions.
+    """
+    last: dict[tuple[int, bool], tuple[tuple[int, int], bytes]] = {}
+    for uid, age, line in _heads(folder):
+        for key in ((uid, False), (uid, True)) if b'"test_acc":' in line else ((uid, False),):
+            if key not in last or age >= last[key][0]:
+                last[key] = age, line
+    lines = dict.fromkeys(line for _, line in last.values())
+    return [row for row in map(parse_record, lines) if row is not None]
+
+
+def _heads(folder: MachineFolder) -> Iterator[tuple[int, tuple[int, int], bytes]]:
+    """(uid, (iteration, attempt), line) of every line that looks complete."""
+    for path in folder.all_records():
+        for line, complete in _lines(path):
+            head = _HEAD.match(line) if complete and line.endswith(b"}\n") else None
+            if head is not None:
+                yield int(head[2]), (int(head[1]), int(head[3] or 0)), line
+            elif complete and (row := parse_record(line)) is not None:
+                yield row["uid"], (row["iteration"], _attempt(row)), line
 
 
 def _attempt(row: Mapping[str, Any]) -> int:

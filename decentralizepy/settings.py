@@ -6,15 +6,15 @@ import inspect
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from decentralizepy.communication.tcp import TCP
-from decentralizepy.config import Experiment
+from decentralizepy.config import Component, Experiment
+from decentralizepy.drivers import Wiring
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.graph import Graph
-from decentralizepy.graphs.schedules import RandomRegularSchedule, Schedule, StaticSchedule
+from decentralizepy.graphs.schedules import Schedule
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.registry import Driver
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.scenario.faultplan import FaultPlan
 from decentralizepy.scenario.simulation import Simulation
@@ -50,6 +50,39 @@ class Intervals:
         if every <= 0:
             return False
         return iteration in (1, self.iterations) or iteration % every == 0
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Who is evaluated when an evaluation is due, and on how much.
+
+    ``nodes``: ``all``, how many (drawn at random), or the uids of some. ``test_samples``: how many
+    samples of the test set, None for all.
+    """
+
+    nodes: Literal["all"] | int | tuple[int, ...] = "all"
+    test_samples: int | None = None
+
+    def check(
+        self,
+        n: int,
+        servers: int = 0,
+        names: tuple[str, str] = ("--evaluated_nodes", "--test_samples"),
+    ) -> None:
+        """Raise `ConfigError` unless ``n`` nodes and some servers have these uids.
+
+        ``names`` are those of both options where they were given.
+        """
+        nodes, samples = names
+        if self.test_samples is not None and self.test_samples < 1:
+            raise ConfigError(f"{samples} {self.test_samples}: at least 1")
+        if isinstance(self.nodes, int) and not 1 <= self.nodes <= n:
+            raise ConfigError(f"{nodes} {self.nodes}: there are {n} nodes")
+        for uid in self.nodes if isinstance(self.nodes, tuple) else ():
+            if not -servers <= uid < n:
+                raise ConfigError(
+                    f"{nodes}: there is no node {uid}; nodes are {-servers} to {n - 1}"
+                )
 
 
 #: what happens when nodes are lost
@@ -89,7 +122,7 @@ class Settings:
     """One machine's view of a run; equal on all machines but for ``machine`` and the folders."""
 
     experiment: Experiment
-    driver: Driver
+    wiring: Wiring
     graph: Graph
     mapping: Mapping
     machine: int
@@ -110,6 +143,7 @@ class Settings:
     resilience: Resilience = Resilience()
     simulation: Simulation | None = None
     faults: FaultPlan | None = None
+    evaluation: EvaluationOptions = EvaluationOptions()
     #: 32 bytes that all machines of the run share; None leaves the wire in the clear
     key: bytes | None = field(default=None, repr=False)
 
@@ -127,13 +161,21 @@ class Settings:
         """The nodes of this machine."""
         return self.mapping.uids(self.machine)
 
+    @property
+    def hosted(self) -> tuple[int, ...]:
+        """The nodes and servers of this machine."""
+        return self.mapping.hosted(self.machine)
+
+    @property
+    def program(self) -> Component:
+        """The class of the nodes with its options: the INI's, else the driver's."""
+        return self.wiring.program
+
+    @property
+    def servers(self) -> int:
+        """Number of server nodes, whose ids are -1, -2, ..."""
+        return self.wiring.servers
+
     def schedule(self) -> Schedule:
-        """The graphs of the run, by iteration and averaging round."""
-        if self.driver.schedule == "static":
-            return StaticSchedule(self.graph)
-        node = self.experiment.node
-        assert node.graph_degree is not None, "checked with the arguments"
-        each = self.driver.per_averaging_round or node.dynamic_avgrounds
-        return RandomRegularSchedule(
-            self.mapping.n, node.graph_degree, self.experiment.seed, per_averaging_round=each
-        )
+        """The graphs of the run, by iteration and averaging round; raises `ConfigError`."""
+        return self.wiring.build(self.graph, self.experiment.seed)

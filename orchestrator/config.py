@@ -70,8 +70,32 @@ JobTypes = Annotated[
 ]
 
 
+def _evaluated_nodes(value: Any) -> Any:
+    """``all``, a number, or uids; a list of JSON as a tuple, which nobody can change."""
+    if isinstance(value, list) and value and all(type(uid) is int for uid in value):
+        return tuple(value)
+    if value == "all" or type(value) is int:
+        return value
+    raise ValueError('"all", a number of nodes, or a list of uids as [0, 3] is expected')
+
+
+EvaluatedNodes = Annotated[
+    Literal["all"] | int | tuple[int, ...],
+    BeforeValidator(_evaluated_nodes),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "all"},
+                {"type": "integer", "minimum": 1},
+                {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+
+
 class Config(BaseModel):
-    """One experiment: an INI file, a graph, and how many agents on how many machines."""
+    """One experiment: an INI file, a graph, and how many nodes on how many machines."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, title="Decentralized learning experiment"
@@ -82,22 +106,27 @@ class Config(BaseModel):
     job_name: Annotated[str, Field(min_length=1, max_length=MOST_NAME_BYTES)] = Field(
         description="Name of the reservation, and suffix of the run folder."
     )
-    GRAPH_FILE: Text = Field(
-        description="Graph, looked for beside this file and in run_configuration/."
+    GRAPH_FILE: Text | None = Field(
+        None,
+        description="Graph, looked for beside this file and in run_configuration/; not needed "
+        "where the classes that the INI names for nodes or graphs need none.",
     )
     GRAPH_TYPE: Literal["edges", "adjacency"] | None = Field(
         None, description="Form of GRAPH_FILE; by default from its suffix (.adj is adjacency)."
     )
     NB_AGENTS: Count = Field(description="Number of nodes that learn; as many as the graph has.")
     NB_MACHINE: Count = Field(
-        description="Number of machines; agents are spread evenly, the first ones take one more."
+        description="Number of machines; nodes are spread evenly, the first ones take one more."
     )
     NB_ITERATION: CountOrNone = Field(
-        description="Training iterations of every agent; 0: prepare the data set and the run "
+        description="Training iterations of every node; 0: prepare the data set and the run "
         "folder only."
     )
-    EVAL_FILE: Text = Field(
-        description="Driver: testingPeerSampler.py (static), testingPeerSamplerDynamic.py, ..."
+    EVAL_FILE: Text | None = Field(
+        None,
+        description="Driver: testingPeerSampler.py (static, the default), "
+        "testingPeerSamplerDynamic.py, ...; it gives the node program and the schedule of graphs "
+        "where the INI names none.",
     )
     TEST_AFTER: CountOrNone = Field(
         description="Test every so many iterations (and after 1 and last); 0: never."
@@ -105,6 +134,14 @@ class Config(BaseModel):
     TRAIN_EVALUATE_AFTER: CountOrNone | None = Field(
         None,
         description="Training loss every so many iterations, 0: never; as TEST_AFTER by default.",
+    )
+    EVALUATED_NODES: EvaluatedNodes = Field(
+        "all",
+        description="Which nodes are evaluated: all, a number of nodes drawn at random, or a list "
+        "of uids.",
+    )
+    TEST_SAMPLES: Count | None = Field(
+        None, description="How many samples of the test set they are tested on; all if absent."
     )
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="What the nodes' logs tell."
@@ -118,11 +155,11 @@ class Config(BaseModel):
         0, description="1: a fresh optimizer in every iteration (momentum is lost)."
     )
     CHECKPOINT_AFTER: CountOrNone = Field(
-        0, description="Save all agents every so many iterations, to resume from; 0: never."
+        0, description="Save all nodes every so many iterations, to resume from; 0: never."
     )
     ON_LOSS: Literal["fail", "drop", "wait"] = Field(
         "fail",
-        description="A worker or machine is lost: end, go on without its agents, or go back to "
+        description="A worker or machine is lost: end, go on without its nodes, or go back to "
         "the newest checkpoint with all of them.",
     )
     WAIT_LIMIT: Seconds | None = Field(
@@ -153,7 +190,7 @@ class Config(BaseModel):
         description="First TCP port, unless the INI has an offset of its own; by default a free "
         "range is looked for at start.",
     )
-    DEVICE: Literal["cpu", "cuda"] = Field("cpu", description="What the agents train on.")
+    DEVICE: Literal["cpu", "cuda"] = Field("cpu", description="What the nodes train on.")
     LOCAL_SAVE_DIR: Text = Field(
         DEFAULT_SAVE_DIR, description="Where run folders go; relative to the repository."
     )
@@ -186,11 +223,11 @@ class Config(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _an_agent_everywhere(self) -> Self:
+    def _a_node_everywhere(self) -> Self:
         if self.NB_AGENTS < self.NB_MACHINE:
             raise ValueError(
                 f"NB_AGENTS = {self.NB_AGENTS}, NB_MACHINE = {self.NB_MACHINE}: every machine "
-                f"needs an agent; lower NB_MACHINE to {self.NB_AGENTS} or less"
+                f"needs a node; lower NB_MACHINE to {self.NB_AGENTS} or less"
             )
         return self
 
@@ -217,7 +254,7 @@ class Config(BaseModel):
         elif self.ON_LOSS == "wait":
             problem = "ON_LOSS = 'wait', but simulated time does not go back: set fail or drop"
         if problem:
-            raise ValueError(f"SIMULATE runs all agents in one process, {problem}")
+            raise ValueError(f"SIMULATE runs all nodes in one process, {problem}")
         return self
 
     @property
@@ -240,7 +277,8 @@ class Config(BaseModel):
     @property
     def graph_type(self) -> str:
         """GRAPH_TYPE, or what the suffix of GRAPH_FILE says."""
-        return self.GRAPH_TYPE or ("adjacency" if self.GRAPH_FILE.endswith(".adj") else "edges")
+        adjacency = self.GRAPH_FILE is not None and self.GRAPH_FILE.endswith(".adj")
+        return self.GRAPH_TYPE or ("adjacency" if adjacency else "edges")
 
     @property
     def walltime_seconds(self) -> int | None:

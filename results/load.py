@@ -1,82 +1,87 @@
-"""Run folders, ours and those of the reference system, as tidy frames.
+"""Run folders, ours and those of the reference system, as records and settings.
 
-A tidy frame has one row per node, iteration and metric, in the columns of `TIDY_COLUMNS`. Metrics
-are the value columns of `decentralizepy.runfolder.RECORD_COLUMNS`; what a node did not report has
-no row, what it reported as not a number has a row with NaN.
+`Run.records` has one row per node and iteration (see `results.records`). Metrics are whatever
+numbers the records carry: null is what a node did not report, NaN what it reported as no number.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from decentralizepy.runfolder import (
-    RECORD_COLUMNS,
-    MachineFolder,
-    Records,
-    RunFolder,
-    machine_records,
-)
+from decentralizepy.runfolder import MachineFolder, RunFolder
 from results.attributes import Attributes, read_attributes, read_json
 from results.legacy import has_results, legacy_records
+from results.records import Recorded, from_rows, metrics, read_machines
 from results.spread import RunWarning, spread
 
-#: Columns of a tidy frame, in order.
-TIDY_COLUMNS: Final[dict[str, str]] = {
-    "run": "name of the run folder",
-    "machine": "machine that hosted the node",
-    "uid": "node, 0 to n - 1; -1 is the server of a federated run",
-    "iteration": "1-based training iteration after which the node was evaluated",
-    "metric": "what was measured",
-    "value": "its value, in the metric's unit",
-}
-_KEYS: Final = ("iteration", "uid", "machine", "rank")
 _LARGEST: Final = 2**63 - 1
+#: What `results` itself leaves in a folder.
+_OUTPUT: Final = ("tables", "figures")
 
 
 class NothingRecordedError(ValueError):
     """A run that has ended well without an evaluation, as it was told to."""
 
 
+class OutputFolderError(ValueError):
+    """A folder with tables and figures of runs, and no run in it."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run: its tidy frame and what its folder says about it."""
+    """One run: its records, sorted by iteration and node, and what its folder says about it."""
 
     name: str
     folder: Path
     experiment: str
-    frame: pd.DataFrame
+    records: pa.Table
     attributes: Attributes
     provenance: dict[str, Any]
 
     @property
+    def metrics(self) -> list[str]:
+        """The metrics that the run recorded, known ones first."""
+        return metrics(self.records)
+
+    @cached_property
+    def uids(self) -> np.ndarray:
+        """The nodes that reported, without servers."""
+        uids = np.unique(self.records["uid"].to_numpy())
+        return uids[uids >= 0]
+
+    @property
     def nodes(self) -> int:
-        """How many nodes reported; a federated server is none."""
-        return int(self.frame.loc[self.frame["uid"] >= 0, "uid"].nunique())
+        """How many nodes reported; servers are none."""
+        return len(self.uids)
 
     @cached_property
     def gone(self) -> dict[int, int]:
         """Nodes that left during the run, each with the last iteration that it took part in."""
         return _departures(self.provenance)
 
-    @cached_property
+    @property
     def nodes_left(self) -> int:
         """How many of the nodes were still there at the end."""
-        uids = self.frame["uid"]
-        return int(uids[(uids >= 0) & ~uids.isin([*self.gone])].nunique())
+        return int((~np.isin(self.uids, [*self.gone])).sum())
 
     @property
     def machines(self) -> int:
-        return int(self.frame["machine"].nunique())
+        return len(np.unique(self.records["machine"].to_numpy()))
+
+    @property
+    def outcome(self) -> str:
+        """How it ended: done, failed or interrupted; running if it has not; empty if untold."""
+        return str(self.provenance.get("outcome", ""))
 
     @property
     def simulated(self) -> bool:
@@ -86,25 +91,61 @@ class Run:
     @cached_property
     def over_nodes(self) -> pd.DataFrame:
         """Statistics over the nodes per iteration and metric: see `results.spread.spread`."""
-        return spread(self.frame, self.name, self.gone)
+        return spread(self.records, self.name, self.gone)
 
 
-def load(folders: Iterable[str | Path]) -> pd.DataFrame:
-    """Run folders as one tidy frame; raises ValueError for a folder that is none."""
-    return tidy(load_runs(folders))
+@dataclass
+class Loaded:
+    """Runs that could be read, and why others could not, by folder."""
+
+    runs: list[Run] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+    skipped: dict[Path, str] = field(default_factory=dict)
 
 
-def tidy(runs: Sequence[Run]) -> pd.DataFrame:
-    """The frames of some runs below one another."""
-    return pd.concat([run.frame for run in runs], ignore_index=True)
+def load_each(folders: Iterable[str | Path]) -> Loaded:
+    """Read run folders like `load_runs`, but go on after one that cannot be read.
+
+    ``skipped`` are folders with tables and figures only, as they lie among runs.
+    """
+    loaded = Loaded()
+    for path, name in _named(folders).items():
+        try:
+            loaded.runs.append(load_run(path, name))
+        except OutputFolderError as error:
+            loaded.skipped[path] = str(error)
+        except (ValueError, OSError) as error:
+            loaded.failed[path] = str(error)
+    return loaded
 
 
 def load_runs(folders: Iterable[str | Path]) -> list[Run]:
     """Read run folders, each once; the name of a run is as much of its path as tells it apart."""
+    return [load_run(path, name) for path, name in _named(folders).items()]
+
+
+def _named(folders: Iterable[str | Path]) -> dict[Path, str]:
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not paths:
         raise ValueError("no run folder was given")
-    return [load_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    return dict(zip(paths, _names(paths), strict=True))
+
+
+def newest(folder: str | Path) -> Path:
+    """The run folder in ``folder`` that was started last.
+
+    Raises ValueError if there is none.
+    """
+    root = Path(folder).resolve()
+    runs = [folder for folder in root.glob("*") if RunFolder(folder).machines()]
+    if not runs:
+        raise ValueError(f"{root} holds no run folder yet: `make run` makes one in half a minute")
+    return max(runs, key=_started)
+
+
+def _started(folder: Path) -> tuple[str, str]:
+    first = next(iter(RunFolder(folder).machines().values()))
+    return str(read_json(first.run).get("started", "")), folder.name
 
 
 def load_run(folder: str | Path, name: str | None = None) -> Run:
@@ -115,13 +156,13 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
     root = Path(folder).resolve()
     machines = _machines(root)
     name = name or _names([root])[0]
-    rows = _rows(machines, name)
-    if not rows and _ended_without_records(machines):
+    records = _records(machines, name)
+    if not records.num_rows and _ended_without_records(machines):
         raise NothingRecordedError(
             f"{folder}: the run has ended well and evaluated nothing, as it was told to: there is "
             "nothing to draw"
         )
-    if not rows:
+    if not records.num_rows:
         raise ValueError(f"{folder}: no node has recorded anything yet (no complete record found)")
     run, first = RunFolder(root), next(iter(machines.values()))
     config = read_json(run.config)
@@ -129,7 +170,7 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
         name=name,
         folder=root,
         experiment=str(config.get("job_name") or name),
-        frame=_tidy_frame(rows, name),
+        records=records,
         attributes=read_attributes(run, first),
         provenance=read_json(first.run),
     )
@@ -181,6 +222,8 @@ def _machines(root: Path) -> dict[int, MachineFolder]:
     alone = MachineFolder(root)
     if alone.all_records() or has_results(alone) or alone.run.is_file():
         return {_machine_id(alone): alone}
+    if root.name in _OUTPUT or any((root / name).is_dir() for name in _OUTPUT):
+        raise OutputFolderError(f"{root}: tables and figures only, no run")
     raise ValueError(_not_a_run(root))
 
 
@@ -201,69 +244,24 @@ def _not_a_run(root: Path) -> str:
     return f"{root}: not a run folder but {len(runs)} of them ({runs[0]}, ...): name these instead"
 
 
-def _rows(machines: Mapping[int, MachineFolder], name: str) -> list[dict[str, Any]]:
+def _records(machines: Mapping[int, MachineFolder], name: str) -> pa.Table:
     if any(machine.all_records() for machine in machines.values()):
-        records, unit = _recorded(machines), "broken or cut line(s) in the records"
+        found, unit = read_machines(machines), "broken or cut line(s) in the records"
     else:
-        records, unit = legacy_records(machines), "results file(s) that are cut or empty"
-    if records.broken:
-        _warn(f"{name}: left out {records.broken} {unit}")
-    rows = {(row["uid"], row["iteration"]): row for row in records.rows}
-    if len(rows) < len(records.rows):
-        twice = len(records.rows) - len(rows)
-        _warn(f"{name}: {twice} record(s) stand on two machines; the later machine's are used")
-    return list(rows.values())
+        found = from_rows(legacy_records(machines))
+        unit = "results file(s) that are cut or empty"
+    _tell(found, name, unit)
+    return found.table
+
+
+def _tell(found: Recorded, name: str, unit: str) -> None:
+    if found.broken:
+        _warn(f"{name}: left out {found.broken} {unit}")
+    if found.twice:
+        _warn(
+            f"{name}: {found.twice} record(s) stand on two machines; the later machine's are used"
+        )
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, RunWarning, stacklevel=2)
-
-
-def _recorded(machines: Mapping[int, MachineFolder]) -> Records:
-    rows: list[dict[str, Any]] = []
-    broken = 0
-    for machine, folder in machines.items():
-        found = machine_records(folder)
-        sane = [row | {"machine": machine} for row in found.rows if _sane(row)]
-        broken += found.broken + len(found.rows) - len(sane)
-        rows += sane
-    return Records(rows, broken)
-
-
-def _sane(row: Mapping[str, Any]) -> bool:
-    return 0 <= row["uid"] <= _LARGEST and 0 <= row["iteration"] <= _LARGEST
-
-
-def _tidy_frame(rows: Sequence[Mapping[str, Any]], run: str) -> pd.DataFrame:
-    keys = {key: np.array([row[key] for row in rows], np.int64) for key in _KEYS[:3]}
-    parts = [_metric_part(rows, keys, metric) for metric in _metrics(rows)]
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*TIDY_COLUMNS])
-    frame["run"] = run
-    return frame[[*TIDY_COLUMNS]]
-
-
-def _metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Value columns, in the order of `RECORD_COLUMNS`, then columns we do not know."""
-    present = set().union(*(row.keys() for row in rows)).difference(_KEYS)
-    known = [column for column in RECORD_COLUMNS if column in present]
-    return known + sorted(present.difference(known))
-
-
-def _metric_part(
-    rows: Sequence[Mapping[str, Any]], keys: Mapping[str, np.ndarray], metric: str
-) -> pd.DataFrame:
-    values = [_number(row.get(metric)) for row in rows]
-    there = np.array([value is not None for value in values])
-    part = pd.DataFrame({key: column[there] for key, column in keys.items()})
-    part["metric"] = metric
-    part["value"] = np.array([value for value in values if value is not None], np.float64)
-    return part.sort_values(["iteration", "uid"], ignore_index=True)
-
-
-def _number(value: Any) -> float | None:
-    if not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # JSON knows integers of any size
-        return math.inf if value > 0 else -math.inf

@@ -1,28 +1,33 @@
-"""Figures of a run or of several, ready for a paper: one function a figure.
+"""Figures of a run or of several, ready for a paper.
 
 A figure of one run shows the mean over its nodes, the band that holds nine nodes in ten (5 to
 95 %) and, as thin lines, the worst and the best node. A figure of several runs shows one line
 per setting; runs that differ by their seed only become one line with a 95 % band for the mean.
-Its data are saved beside it as CSV.
+Its data are saved beside it as CSV. Whether an axis is logarithmic is chosen per metric, from all
+curves of the comparison, so that figures of the same data look the same.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.curves import BYTES, SECONDS, Curve, curves
+from results.csvfile import write_csv
+from results.curves import BYTES, ITERATION, SECONDS, Curve, curves
 from results.files import replacing
 from results.load import Run
+from results.metrics import file_name, label, may_be_log
+from results.settings import Setting, settings
 from results.style import (
     LEGEND_ROW,
     SIZES,
@@ -34,27 +39,22 @@ from results.style import (
     suits_log,
     whole_numbers,
 )
-from results.tables import write_csv
+from results.tables import compared_metrics
 
-_ITERATION: Final = "iteration"
+#: What a metric can be drawn against -> the column of its curves
+AXES: Final[dict[str, str]] = {"iteration": ITERATION, "bytes": BYTES, "seconds": SECONDS}
+#: Metadata without a date, by format.
+_UNDATED: Final[dict[str, dict[str, Any]]] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": {},
+}
+FORMATS: Final = tuple(_UNDATED)
 _MARKS: Final = 8
+#: With more curves, bands are paler: they lie upon each other.
+_FEW: Final = 4
 #: Where float32 is about to overflow.
 _DIVERGED: Final = 1e30
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What a y axis shows: a metric, its words, and whether powers of ten may suit it."""
-
-    metric: str
-    label: str
-    may_be_log: bool
-
-
-TRAIN_LOSS: Final = Quantity("train_loss", "Train loss", True)
-TEST_LOSS: Final = Quantity("test_loss", "Test loss", True)
-TEST_ACCURACY: Final = Quantity("test_acc", "Test accuracy (%)", False)
-CONSENSUS: Final = Quantity("consensus_distance", "Consensus distance", True)
 
 
 class NothingToPlotError(ValueError):
@@ -75,94 +75,105 @@ class RunFigure(Figure):
         return buffer.getvalue()
 
 
-def train_loss_by_iteration(runs: Sequence[Run], width: str = "single") -> RunFigure:
-    """Mean loss on the nodes' own training sets against the iteration."""
-    return _figure(runs, TRAIN_LOSS, _ITERATION, width)
+@dataclass(frozen=True)
+class Look:
+    """What people choose about figures: ``width`` is a key of `results.style.SIZES`.
 
-
-def train_loss_by_bytes(runs: Sequence[Run], width: str = "single") -> RunFigure:
-    """Mean loss on the nodes' own training sets against the bytes sent per node."""
-    return _figure(runs, TRAIN_LOSS, BYTES, width)
-
-
-def test_loss_by_iteration(runs: Sequence[Run], width: str = "single") -> RunFigure:
-    """Loss on the test set against the iteration."""
-    return _figure(runs, TEST_LOSS, _ITERATION, width)
-
-
-def test_loss_by_bytes(runs: Sequence[Run], width: str = "single") -> RunFigure:
-    """Loss on the test set against the bytes sent per node."""
-    return _figure(runs, TEST_LOSS, BYTES, width)
-
-
-def test_accuracy_by_iteration(runs: Sequence[Run], width: str = "single") -> RunFigure:
-    """Accuracy on the test set, in per cent, against the iteration."""
-    return _figure(runs, TEST_ACCURACY, _ITERATION, width)
-
-
-def test_accuracy_by_bytes(runs: Sequence[Run], width: str = "single") -> RunFigure:
-    """Accuracy on the test set, in per cent, against the bytes sent per node."""
-    return _figure(runs, TEST_ACCURACY, BYTES, width)
-
-
-def test_accuracy_by_seconds(runs: Sequence[Run], width: str = "single") -> RunFigure:
-    """Accuracy on the test set, in per cent, against the time since the first training step.
-
-    The time of a simulated run is simulated, and so says the axis when all runs are.
+    ``log`` names the metrics with a logarithmic axis; None chooses by the data.
     """
-    figure = _figure(runs, TEST_ACCURACY, SECONDS, width)
-    if all(run.simulated for run in runs):
-        figure.axes[0].set_xlabel("Simulated time (s)")
-    return figure
+
+    width: str = "single"
+    log: Collection[str] | None = None
+    formats: Sequence[str] = ("pdf",)
 
 
-def consensus_distance_by_iteration(runs: Sequence[Run], width: str = "single") -> RunFigure:
-    """How far the nodes' parameters are from their mean (l2), against the iteration."""
-    return _figure(runs, CONSENSUS, _ITERATION, width)
+def figure(
+    runs: Sequence[Run],
+    metric: str,
+    against: str = "iteration",
+    width: str = "single",
+    log: bool | None = None,
+) -> RunFigure:
+    """A metric against one of `AXES`; raises `NothingToPlotError` if no run recorded both.
+
+    Seconds and bytes count from the first training step. The time of a simulated run is simulated,
+    and so says the axis when all runs are.
+    """
+    drawn = curves(settings(runs), metric)
+    look = Look(width, None if log is None else [metric] * log)
+    return _figure(drawn, metric, against, look, all(run.simulated for run in runs))
 
 
-#: file name -> the function that draws it
-FIGURES: Final[dict[str, Callable[[Sequence[Run], str], RunFigure]]] = {
-    "train_loss_iteration": train_loss_by_iteration,
-    "train_loss_bytes": train_loss_by_bytes,
-    "test_loss_iteration": test_loss_by_iteration,
-    "test_loss_bytes": test_loss_by_bytes,
-    "test_accuracy_iteration": test_accuracy_by_iteration,
-    "test_accuracy_bytes": test_accuracy_by_bytes,
-    "test_accuracy_seconds": test_accuracy_by_seconds,
-    "consensus_distance_iteration": consensus_distance_by_iteration,
-}
+def save_figures(
+    compared: Sequence[Setting],
+    folder: Path,
+    look: Look = Look(),
+    metrics: Sequence[str] = (),
+) -> list[Path]:
+    """Write every figure that the runs have data for; returns the figures, without their data.
 
-
-def save_figures(runs: Sequence[Run], folder: Path, width: str = "single") -> list[Path]:
-    """Write every figure that the runs have data for; returns the PDFs."""
-    saved = []
-    for name, draw in FIGURES.items():
-        try:
-            figure = draw(runs, width)
-        except NothingToPlotError:
-            continue
-        saved.append(save(figure, folder / f"{name}.pdf"))
+    ``metrics`` are drawn against all of `AXES`; without it, all that were evaluated, the consensus
+    distance and the programs' own are, against what is usual for them.
+    """
+    runs = [run for setting in compared for run in setting.runs]
+    simulated = all(run.simulated for run in runs)
+    saved: list[Path] = []
+    for metric in metrics or compared_metrics(runs):
+        drawn = curves(compared, metric)
+        for against in AXES if metrics else usual_axes(metric):
+            with suppress(NothingToPlotError):
+                made = _figure(drawn, metric, against, look, simulated)
+                stem = folder / f"{file_name(metric)}_{against}"
+                saved += save(made, stem, look.formats)
     return saved
 
 
-def save(figure: RunFigure, path: Path) -> Path:
-    """Write a figure as PDF and its data as CSV beside it; the same data give the same bytes."""
-    with styled(), replacing(path) as aside:
-        figure.savefig(aside, format="pdf", metadata={"CreationDate": None})
-    write_csv(figure.data, path.with_suffix(".csv"))
-    return path
+def usual_axes(metric: str) -> Sequence[str]:
+    """What a metric is drawn against unless it is asked for: training time is for results."""
+    if metric.startswith("test_") and not metric.endswith("_loss"):
+        return tuple(AXES)
+    if metric.startswith(("test_", "train_")):
+        return ("iteration", "bytes")
+    return ("iteration",)
 
 
-def _figure(runs: Sequence[Run], quantity: Quantity, x: str, width: str) -> RunFigure:
-    drawn = [curve for curve in curves(runs, quantity.metric) if x in curve.data]
-    if not drawn:
-        raise NothingToPlotError(f"no run recorded {quantity.metric} by {x}")
-    data = pd.concat([_labelled(curve) for curve in drawn], ignore_index=True)
+def save(made: RunFigure, stem: Path, formats: Sequence[str] = ("pdf",)) -> list[Path]:
+    """Write a figure in each format, and its data as CSV; the same data give the same bytes."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
+    for path, kind in zip(paths, formats, strict=True):
+        with styled(), replacing(path) as aside:
+            made.savefig(aside, format=kind, metadata=_UNDATED[kind])
+    write_csv(made.data, stem.with_name(f"{stem.name}.csv"))
+    return paths
+
+
+def _figure(
+    drawn: Sequence[Curve], metric: str, against: str, look: Look, simulated: bool
+) -> RunFigure:
+    x = AXES[against]
+    shown = [curve for curve in drawn if x in curve.data and len(curve.data)]
+    if not shown:
+        raise NothingToPlotError(f"no run recorded {metric} by {against}")
+    data = pd.concat([_labelled(curve) for curve in shown], ignore_index=True)
     with styled():
-        figure = RunFigure(width, data)
-        _draw(figure, drawn, quantity, x)
-    return figure
+        made = RunFigure(look.width, data)
+        axes = made.add_subplot()
+        _draw(axes, shown, x)
+        axes.set_ylabel(label(metric))
+        if x == SECONDS and simulated:
+            axes.set_xlabel("Simulated time (s)")
+        if _is_log(metric, drawn, look):
+            log_axis(axes)
+        _legend(made, axes, shown)
+    return made
+
+
+def _is_log(metric: str, drawn: Sequence[Curve], look: Look) -> bool:
+    """Decided by all curves of a metric, also those that this figure has no x for."""
+    values = np.concatenate([_finite(curve.data["mean"]) for curve in drawn])
+    if look.log is not None:
+        return metric in look.log and bool((values > 0).any())
+    return may_be_log(metric) and suits_log(values)
 
 
 def _labelled(curve: Curve) -> pd.DataFrame:
@@ -171,23 +182,17 @@ def _labelled(curve: Curve) -> pd.DataFrame:
     return data
 
 
-def _draw(figure: RunFigure, drawn: Sequence[Curve], quantity: Quantity, x: str) -> None:
-    axes = figure.add_subplot()
+def _draw(axes: Axes, drawn: Sequence[Curve], x: str) -> None:
     divisor = _x_axis(axes, drawn, x)
-    for index, curve in enumerate(drawn):
-        _draw_curve(axes, curve, curve.data[x].to_numpy() / divisor, index, len(drawn) == 1)
-    if x == _ITERATION:
+    for curve in drawn:
+        _draw_curve(axes, curve, curve.data[x].to_numpy() / divisor, len(drawn))
+    if x == ITERATION:
         whole_numbers(axes)
-    axes.set_ylabel(quantity.label)
-    shown = np.concatenate([_finite(curve.data["mean"]) for curve in drawn])
-    if quantity.may_be_log and suits_log(shown):
-        log_axis(axes)
-    _legend(figure, axes, drawn)
 
 
 def _x_axis(axes: Axes, drawn: Sequence[Curve], x: str) -> float:
     """Label the x axis; returns what its values are to be divided by."""
-    if x == _ITERATION:
+    if x == ITERATION:
         axes.set_xlabel("Iteration")
         return 1.0
     if x == SECONDS:
@@ -198,31 +203,34 @@ def _x_axis(axes: Axes, drawn: Sequence[Curve], x: str) -> float:
     return divisor
 
 
-def _draw_curve(axes: Axes, curve: Curve, x: np.ndarray, index: int, alone: bool) -> None:
-    style = line_style(index)
+def _draw_curve(axes: Axes, curve: Curve, x: np.ndarray, count: int) -> None:
+    style, alone = line_style(curve.number), count == 1
     if curve.band:
-        _draw_band(axes, curve, x, style["color"], curve.about if alone else None)
+        alpha = 0.22 if count <= _FEW else 0.1
+        _draw_band(axes, curve, x, style["color"], alpha, curve.about if alone else None)
     if curve.limits and alone:
         _draw_limits(axes, curve, x, style["color"])
     every = max(1, len(x) // _MARKS)
     axes.plot(x, _finite(curve.data["mean"]), label=curve.label, markevery=every, **style)
 
 
-def _draw_band(axes: Axes, curve: Curve, x: np.ndarray, colour: str, label: str | None) -> None:
+def _draw_band(
+    axes: Axes, curve: Curve, x: np.ndarray, colour: str, alpha: float, label: str | None
+) -> None:
     assert curve.band is not None
     low, high = (_finite(curve.data[name]) for name in curve.band)
     if len(x) == 1:  # a band over a single point would have no width
         axes.vlines(x, low, high, color=colour, alpha=0.3, linewidth=4, label=label or "")
     else:
-        axes.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0, label=label)
+        axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0, label=label)
 
 
 def _draw_limits(axes: Axes, curve: Curve, x: np.ndarray, colour: str) -> None:
     assert curve.limits is not None
     marker = "_" if len(x) == 1 else ""
-    for name, label in zip(curve.limits, ("min and max", None), strict=True):
+    for name, said in zip(curve.limits, ("min and max", None), strict=True):
         values = _finite(curve.data[name])
-        axes.plot(x, values, label=label, color=colour, linewidth=0.5, alpha=0.7, marker=marker)
+        axes.plot(x, values, label=said, color=colour, linewidth=0.5, alpha=0.7, marker=marker)
 
 
 def _finite(column: pd.Series) -> np.ndarray:
@@ -247,5 +255,7 @@ def _legend(figure: RunFigure, axes: Axes, drawn: Sequence[Curve]) -> None:
 
 
 def _title(drawn: Sequence[Curve]) -> str | None:
-    about = " / ".join(dict.fromkeys(curve.about for curve in drawn if curve.about))
-    return f"mean and {about}" if about and len(drawn) > 1 else None
+    if len(drawn) == 1:
+        return None
+    about = dict.fromkeys(c.about for c in sorted(drawn, key=lambda c: c.band is None) if c.about)
+    return f"mean and {', '.join(about)}" if any(curve.band for curve in drawn) else None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-#: An iteration gets a row when some node reported one of these after it.
-EVALUATED: Final = ("train_loss", "test_loss", "test_acc", "validation_loss", "validation_acc")
+from results.metrics import is_evaluation
+from results.records import metrics
+
 #: Percentiles that are computed beside count, mean, std, sum, min and max.
 PERCENTILES: Final = (5, 50, 95)
 NOBODY: Final[Mapping[int, int]] = MappingProxyType({})
@@ -21,62 +24,78 @@ class RunWarning(UserWarning):
     """Something in a run folder was left out of tables or figures; the text says what."""
 
 
-def spread(
-    frame: pd.DataFrame, name: str = "run", gone: Mapping[int, int] = NOBODY
-) -> pd.DataFrame:
-    """Statistics over the nodes of a tidy frame of one run.
+@dataclass(frozen=True)
+class _Column:
+    """A metric: its values, and the records that carry one and count for the nodes."""
+
+    values: np.ndarray
+    counts: np.ndarray
+
+
+def spread(table: pa.Table, name: str = "run", gone: Mapping[int, int] = NOBODY) -> pd.DataFrame:
+    """Statistics over the nodes of a table of records (`results.records`) of one run.
 
     One row per evaluated iteration; columns are pairs (metric, statistic) with the statistics
     count, mean, std, sum, min, max, percentile_5, percentile_50 and percentile_95. As pandas does
     by default, std is that of a sample (ddof = 1, NaN for one node) and NaN is left out; so is
-    infinity, the other way for a loss to diverge. The end of a run that was stopped, where fewer
-    and fewer nodes reported, is left out with a warning; nodes that had left by then (``gone``:
-    node -> its last iteration) are not missed.
+    infinity, the other way for a loss to diverge. Servers, whose uid is negative, count only in
+    metrics that no node has. The end of a run that was stopped, where fewer and fewer nodes
+    reported, is left out with a warning; nodes that had left by then (``gone``: node -> its last
+    iteration) are not missed.
     """
-    frame = _without_server(frame)
-    kept = _kept(frame, name, gone)
-    frame = frame[frame["iteration"].isin(kept)]
-    finite = frame.assign(value=frame["value"].where(np.isfinite(frame["value"])))
-    values = finite.groupby(["iteration", "metric"])["value"]
-    statistics = pd.DataFrame(values.agg(["count", "mean", "std", "min", "max"]))
-    statistics["sum"] = values.sum(min_count=1)
-    for percent in PERCENTILES:
-        statistics[f"percentile_{percent}"] = values.quantile(percent / 100)
-    by_metric = pd.DataFrame(statistics.unstack("metric"))
-    return by_metric.swaplevel(axis=1).sort_index(axis=1)
+    iteration = table["iteration"].to_numpy()
+    uid = table["uid"].to_numpy()
+    columns = {metric: _column(table[metric], uid >= 0) for metric in metrics(table)}
+    columns = {metric: column for metric, column in columns.items() if column.counts.any()}
+    kept = _kept(iteration, uid, columns, name, gone)
+    frames = {metric: _statistics(column, iteration, kept) for metric, column in columns.items()}
+    if not frames:
+        return pd.DataFrame(index=kept)
+    return pd.concat(frames, axis=1, names=["metric", "statistic"])
 
 
-def _without_server(frame: pd.DataFrame) -> pd.DataFrame:
-    """Nodes only, but for metrics that a federated run has from its server alone."""
-    nodes = frame[frame["uid"] >= 0]
-    alone = ~frame["metric"].isin(nodes["metric"].unique())
-    return frame[(frame["uid"] >= 0) | alone]
+def _column(values: pa.ChunkedArray, nodes: np.ndarray) -> _Column:
+    reported = values.is_valid().to_numpy()
+    by_nodes = reported & nodes
+    counts = by_nodes if by_nodes.any() else reported
+    return _Column(values.to_numpy(), counts)
 
 
-def _kept(frame: pd.DataFrame, name: str, gone: Mapping[int, int]) -> pd.Index:
-    evaluated = frame[frame["metric"].isin(EVALUATED)]
-    reports = frame if evaluated.empty else evaluated
-    nodes = reports.groupby("iteration")["uid"].nunique().sort_index()
-    kept = _complete(_nodes_or_gone(reports, gone) if gone else nodes.tolist())
+def _kept(
+    iteration: np.ndarray,
+    uid: np.ndarray,
+    columns: Mapping[str, _Column],
+    name: str,
+    gone: Mapping[int, int],
+) -> pd.Index:
+    """The iterations that get a row: those in which some node was evaluated, but for the end."""
+    evaluated = [column.counts for metric, column in columns.items() if is_evaluation(metric)]
+    masks = evaluated or [column.counts for column in columns.values()]
+    reports = np.logical_or.reduce(masks) if masks else np.ones(len(iteration), bool)
+    iterations, nodes = np.unique(iteration[reports], return_counts=True)
+    there = nodes + _missing(iterations, iteration[reports], uid[reports], gone)
+    kept = _complete(there.tolist())
     if kept < len(nodes):
         warnings.warn(
-            f"{name}: iteration {nodes.index[-1]} was reported by {nodes.iloc[-1]} of "
-            f"{nodes.iloc[kept - 1]} nodes only; tables and figures end at iteration "
-            f"{nodes.index[kept - 1]}, the tidy files hold everything",
+            f"{name}: iteration {iterations[-1]} was reported by {nodes[-1]} of "
+            f"{nodes[kept - 1]} nodes only; tables and figures end at iteration "
+            f"{iterations[kept - 1]}, the tidy files hold everything",
             RunWarning,
             stacklevel=2,
         )
-    return nodes.index[:kept]
+    return pd.Index(iterations[:kept], name="iteration")
 
 
-def _nodes_or_gone(reports: pd.DataFrame, gone: Mapping[int, int]) -> list[int]:
-    """Per iteration the nodes that reported or, of those that ever did, had left by then."""
-    known = {uid: last for uid, last in gone.items() if uid in set(reports["uid"])}
-    there = reports.groupby("iteration")["uid"].agg(set).sort_index()
-    return [
-        len(uids | {uid for uid, last in known.items() if last < iteration})
-        for iteration, uids in zip(there.index.tolist(), there.tolist(), strict=True)
-    ]
+def _missing(
+    iterations: np.ndarray, iteration: np.ndarray, uid: np.ndarray, gone: Mapping[int, int]
+) -> np.ndarray:
+    """Per iteration the nodes that did not report as they had left, but had once reported."""
+    missing = np.zeros(len(iterations), np.int64)
+    for node, last in gone.items():
+        reported = iteration[uid == node]
+        if len(reported):
+            missing += (iterations > last) & ~np.isin(iterations, reported)
+    return missing
 
 
 def _complete(nodes: list[int]) -> int:
@@ -85,3 +104,46 @@ def _complete(nodes: list[int]) -> int:
     while kept > 1 and nodes[kept - 1] < nodes[kept - 2]:
         kept -= 1
     return kept
+
+
+def _statistics(column: _Column, iteration: np.ndarray, kept: pd.Index) -> pd.DataFrame:
+    """One row per iteration of ``kept``; records are sorted by iteration."""
+    values, iterations = column.values[column.counts], iteration[column.counts]
+    found, starts, lengths = np.unique(iterations, return_index=True, return_counts=True)
+    rows = []
+    for length in np.unique(lengths):
+        same = lengths == length
+        matrix = values[starts[same][:, None] + np.arange(length)]
+        rows.append(_over_rows(matrix, pd.Index(found[same])))
+    return pd.concat(rows).sort_index().reindex(kept)
+
+
+def _over_rows(matrix: np.ndarray, index: pd.Index) -> pd.DataFrame:
+    """Statistics of each row's finite values."""
+    values = np.where(np.isfinite(matrix), matrix, np.nan)
+    values.sort(axis=1)  # NaN goes to the end
+    count = np.isfinite(values).sum(axis=1)
+    some = np.where(count > 0, count, np.nan)
+    total = np.where(count > 0, np.nansum(values, axis=1), np.nan)
+    mean = total / some
+    with np.errstate(over="ignore"):  # a loss on its way to infinity
+        squares = np.nansum((values - mean[:, None]) ** 2, axis=1)
+    statistics = {
+        "count": count,
+        "mean": mean,
+        "std": np.sqrt(squares / np.where(count > 1, count - 1, np.nan)),
+        "min": _at(values, some, 0),
+        "max": _at(values, some, 1),
+        "sum": total,
+    }
+    statistics |= {f"percentile_{q}": _at(values, some, q / 100) for q in PERCENTILES}
+    return pd.DataFrame(statistics, index=index)
+
+
+def _at(values: np.ndarray, count: np.ndarray, share: float) -> np.ndarray:
+    """The quantile of sorted rows, interpolated between neighbours as NumPy does by default."""
+    place = np.nan_to_num((count - 1) * share)
+    low = np.floor(place).astype(np.int64)
+    high = np.ceil(place).astype(np.int64)
+    lower, upper = (np.take_along_axis(values, at[:, None], 1)[:, 0] for at in (low, high))
+    return lower + (upper - lower) * (place - low)

@@ -1,4 +1,4 @@
-"""The few lines that tell how a run went."""
+"""The few lines that tell how runs went."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from results.load import Run
+from results.metrics import ACCURACY, headlines, label, unit
+from results.settings import Setting
 from results.style import human_bytes
+from results.tables import final, settings_table
 
 
 def summary(run: Run) -> str:
-    """Nodes, length, final accuracy and bytes of a run, what diverged, and whether it ended."""
-    lines = [*_accuracy(run), *_bytes(run), *_diverged(run), *_outcome(run)]
+    """Nodes, length, final metrics and bytes of a run, what diverged, and whether it ended."""
+    lines = [*_finals(run), *_bytes(run), *_diverged(run), *_outcome(run)]
     return "\n".join([_head(run), *lines])
 
 
@@ -34,24 +39,33 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def final_accuracy(run: Run) -> pd.Series | None:
-    """Statistics over the nodes of the last test accuracy (per cent); None if never tested."""
-    if "test_acc" not in run.over_nodes:
-        return None
-    accuracy = pd.DataFrame(run.over_nodes["test_acc"])
-    tested = accuracy[accuracy["mean"].notna()]
-    return None if tested.empty else tested.iloc[-1]
+def _finals(run: Run) -> list[str]:
+    tested = [m for m in headlines(run.metrics) if m.startswith(("test_", "validation_"))]
+    lines = [_final(run, metric) for metric in tested if final(run, metric) is not None]
+    return lines or ["  no test accuracy was recorded"]
 
 
-def _accuracy(run: Run) -> list[str]:
-    final = final_accuracy(run)
-    if final is None:
-        return ["  no test accuracy was recorded"]
-    values = "   ".join(f"{name} {final[name]:.2f} %" for name in ("mean", "min", "max"))
-    metrics = run.frame.loc[run.frame["uid"] >= 0, "metric"]
-    by_all = final["count"] == run.nodes or "test_acc" not in set(metrics)  # a server's alone
-    of = "" if by_all else f" of {_count(int(final['count']), 'node')}"
-    return [f"  final test accuracy   {values}{of}   (iteration {final.name})"]
+def _final(run: Run, metric: str) -> str:
+    last = final(run, metric)
+    assert last is not None
+    sign = unit(metric)
+    values = "   ".join(
+        f"{name} {shown(last[name], metric)}{sign}" for name in ("mean", "min", "max")
+    )
+    by_nodes = pc.any(pc.and_(run.records[metric].is_valid(), _is_node(run))).as_py()
+    by_all = last["count"] == run.nodes or not by_nodes  # else it is a server's alone
+    of = "" if by_all else f" of {_count(int(last['count']), 'node')}"
+    name = f"final {label(metric).removesuffix(' (%)').lower()}"
+    return f"  {name:20}  {values}{of}   (iteration {last.name})"
+
+
+def shown(number: float, metric: str) -> str:
+    """A metric's value for people: percentages with two decimals, else four digits."""
+    return f"{number:.2f}" if unit(metric) else f"{number:.4g}"
+
+
+def _is_node(run: Run) -> pa.ChunkedArray:
+    return pc.greater_equal(run.records["uid"], 0)
 
 
 def _bytes(run: Run) -> list[str]:
@@ -63,19 +77,23 @@ def _bytes(run: Run) -> list[str]:
 
 
 def _diverged(run: Run) -> list[str]:
-    bad = run.frame[~np.isfinite(run.frame["value"])]
-    return [
-        f"  not finite            {metric} of {_count(rows['uid'].nunique(), 'node')}, first at "
-        f"iteration {rows['iteration'].min()}; left out of means and curves"
-        for metric, rows in bad.groupby("metric", sort=False)
-    ]
+    lines = []
+    for metric in run.metrics:
+        finite = pc.is_finite(run.records[metric])
+        bad = run.records.filter(pc.invert(finite))  # null, where nothing was reported, is neither
+        if len(bad):
+            lines.append(
+                f"  not finite            {metric} of "
+                f"{_count(pc.count_distinct(bad['uid']).as_py(), 'node')}, first at iteration "
+                f"{pc.min(bad['iteration']).as_py()}; left out of means and curves"
+            )
+    return lines
 
 
 def _outcome(run: Run) -> list[str]:
-    outcome = run.provenance.get("outcome", "done")
-    if outcome == "done":
+    if run.outcome in ("", "done"):
         return []
-    said = "still running, or killed" if outcome == "running" else str(outcome)
+    said = "still running, or killed" if run.outcome == "running" else run.outcome
     error = run.provenance.get("error")
     return [f"  outcome               {said}{f': {error}' if error else ''}"]
 
@@ -94,17 +112,44 @@ def _when(row: pd.Series) -> str:
 
 
 def overview(runs: Sequence[Run]) -> str:
-    """One line per run: its final test accuracy; of 16 nodes, 8 left at the end are ``8/16``."""
-    names = {run.name: max(len(run.name), 4) for run in runs}
-    width = max(names.values())
-    lines = [f"{'run':{width}}  nodes  iteration  final test accuracy: mean    min    max (%)"]
-    return "\n".join(lines + [_overview_line(run, width) for run in runs])
+    """One line per run with its final value of what is measured; of 16 nodes, 8 left is ``8/16``.
+
+    That is the test accuracy, or the first metric of `results.metrics.headlines` that a run has.
+    """
+    every = dict.fromkeys(metric for run in runs for metric in run.metrics)
+    metric = ACCURACY if ACCURACY in every else next(iter(headlines(every)), ACCURACY)
+    width = max(max(len(run.name), 4) for run in runs)
+    what = f"final {label(metric).replace(' (%)', '').lower()}"
+    sign = " (%)" if unit(metric) else ""
+    lines = [f"{'run':{width}}  nodes  iteration  {what + ': mean':>25}    min    max{sign}"]
+    return "\n".join(lines + [_overview_line(run, metric, width) for run in runs])
 
 
-def _overview_line(run: Run, width: int) -> str:
-    final = final_accuracy(run)
+def _overview_line(run: Run, metric: str, width: int) -> str:
+    last = final(run, metric)
     nodes = f"{run.nodes_left}/" * (run.nodes_left < run.nodes) + str(run.nodes)
     start = f"{run.name:{width}}  {nodes:>5}  {run.over_nodes.index[-1]:9}"
-    if final is None:
-        return f"{start}  {'not tested':>20}"
-    return f"{start}  {final['mean']:25.2f}  {final['min']:5.2f}  {final['max']:5.2f}"
+    if last is None:
+        return f"{start}  {'not tested':>25}"
+    mean, low, high = (shown(last[name], metric) for name in ("mean", "min", "max"))
+    return f"{start}  {mean:>25}  {low:>5}  {high:>5}"
+
+
+def seeds(compared: Sequence[Setting]) -> list[str]:
+    """The mean over seeds of each setting with several, with half of its 95 % interval."""
+    several = [setting for setting in compared if len(setting.runs) > 1]
+    every = dict.fromkeys(m for s in several for run in s.runs for m in run.metrics)
+    metric = next(iter(headlines(every)), None)
+    if metric is None or not several:
+        return []
+    table = settings_table(several)
+    return [_seeds_line(row, metric) for _, row in table.iterrows()]
+
+
+def _seeds_line(row: pd.Series, metric: str) -> str:
+    name = label(metric).removesuffix(" (%)").lower()
+    mean, high = row[f"{metric} mean"], row[f"{metric} ci95_high"]
+    return (
+        f"  {row['setting']}: {name} {shown(mean, metric)} ± {shown(high - mean, metric)}"
+        f"{unit(metric)} over {row[f'{metric} n']} seeds (95 %, iteration {row['iteration']})"
+    )

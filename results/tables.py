@@ -1,21 +1,22 @@
-"""Tables of a run: the wide CSV people open, tidy CSV and Parquet for further work."""
+"""Tables of runs: the wide CSV people open, and a comparison's runs and settings."""
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
-from decentralizepy.runfolder import RECORD_COLUMNS
+from results.csvfile import write_csv
 from results.curves import BYTES, SECONDS
-from results.files import replacing
-from results.load import TIDY_COLUMNS, Run, tidy
+from results.interval import half_width_95
+from results.load import Run
+from results.metrics import ACCURACY, is_evaluation, is_mark, is_own
+from results.settings import Setting
 
-#: Version of the tidy schema, in the metadata of every Parquet file.
-SCHEMA_VERSION: Final = 1
 #: metric -> its name in the wide table, where it keeps the reference system's
 WIDE_METRICS: Final[dict[str, str]] = {
     "train_loss": "train_loss",
@@ -26,29 +27,159 @@ WIDE_METRICS: Final[dict[str, str]] = {
     "total_bytes": "total_bytes",
     "total_meta": "total_meta",
     "total_data": "total_data_per_n",
-    "consensus_distance": "consensus_distance",
-    "local_steps": "local_steps",
-    "samples": "samples",
 }
 #: Statistics over the nodes, in the wide table's order; std has ddof = 1.
 WIDE_STATISTICS: Final = ("mean", "std", "sum", "min", "max", "percentile_50", "percentile_95")
+_REACHED: Final = (SECONDS, "iteration", BYTES)
 
 
 def wide(run: Run) -> pd.DataFrame:
     """One row per evaluated iteration of a run.
 
-    Columns: iteration; ``<metric> <statistic>`` for the metrics of `WIDE_METRICS` that were
-    recorded and the `WIDE_STATISTICS` over the nodes; experience_name; number_agents; then the
-    run's attributes.
+    Columns: iteration; ``<metric> <statistic>`` for the metrics that were recorded, those of
+    `WIDE_METRICS` first, and the `WIDE_STATISTICS` over the nodes; experience_name; number_agents;
+    then the run's attributes.
     """
     statistics = run.over_nodes
-    table = pd.DataFrame({"iteration": statistics.index})
-    for metric, name in WIDE_METRICS.items():
-        if metric in statistics:
-            for statistic in WIDE_STATISTICS:
-                table[f"{name} {statistic}"] = statistics[metric, statistic].to_numpy()
+    columns: dict[str, Any] = {"iteration": statistics.index}
+    for metric in _wide_order(run):
+        for statistic in WIDE_STATISTICS:
+            name = f"{WIDE_METRICS.get(metric, metric)} {statistic}"
+            columns[name] = statistics[metric, statistic].to_numpy()
+    table = pd.DataFrame(columns)
     constants = {"experience_name": run.experiment, "number_agents": run.nodes, **run.attributes}
     return table.assign(**{key: v for key, v in constants.items() if key not in table.columns})
+
+
+def _wide_order(run: Run) -> list[str]:
+    recorded = [m for m in run.metrics if m in run.over_nodes and not is_mark(m)]
+    known = [metric for metric in WIDE_METRICS if metric in recorded]
+    return known + [metric for metric in recorded if metric not in WIDE_METRICS]
+
+
+def final(run: Run, metric: str) -> pd.Series | None:
+    """Statistics over the nodes when a metric was last recorded; None if it never was.
+
+    The series' name is the iteration.
+    """
+    if metric not in run.over_nodes:
+        return None
+    statistics = pd.DataFrame(run.over_nodes[metric])
+    there = statistics[statistics["mean"].notna()]
+    return None if there.empty else there.iloc[-1]
+
+
+def compared_metrics(runs: Sequence[Run]) -> list[str]:
+    """The metrics of a comparison's tables: evaluations, consensus distance, programs' own."""
+    every = dict.fromkeys(metric for run in runs for metric in run.metrics)
+    return [m for m in every if is_evaluation(m) or is_own(m) or m == "consensus_distance"]
+
+
+def runs_table(compared: Sequence[Setting]) -> pd.DataFrame:
+    """One row per run of a comparison.
+
+    Columns: run, experiment, setting (its label), outcome, error, nodes, nodes_left, machines,
+    evaluations, iteration (the last one); ``<metric> mean`` and ``<metric> std`` over the nodes at
+    the end of it; bytes_per_node, bytes (of all nodes), wire_bytes (that crossed to other machines,
+    of all nodes), seconds (until the last node had done the last iteration), simulated; then the
+    runs' attributes. What was not recorded is NaN.
+    """
+    runs = [(setting.label, run) for setting in compared for run in setting.runs]
+    metrics = compared_metrics([run for _, run in runs])
+    rows = [_run_row(label, run, metrics) for label, run in runs]
+    table = pd.DataFrame(rows)
+    attributes = pd.DataFrame([run.attributes for _, run in runs], dtype=object)
+    names = {name: f"{name} (setting)" for name in attributes if name in table}
+    return table.join(attributes.rename(columns=names))
+
+
+def _run_row(label: str, run: Run, metrics: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "run": run.name,
+        "experiment": run.experiment,
+        "setting": label,
+        "outcome": run.outcome,
+        "error": run.provenance.get("error"),
+        "nodes": run.nodes,
+        "nodes_left": run.nodes_left,
+        "machines": run.machines,
+        "evaluations": len(run.over_nodes),
+        "iteration": run.over_nodes.index[-1],
+    }
+    for metric in metrics:
+        last = final(run, metric)
+        row[f"{metric} mean"] = np.nan if last is None else last["mean"]
+        row[f"{metric} std"] = np.nan if last is None else last["std"]
+    return row | _spent(run)
+
+
+def _spent(run: Run) -> dict[str, Any]:
+    """Bytes and seconds of a run when it was last evaluated."""
+    wanted = {
+        BYTES: ("total_bytes", "mean"),
+        "bytes": ("total_bytes", "sum"),
+        "wire_bytes": ("wire_bytes", "sum"),
+        SECONDS: ("elapsed_s", "max"),
+    }
+    last = run.over_nodes.iloc[-1]
+    spent = {name: last.get(column, np.nan) for name, column in wanted.items()}
+    return spent | {"simulated": run.simulated}
+
+
+def settings_table(compared: Sequence[Setting], targets: Sequence[float] = ()) -> pd.DataFrame:
+    """One row per setting of a comparison.
+
+    Columns: setting, n (runs, one per seed), runs (their names), seeds, iteration (the last one
+    after which all were evaluated); ``<metric> mean``, ``ci95_low``, ``ci95_high`` and ``n``: the
+    mean over the seeds of the mean over the nodes at that iteration, its 95 % confidence interval
+    (Student's t, NaN for one seed), and how many seeds have a finite number; the same for
+    bytes_per_node and seconds. For each target (per cent of test accuracy), the same for seconds,
+    iteration and bytes_per_node when a seed first reached it, over the n seeds that did.
+    """
+    metrics = compared_metrics([run for setting in compared for run in setting.runs])
+    return pd.DataFrame([_setting_row(setting, metrics, targets) for setting in compared])
+
+
+def _setting_row(
+    setting: Setting, metrics: Sequence[str], targets: Sequence[float]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "setting": setting.label,
+        "n": len(setting.runs),
+        "runs": " ".join(run.name for run in setting.runs),
+        "seeds": " ".join(str(run.attributes.get("random_seed", "?")) for run in setting.runs),
+        "iteration": setting.shared[-1],
+    }
+    wanted = {metric: (metric, "mean") for metric in metrics}
+    wanted |= {BYTES: ("total_bytes", "mean"), SECONDS: ("elapsed_s", "max")}
+    for name, column in wanted.items():
+        row |= _interval(name, [_last_shared(setting, run, column) for run in setting.runs])
+    for target in targets:
+        reached = [_reached(run, target) for run in setting.runs]
+        for what in _REACHED:
+            row |= _interval(f"{what} to {target:g}", [each.get(what, np.nan) for each in reached])
+    return row
+
+
+def _last_shared(setting: Setting, run: Run, column: tuple[str, str]) -> float:
+    """A run's value at the last shared iteration at which it was recorded."""
+    if column not in run.over_nodes:
+        return np.nan
+    values = run.over_nodes[column].loc[setting.shared].to_numpy()
+    recorded = values[run.over_nodes[column[0], "count"].loc[setting.shared].notna().to_numpy()]
+    return float(recorded[-1]) if len(recorded) else np.nan
+
+
+def _interval(name: str, values: Sequence[float]) -> dict[str, float]:
+    finite = np.array([value for value in values if np.isfinite(value)])
+    mean = finite.mean() if len(finite) else np.nan
+    half = half_width_95(finite[None, :])[0]
+    return {
+        f"{name} mean": mean,
+        f"{name} ci95_low": mean - half,
+        f"{name} ci95_high": mean + half,
+        f"{name} n": len(finite),
+    }
 
 
 def time_to_accuracy(runs: Sequence[Run], targets: Sequence[float]) -> pd.DataFrame:
@@ -59,24 +190,27 @@ def time_to_accuracy(runs: Sequence[Run], targets: Sequence[float]) -> pd.DataFr
     bytes_per_node, the mean over the nodes of what they had sent; simulated. A target that was
     never reached, or a column that was not recorded, is NaN.
     """
-    rows = [_reached(run, target) for run in runs for target in targets]
-    return pd.DataFrame(rows, columns=["run", "target", SECONDS, "iteration", BYTES, "simulated"])
+    rows = [
+        {"run": run.name, "target": target, "simulated": run.simulated, **_reached(run, target)}
+        for run in runs
+        for target in targets
+    ]
+    return pd.DataFrame(rows, columns=["run", "target", *_REACHED, "simulated"])
 
 
-def _reached(run: Run, target: float) -> dict[str, object]:
-    row: dict[str, object] = {"run": run.name, "target": target, "simulated": run.simulated}
+def _reached(run: Run, target: float) -> dict[str, float]:
+    """Seconds, iteration and bytes when the target was reached; empty if it was not."""
     statistics = run.over_nodes
-    if "test_acc" not in statistics:
-        return row
-    good = statistics[statistics["test_acc", "mean"] >= target]
+    if ACCURACY not in statistics:
+        return {}
+    good = statistics[statistics[ACCURACY, "mean"] >= target]
     if good.empty:
-        return row
-    first = good.iloc[0]
-    row["iteration"] = good.index[0]
+        return {}
+    found = {"iteration": good.index[0]}
     for name, column in ((SECONDS, ("elapsed_s", "max")), (BYTES, ("total_bytes", "mean"))):
         if column in statistics:
-            row[name] = first[column]
-    return row
+            found[name] = good.iloc[0][column]
+    return found
 
 
 def write_wide(run: Run, path: Path) -> Path:
@@ -84,44 +218,6 @@ def write_wide(run: Run, path: Path) -> Path:
     return write_csv(wide(run), path)
 
 
-def write_tidy(runs: Sequence[Run], folder: Path, name: str) -> list[Path]:
-    """Write the tidy frame of some runs as ``<name>_tidy.parquet`` and ``<name>_tidy.csv``."""
-    frame = tidy(runs)
-    parquet = write_parquet(frame, _metadata(runs), folder / f"{name}_tidy.parquet")
-    return [parquet, write_csv(frame, folder / f"{name}_tidy.csv")]
-
-
-def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a frame as CSV, numbers in full precision."""
-    with replacing(path) as aside:
-        frame.to_csv(aside, index=False, lineterminator="\n")
-    return path
-
-
-def write_parquet(frame: pd.DataFrame, metadata: dict[str, str], path: Path) -> Path:
-    """Write a frame as Parquet with ``metadata`` beside what pandas adds."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    with replacing(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
-    return path
-
-
-def _metadata(runs: Sequence[Run]) -> dict[str, str]:
-    about = {
-        run.name: {
-            "experiment": run.experiment,
-            "attributes": run.attributes,
-            "provenance": run.provenance,
-        }
-        for run in runs
-    }
-    return {
-        "schema_version": str(SCHEMA_VERSION),
-        "columns": json.dumps(TIDY_COLUMNS),
-        "metrics": json.dumps(RECORD_COLUMNS),
-        "runs": json.dumps(about),
-    }
+def file_name(title: str) -> str:
+    """What an experiment or a run is called, as a file may be."""
+    return re.sub(r"[^\w.=+-]+", "_", title).strip(".") or "run"

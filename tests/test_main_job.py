@@ -33,7 +33,7 @@ def run(tmp_path: Path, name: str, **changes: object) -> tuple[float, Path, str]
 
 
 @pytest.mark.timeout(400)
-def test_agents_that_talk_learn_what_agents_alone_cannot(tmp_path: Path) -> None:
+def test_nodes_that_talk_learn_what_nodes_alone_cannot(tmp_path: Path) -> None:
     """On label-skewed data the sparse graph makes the difference."""
     together, folder, output = run(tmp_path, "together", NB_ITERATION=900)
     assert together >= 0.93

@@ -7,26 +7,29 @@ import ipaddress
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.commands.flags import DEFAULT_GRAPH
 from decentralizepy.communication.keys import KEY_NAME, find_key, load_key, only_loopback
 from decentralizepy.communication.local import this_machine
 from decentralizepy.communication.ports import check_range
 from decentralizepy.config import Experiment, read_experiment
 from decentralizepy.cpus import allotted
+from decentralizepy.drivers import Wiring, wiring
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import cache_home
 from decentralizepy.graphs.files import KINDS, read_graph
-from decentralizepy.graphs.generators import check_regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.registry import Driver, driver
+from decentralizepy.registry import fact
 from decentralizepy.scenario.faultplan import FaultPlan, Kill, describe, read_fault_plan
 from decentralizepy.scenario.simulation import Simulation, read_simulation
 from decentralizepy.settings import (
     LEVELS,
+    EvaluationOptions,
     Intervals,
     Resilience,
     Settings,
@@ -34,12 +37,27 @@ from decentralizepy.settings import (
 )
 from decentralizepy.supervision.provenance import began_nothing
 
-#: the method whose weights need edges both ways
-METROPOLIS_HASTINGS: Final = "decentralizepy.sharing.sharing.Sharing"
 MOST_ITERATIONS: Final = 10**9
 MOST_THREADS: Final = 4096
 _DEVICE: Final = re.compile(r"cpu|cuda(:\d{1,3})?")
 _HOST_NAME: Final = re.compile(r"[\w.-]{1,255}")
+
+
+def graph_of(args: argparse.Namespace, wired: Wiring) -> Graph:
+    """The graph of a run, without edges where there is no file and nobody needs one.
+
+    Raises `ConfigError`.
+    """
+    absent = args.graph_file == DEFAULT_GRAPH and not args.graph_file.exists()
+    if not absent or wired.needs_graph:
+        return read_graph_file(args.graph_file, args.graph_type)
+    counts = args.procs_per_machine
+    if counts is None:
+        raise ConfigError(
+            f"how many nodes? {wired.program.target.name} needs no graph, so name one (-gf) or say "
+            "how many there are on each machine (-ps)"
+        )
+    return Graph(max(sum(counts) * (args.machines if len(counts) == 1 else 1), 1), ())
 
 
 def read_graph_file(path: Path, kind: str) -> Graph:
@@ -84,31 +102,30 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
     if mapping.n != graph.n:
         raise ConfigError(
             f"{args.graph_file} has {graph.n} nodes, but -ps and -ms make {mapping.n}: "
-            "the graph must have one node per agent"
+            "give both the same number"
         )
     return mapping
 
 
-def check_driver(args: argparse.Namespace, experiment: Experiment, graph: Graph) -> Driver:
-    """The driver, with what it and the nodes need of the INI; raises `ConfigError`."""
+def check_wiring(
+    args: argparse.Namespace, experiment: Experiment, wired: Wiring, graph: Graph
+) -> None:
+    """Whether the graph and its nodes have what the INI asks for; raises `ConfigError`."""
     for values in experiment.per_node:
         values.check(graph.n)
-    found = driver(args.eval_file)
-    if found.schedule == "dynamic":
-        degree = experiment.node.graph_degree
-        where = f"{experiment.path}: [NODE]"
-        if degree is None:
-            raise ConfigError(f"{where} needs 'graph_degree': {args.eval_file} draws graphs")
-        try:
-            check_regular(graph.n, degree)
-        except ValueError as error:
-            raise ConfigError(f"{where} graph_degree = {degree}: {error}") from None
-    elif experiment.sharing.target.dotted == METROPOLIS_HASTINGS and not graph.is_symmetric():
+    if wired.is_ours:
+        wired.build(graph, experiment.seed)
+    if wired.fixed and not graph.is_symmetric() and needs_symmetric(experiment):
         raise ConfigError(
-            f"{args.graph_file} is directed; Metropolis-Hastings weights need both ways: add the "
-            "edges back (as .edges they are), or take PlainAverageSharing (-gf, -gt)"
+            f"{args.graph_file} is directed; the Metropolis-Hastings weights of "
+            f"{experiment.sharing.target.name} need both ways: add the edges back (as .edges they "
+            "are), or take PlainAverageSharing (-gf, -gt)"
         )
-    return found
+
+
+def needs_symmetric(experiment: Experiment) -> bool:
+    """Whether the sharing method needs edges both ways."""
+    return fact(experiment.sharing.target, "needs_symmetric", False, about="mixing")
 
 
 def address_file(experiment: Experiment) -> Path:
@@ -193,7 +210,7 @@ def read_key(
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    least_of = {"machines": 1, "iterations": 0, "averaging_rounds": 1, "threads": 1}
+    least_of = {"machines": 1, "iterations": 0, "averaging_steps": 1, "threads": 1}
     least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
     least_of |= {"test_after": 0, "train_evaluate_after": 0}
     for name, least in least_of.items():
@@ -202,12 +219,12 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for name, most in {"iterations": MOST_ITERATIONS, "threads": MOST_THREADS}.items():
         if getattr(args, name) > most:
             raise ConfigError(f"--{name} {getattr(args, name)!s:.40}: at most {most}")
-    if args.simulate and (args.resume or args.on_loss == "wait"):
-        raise ConfigError("--simulate: a simulated run does not go back; without --resume and wait")
+    if args.simulate and args.on_loss == "wait":
+        raise ConfigError("--simulate: nobody comes back in simulated time; without --on-loss wait")
     if args.on_loss == "wait" and not args.checkpoint_after:
         raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
-    if args.averaging_rounds >= 1 << 16:  # more would run into the next iteration's streams
-        raise ConfigError(f"--averaging_rounds {args.averaging_rounds}: at most {(1 << 16) - 1}")
+    if args.averaging_steps >= 1 << 16:  # more would run into the next iteration's streams
+        raise ConfigError(f"--averaging_steps {args.averaging_steps}: at most {(1 << 16) - 1}")
     if args.log_level not in LEVELS:
         near = nearest(args.log_level, LEVELS)
         raise ConfigError(f"-ll {args.log_level}{near}: one of {', '.join(LEVELS)}")
@@ -226,12 +243,15 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """Check all that can be checked without torch; raises `ConfigError`."""
     _check_numbers(args)
     experiment = read_experiment(args.config_file)
-    graph = read_graph_file(args.graph_file, args.graph_type)
-    mapping = read_mapping(args, graph)
+    wired = wiring(experiment, args.eval_file)
+    graph = graph_of(args, wired)
+    mapping = replace(read_mapping(args, graph), servers=wired.servers)
     addresses = read_addresses(experiment, args.machines)
     machine = read_machine(args, experiment, addresses)
-    found = check_driver(args, experiment, graph)
-    fixed = graph if found.schedule == "static" else None
+    check_wiring(args, experiment, wired, graph)
+    evaluation = EvaluationOptions(args.evaluated_nodes, args.test_samples)
+    evaluation.check(graph.n, wired.servers)
+    fixed = graph if wired.fixed else None
     simulation = _simulation(args, graph.n, fixed)
     alone = args.device != "cpu" or simulation is not None
     wanted = args.workers or (1 if alone else allotted())
@@ -239,7 +259,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     check_range(addresses, experiment.offset, machine, workers)
     settings = Settings(
         experiment=experiment,
-        driver=found,
+        wiring=wired,
         graph=graph,
         mapping=mapping,
         machine=machine,
@@ -247,7 +267,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         intervals=Intervals(
             args.iterations, args.test_after, args.train_evaluate_after, args.checkpoint_after
         ),
-        averaging_steps=args.averaging_rounds,
+        averaging_steps=args.averaging_steps,
         reset_optimizer=bool(args.reset_optimizer),
         log_dir=args.log_dir,
         weights_dir=args.weights_store_dir or args.log_dir,
@@ -263,6 +283,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         ),
         simulation=simulation,
         faults=_faults(args, mapping, simulation, (machine, workers), fixed),
+        evaluation=evaluation,
         key=read_key(args, experiment, addresses),
     )
     _check_writable(settings.log_dir, "-ld")
@@ -338,6 +359,8 @@ def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     counts = settings.mapping.counts
     flags["procs_per_machine"] = list(counts)
     flags["workers"] = settings.workers
+    flags["graph_file"] = str(args.graph_file) if args.graph_file.exists() else None
+    flags["eval_file"] = args.eval_file or settings.wiring.driver
     flags["weights_store_dir"] = str(settings.weights_dir)
     flags["cache_dir"] = str(settings.cache_dir)
     return flags

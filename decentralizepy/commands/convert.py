@@ -24,12 +24,14 @@ _PREFIX: Final = {
     "TRAIN_PARAMS": "training",
     "COMMUNICATION": "comm",
     "SHARING": "sharing",
+    "NODE": "node",
     "LR_SCHEDULE": "schedule",
+    "GRAPH": "graph",
 }
 #: further keys of a section that are not options of its class, which is a name in a module
 _PAIRS: Final = {
     "DATASET": {"model_class", "model_package"},
-    "TRAIN_PARAMS": {"loss_package", "loss_class", "loss"},
+    "TRAIN_PARAMS": {"loss_package", "loss_class", "loss", "task_package", "task_class"},
 }
 _WITHOUT_EFFECT: Final = {
     ("DATASET", "test_batch_size"): "the evaluation batch is a constant of the model",
@@ -111,20 +113,22 @@ def _known(
     section: str, values: Mapping[str, str], path: Path
 ) -> tuple[list[str] | None, dict[str, str]]:
     """The options of a section (None: unknown), and why classes that it names cannot be had."""
-    if section == "NODE":
-        return list(NODE_OPTIONS), {}
     missing: dict[str, str] = {}
     search = (path.resolve().parent, Path.cwd())
     known: list[str] | None = None
+    more = list(NODE_OPTIONS) if section == "NODE" else []
     for key, package, name in _classes(section, values):
         try:
-            found = target(package, name, search)
+            listed = options(target(package, name, search))
             if key == f"{_PREFIX[section]}_class":
-                listed = options(found)
                 known = None if listed is None else sorted(listed)
+            elif key == "task_class":
+                more += listed or ()
         except ConfigError as error:
             missing[key] = str(error)
-    return known, missing
+    if known is None and section == "NODE" and "node_class" not in missing:
+        return more, missing
+    return None if known is None else [*known, *more], missing
 
 
 def _classes(section: str, values: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -136,6 +140,7 @@ def _classes(section: str, values: Mapping[str, str]) -> Iterator[tuple[str, str
         pairs.append(("model_class", values.get("model_package", "") or models_of(package)))
     if section == "TRAIN_PARAMS":
         pairs += [(key, values.get("loss_package", "")) for key in ("loss_class", "loss")]
+        pairs.append(("task_class", values.get("task_package", "")))
     for key, module in pairs:
         if module and values.get(key):
             yield key, module, values[key]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from decentralizepy.registry import DRIVERS
+from decentralizepy.drivers import DEFAULT, DRIVERS
 from decentralizepy.settings import LEVELS, ON_LOSS, Resilience
 
 DEFAULT_GRAPH: Final = Path("36_nodes.edges")
@@ -82,6 +82,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     add(
+        "--evaluated_nodes",
+        type=_evaluated_nodes,
+        default="all",
+        metavar="NODES",
+        help="which nodes are evaluated: all, a number of nodes drawn at random, or uids as "
+        "[0,3,7] (default: %(default)s)",
+    )
+    add(
+        "--test_samples",
+        type=int,
+        metavar="N",
+        help="how many samples of the test set they are tested on (default: all)",
+    )
+    add(
         "-ro",
         "--reset_optimizer",
         type=int,
@@ -108,7 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "-as",
-        "--averaging_rounds",
+        "--averaging_steps",
+        "--averaging_rounds",  # the reference's name
         type=int,
         default=1,
         metavar="K",
@@ -206,7 +221,8 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DEFAULT_GRAPH,
         metavar="GRAPH",
-        help="who talks to whom (default: %(default)s)",
+        help="who talks to whom; not needed where node_class or graph_class of the INI need none "
+        "(default: %(default)s)",
     )
     add(
         "-gt",
@@ -234,10 +250,25 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--eval_file",
-        default="testing.py",
         metavar="DRIVER",
-        help="what to run, by the reference's driver names: " + ", ".join(DRIVERS),
+        help="node program and schedule of graphs, where the INI does not name them, by the "
+        f"reference's driver names (default: {DEFAULT}): {', '.join(DRIVERS)}",
     )
+
+
+def _evaluated_nodes(text: str) -> Literal["all"] | int | tuple[int, ...]:
+    """``all``, a number, or uids in brackets; the brackets may be left out around several."""
+    if text == "all":
+        return "all"
+    listed = text.startswith("[") and text.endswith("]")
+    words = text.removeprefix("[").removesuffix("]").split(",")
+    try:
+        uids = [int(word) for word in words]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text:.80}: all, a number, or uids as [0,3,7] are expected"
+        ) from None
+    return tuple(dict.fromkeys(uids)) if listed or len(uids) > 1 else uids[0]
 
 
 class _Counts(argparse.Action):

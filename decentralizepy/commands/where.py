@@ -13,6 +13,7 @@ from itertools import groupby
 from decentralizepy.commands import arguments
 from decentralizepy.communication.ports import control_port, worker_port
 from decentralizepy.config import read_experiment
+from decentralizepy.drivers import wiring
 from decentralizepy.errors import EXIT_OK, ConfigError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.mappings.placement import Placement, WorkerId
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     if args.here:
         print(arguments.read_machine(args, experiment, addresses))
         return EXIT_OK
-    graph = arguments.read_graph_file(args.graph_file, args.graph_type)
+    graph = arguments.graph_of(args, wiring(experiment, args.eval_file))
     mapping = arguments.read_mapping(args, graph)
     placement = _placement(args.workers, mapping)
     if args.uid is not None and not 0 <= args.uid < mapping.n:

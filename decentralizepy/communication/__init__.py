@@ -1,1 +1,1 @@
-"""Message format and transports."""
+"""Who is where: addresses, ports, keys, and the options of [COMMUNICATION]."""

@@ -69,8 +69,8 @@ def check_range(addresses: Sequence[str], offset: int, machine: int, workers: in
         )
 
 
-def endpoint(address: str, port: int) -> str:
-    """The ZeroMQ endpoint ``tcp://address:port``; IPv6 addresses stand in brackets."""
+def url(address: str, port: int) -> str:
+    """The URL ``tcp://address:port`` for ZeroMQ; IPv6 addresses stand in brackets."""
     return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
 

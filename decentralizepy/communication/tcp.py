@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from decentralizepy.errors import ConfigError, nearest
 
@@ -21,6 +21,8 @@ class TCP:
     than synchronous programs need). ``recv_timeout`` is accepted for old files and not used:
     nothing here polls.
     """
+
+    reference_name: ClassVar[str] = "decentralizepy.communication.TCP"
 
     def __init__(
         self,

@@ -40,7 +40,9 @@ class CIFAR10(Dataset):
     """
 
     name: ClassVar[str] = "cifar10"
+    reference_name: ClassVar[str] = "decentralizepy.datasets.CIFAR10"
     num_classes: ClassVar[int] = 10
+    samples: ClassVar[tuple[int, int]] = (50_000, 10_000)
     normalization: ClassVar[Normalization] = Normalization(scale=2 / 255, shift=-1.0)
 
     def __init__(

@@ -23,7 +23,9 @@ class Digits(Dataset):
     """
 
     name: ClassVar[str] = "digits"
+    reference_name: ClassVar[str] = "decentralizepy.datasets.Digits"
     num_classes: ClassVar[int] = 10
+    samples: ClassVar[tuple[int, int]] = (1442, 355)
     normalization: ClassVar[Normalization] = Normalization(scale=1 / 16, shift=0.0)
 
     def __init__(

@@ -1,152 +1,85 @@
-"""Builds a worker from settings: data, template, trainer, nodes."""
+"""Builds a worker from settings: data, trainer, nodes in their seats."""
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
 
-from decentralizepy.config import Component, Experiment
-from decentralizepy.datasets.base import Dataset
 from decentralizepy.datasets.experiment import partition, prepared_dataset
 from decentralizepy.engine import nodefile
 from decentralizepy.engine.checkpoints import CheckpointSets, node_file
+from decentralizepy.engine.clock import VirtualClock
+from decentralizepy.engine.evaluation import Evaluator
 from decentralizepy.engine.faults import Faults
-from decentralizepy.engine.report import Evaluator, Reporter
+from decentralizepy.engine.parts import build_program, build_sharing, build_trainer, samples_of
+from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.seat import Seat
-from decentralizepy.engine.virtual import SimulatedWorker
 from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.schedules import Schedule
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
-from decentralizepy.node.node import Node
-from decentralizepy.settings import Settings
-from decentralizepy.training.data import Samples
-from decentralizepy.training.evaluation import Loss
-from decentralizepy.training.optimizers import make_optimizer
-from decentralizepy.training.schedules import Rate
-from decentralizepy.training.stacked import StackedTrainer, choose_stacked
-from decentralizepy.training.template import Template
-from decentralizepy.training.trainer import Trainer
-from decentralizepy.training.training import Training
+from decentralizepy.node.node import Node, Place
+from decentralizepy.settings import EvaluationOptions, Settings
+from decentralizepy.streams import generator
+from decentralizepy.training.trainer import Learner
 
-_EVAL_BATCH = 64
-
-
-def build_model(experiment: Experiment) -> nn.Module:
-    """The model with the weights that the experiment's seed gives, the same on every node."""
-    torch.manual_seed(experiment.seed)
-    model = experiment.model.build()
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"{experiment.model.target.dotted} is not a torch.nn.Module")
-    return model
-
-
-def build_loss(component: Component) -> Loss:
-    """A loss module, or a plain function of (output, target)."""
-    found: Any = component.target.load()
-    loss: Any = found() if inspect.isclass(found) else found
-    return loss
-
-
-def build_sharing(experiment: Experiment) -> Any:
-    """A sharing method of the experiment; one object per node, for it may remember things."""
-    sharing = experiment.sharing.build()
-    missing = [name for name in ("outgoing", "merge", "mixing") if not hasattr(sharing, name)]
-    if missing:
-        name = experiment.sharing.target.dotted
-        raise ConfigError(f"{name} has no {', '.join(missing)}: subclass Sharing")
-    return sharing
-
-
-def build_training(component: Component) -> Training:
-    """How much is trained, by a subclass of `Training`."""
-    training = component.build()
-    if not isinstance(training, Training):
-        raise ConfigError(f"{component.target.dotted} is not a subclass of Training")
-    return training
-
-
-def build_rate(experiment: Experiment, settings: Settings | None) -> Rate | None:
-    """The learning-rate schedule, if the INI has one."""
-    if experiment.schedule is None:
-        return None
-    return Rate(experiment.schedule, settings.intervals.iterations if settings else 1)
-
-
-def build_trainer(experiment: Experiment, train: Samples, settings: Settings | None) -> Trainer:
-    """Template, optimizer and trainer; stacked where the configuration and the model allow."""
-    device = settings.device if settings else "cpu"
-    model = build_model(experiment)
-    eval_batch = int(getattr(model, "eval_batch", _EVAL_BATCH))
-    template = Template(model, device)
-    arguments = (
-        template,
-        make_optimizer(template, experiment.optimizer),
-        build_training(experiment.training),
-        build_loss(experiment.loss),
-        train,
-    )
-    options: dict[str, Any] = {
-        "seed": experiment.seed,
-        "reset_optimizer": bool(settings and settings.reset_optimizer),
-        "eval_batch": eval_batch,
-        "rate": build_rate(experiment, settings),
-    }
-    trainer = Trainer(*arguments, **options)
-    if choose_stacked(trainer):
-        trainer = StackedTrainer(*arguments, **options)
-    state = trainer.optimizer.new_state()  # wrong options are found here, before any training
-    if trainer.rate is not None:
-        trainer.optimizer.scale(state, trainer.rate.factor(0))
-    return trainer
-
-
-def _samples(dataset: Dataset, part: str, device: str) -> Samples:
-    stored, norm = dataset.stored(part), dataset.normalization
-    return Samples(stored.x, stored.y, norm.scale, norm.shift, device)
+_NOTHING = np.zeros(0, dtype=np.int64)
 
 
 class Assembly:
     """Everything of a worker that does not depend on who the other workers are."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        program: Callable[[], Node] | None = None,
+        sharing: Callable[[], Any] | None = None,
+    ) -> None:
+        """``program`` and ``sharing`` make what the settings name, unless they are given."""
         self.settings = settings
+        self._make_program = program or (lambda: build_program(settings.program))
+        self._make_sharing = sharing or (lambda: build_sharing(settings.experiment))
         if settings.device != "cpu" and not torch.cuda.is_available():
             raise ConfigError(f"--device {settings.device}: torch finds no GPU here; take cpu")
         self._sets = CheckpointSets(settings.folder)
         dataset = prepared_dataset(settings.experiment, settings.cache_dir)
-        parts = {part: _samples(dataset, part, settings.device) for part in ("train", "test")}
+        parts = {part: samples_of(dataset, part, settings.device) for part in ("train", "test")}
         self.trainer = build_trainer(settings.experiment, parts["train"], settings)
         chosen = {name: dataset.select(name) for name in ("test", "validation")}
         self.sets = {name: parts[one.part].only(one.indices) for name, one in chosen.items()}
+        self.sets["test"] = _some(self.sets["test"], settings)
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
+        self._labels = dataset.stored("train").y
+        self._row_names = self._make_program().row_names
 
     @property
     def row_length(self) -> int:
         """Elements of a node's row."""
         return self.trainer.template.layout.length
 
+    @property
+    def named_rows(self) -> int:
+        """Rows that each node has."""
+        return 1 + len(self._row_names)
+
     def worker(self, me: WorkerId, placement: Placement, arena: Arena, **wiring: Any) -> Worker:
         """The worker ``me`` with its nodes seated."""
         settings = self.settings
-        evaluator = Evaluator(self.trainer, self.sets, settings.intervals)
-        reporter = Reporter(settings, me)
-        parts = (me, placement, arena, self.trainer, evaluator, reporter)
-        wiring |= {"save": self._save}
-        virtual = settings.simulation is not None
-        if settings.simulation is not None:
-            more: dict[str, Any] = {
-                "simulation": settings.simulation,
-                "on_loss": settings.resilience.on_loss,
-            }
-            worker: Worker = SimulatedWorker(*parts, **more, **wiring)
-        else:
-            worker = Worker(*parts, **wiring)
+        nodes = evaluated(settings.evaluation, settings.mapping.n, settings.experiment.seed)
+        evaluator = Evaluator(self.trainer, self.sets, settings.intervals, nodes)
+        worker = Worker(
+            me, placement, arena, self.trainer, evaluator, Reporter(settings, me),
+            simulation=settings.simulation, on_loss=settings.resilience.on_loss,
+            save=self._save, **wiring,
+        )  # fmt: skip
         if settings.faults is not None:
-            worker.faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
+            virtual = settings.simulation is not None
+            faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
+            worker.faults = worker.carrier = faults
         self._seat_nodes(worker)
         if me.worker == 0 and settings.intervals.iterations:
             self._rehearse(worker)
@@ -154,7 +87,7 @@ class Assembly:
 
     def _rehearse(self, worker: Worker) -> None:
         """Classes that cannot train together are found now; one worker is enough for that."""
-        seat = next(iter(worker.seats.values()), None)
+        seat = next((one for one in worker.seats.values() if one.learner.n_samples), None)
         try:
             if seat is not None:
                 self.trainer.rehearse(seat.learner.indices)
@@ -174,42 +107,86 @@ class Assembly:
         if not iteration:
             return 0.0
         folder = self._sets.folder(iteration)
-        found = [
-            nodefile.load(node_file(folder, uid), seat, self.trainer.optimizer)
+        found = {
+            uid: nodefile.load(node_file(folder, uid), seat, self.trainer.optimizer)
             for uid, seat in worker.seats.items()
-        ]
-        return max(found, default=0.0)
+        }
+        if isinstance(worker.clock, VirtualClock):  # each node is at its own place in time
+            worker.begins = found
+        return max(found.values(), default=0.0)
 
     def _check_mixing(self, node: Node) -> None:
         """The method can weigh the graph's edges; it says why not before anything is trained."""
-        if self.settings.intervals.iterations:
+        if self.settings.intervals.iterations and not node.is_server:
             try:
                 node.context(node.schedule.at(0, 0), 0, 0)
             except ValueError as error:
                 raise ConfigError(f"graph of node {node.uid}: {error}") from None
 
     def _seat_nodes(self, worker: Worker) -> None:
-        settings = self.settings
-        schedule = settings.schedule()
-        factory = settings.driver.node.load()
-        template = self.trainer.template
+        schedule = self.settings.schedule()
         for uid in worker.placement.uids(worker.me):
-            if uid in worker.membership.left:
-                continue
-            node: Node = factory(
-                uid,
-                iterations=settings.intervals.iterations,
-                schedule=schedule,
-                sharing=build_sharing(settings.experiment),
-                n_parameters=template.layout.n_parameters,
-                averaging_steps=settings.averaging_steps,
-                seed=settings.experiment.seed,
-            )
-            self._check_mixing(node)
-            indices = self.partition[uid]
-            self.trainer.training.check(len(indices), uid)
-            worker.add(node, self.trainer.learner(uid, indices), template.initial)
-            worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")
-            remark = self.trainer.training.remark(len(indices), uid)
-            if remark:
-                worker.reporter.log(uid, f"node {uid}: {remark}", "WARNING")
+            if uid not in worker.membership.left:
+                self._seat(worker, uid, schedule)
+
+    def _seat(self, worker: Worker, uid: int, schedule: Schedule) -> None:
+        indices = self.partition[uid] if uid >= 0 else _NOTHING
+        self.trainer.training.check(len(indices), uid)
+        node = self._make_program()
+        rows = worker.rows()
+        rows["x"] = self.trainer.template.initial
+        for name in node.row_names:
+            rows[name] = torch.zeros_like(rows["x"])
+        learner = self.trainer.learner(uid, indices)
+        node.bind(self._place(worker, uid, schedule, learner))
+        node._place.rows, node._place.lend = rows, rows.lend
+        node.rows = rows
+        self._check_mixing(node)
+        node.setup()
+        worker.add(node, learner, rows)
+        worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")
+        remark = self.trainer.training.remark(len(indices), uid) if len(indices) else ""
+        if remark:
+            worker.reporter.log(uid, f"node {uid}: {remark}", "WARNING")
+
+    def _place(self, worker: Worker, uid: int, schedule: Schedule, learner: Learner) -> Place:
+        settings = self.settings
+        return Place(
+            uid=uid,
+            n=settings.mapping.n,
+            iterations=settings.intervals.iterations,
+            schedule=schedule,
+            sharing=self._make_sharing(),
+            n_parameters=self.trainer.template.layout.n_parameters,
+            membership=worker.membership,
+            averaging_steps=settings.averaging_steps,
+            seed=settings.experiment.seed,
+            n_samples=learner.n_samples,
+            label_counts=self._label_counts(learner.indices),
+        )
+
+    def _label_counts(self, indices: np.ndarray) -> tuple[int, ...]:
+        """How many samples of a node have each label; empty where labels are no classes."""
+        labels = self._labels
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            return ()
+        return tuple(int(count) for count in np.bincount(labels[indices]))
+
+
+def evaluated(options: EvaluationOptions, n: int, seed: int) -> frozenset[int] | None:
+    """Which nodes are evaluated, servers among them; None for all."""
+    if options.nodes == "all":
+        return None
+    if isinstance(options.nodes, int):
+        drawn = generator(seed, 0, "evaluation", 0).choice(n, options.nodes, replace=False)
+        return frozenset(int(uid) for uid in drawn)
+    return frozenset(options.nodes)
+
+
+def _some(samples: Any, settings: Settings) -> Any:
+    """The first test samples of a fixed permutation, if fewer than all are wanted."""
+    wanted = settings.evaluation.test_samples
+    if wanted is None or wanted >= len(samples):
+        return samples
+    order = generator(settings.experiment.seed, 0, "evaluation", 1).permutation(len(samples))
+    return samples.only(np.sort(order[:wanted]))

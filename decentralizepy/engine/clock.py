@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,6 +50,17 @@ class VirtualClock:
         return True
 
 
+@dataclass(eq=False, slots=True)
+class Timer:
+    """Something to do at a given time, unless it is cancelled."""
+
+    what: Event | None
+
+    def cancel(self) -> None:
+        """It is not to happen any more, and nobody waits for its time."""
+        self.what = None
+
+
 @dataclass
 class Timers:
     """Things to do at given times, in the order of (time, uid, setting).
@@ -58,20 +69,25 @@ class Timers:
     before does not decide who comes first at the same time.
     """
 
-    _heap: list[tuple[float, int, int, Event]] = field(default_factory=list)
+    _heap: list[tuple[float, int, int, Timer]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
 
-    def set(self, when: float, what: Event, uid: int = 0) -> None:
-        heapq.heappush(self._heap, (when, uid, next(self._order), what))
+    def set(self, when: float, what: Event, uid: int = 0) -> Timer:
+        """Have ``what`` happen to node ``uid`` at a time."""
+        timer = Timer(what)
+        heapq.heappush(self._heap, (when, uid, next(self._order), timer))
+        return timer
 
     @property
     def next(self) -> float | None:
         """When the next one is due; None without any."""
+        while self._heap and self._heap[0][3].what is None:
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now: float) -> list[Event]:
-        """Take out all that are due."""
-        found = []
+    def due(self, now: float) -> Iterator[Event]:
+        """Take out all that are due, one by one: what happens may cancel what would come next."""
         while self._heap and self._heap[0][0] <= now:
-            found.append(heapq.heappop(self._heap)[3])
-        return found
+            what = heapq.heappop(self._heap)[3].what
+            if what is not None:
+                yield what

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from decentralizepy.engine.report import append_line
+from decentralizepy.engine.records import append_line
 from decentralizepy.engine.seat import Seat
 from decentralizepy.engine.worker import Worker
 from decentralizepy.messages.message import Message
@@ -21,33 +21,48 @@ from decentralizepy.scenario.faultplan import Fault, FaultPlan, Kill, Partition,
 
 
 class Faults:
-    """Stands between a worker's nodes and what they want to do.
+    """Stands between a worker's nodes and what they want to do: a carrier around another one.
 
-    Every fault that fires leaves a line in ``faults.jsonl``, once per worker, and another one when
-    what it held back is let go. What was killed once is not killed again when the run goes back.
+    A kill comes at the first thing that a node does in its iteration or a later one. Every fault
+    that fires leaves a line in ``faults.jsonl``, once per worker, and another one when what it held
+    back is let go. What was killed once is not killed again when the run goes back.
     """
 
     def __init__(
         self, plan: FaultPlan, worker: Worker, folder: MachineFolder, *, virtual: bool
     ) -> None:
         self._plan, self._worker, self._path = plan, worker, folder.faults
+        self._inner = worker.carrier
         self._virtual = virtual
         self._logged: set[tuple[str, int]] = set()
         self._killed = _kills_before(folder.faults)
+        self._kills = [fault for fault in plan.faults if isinstance(fault, Kill)]
         #: sender -> partition by rounds, receiver, message: waiting for the sender to get past it
         self._held: dict[int, list[tuple[Partition, int, Message]]] = {}
 
     # -------------------------------------------------------------------- kills
 
     def begins(self, seat: Seat, t: int) -> bool:
-        """A node starts iteration ``t``: what it held back may go, and it may have to die."""
-        self._let_go(seat, t)
-        for fault in self._plan.events_at(seat.uid, t, home=self._worker.me):
-            spent = fault.number in self._killed
-            if isinstance(fault, Kill) and not seat.lost and not spent:
+        """A node is in iteration ``t``: what it held back may go, and it may have to die."""
+        if seat.uid in self._held:
+            self._let_go(seat, t)
+        for fault in self._kills:
+            due = fault.t <= t and fault.hits(seat.uid, self._worker.me)
+            if due and not seat.lost and fault.number not in self._killed:
+                self._killed.add(fault.number)
                 self._log("fired", fault, uid=seat.uid, round=t + 1)
                 self._kill(fault, seat)
         return seat.lost
+
+    def unfired(self) -> list[str]:
+        """Kills that concern nodes of this worker and did not come to pass, in words."""
+        uids = self._worker.placement.uids(self._worker.me)
+        return [
+            describe(fault)
+            for fault in self._kills
+            if fault.number not in self._killed
+            and any(fault.hits(uid, self._worker.me) for uid in uids)
+        ]
 
     def _kill(self, fault: Kill, seat: Seat) -> None:
         if fault.kind == "node":
@@ -80,12 +95,12 @@ class Faults:
 
     def _send(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
         if uids:
-            self._worker.transmit(seat, uids, message)
+            self._inner.carry(seat, uids, message)
 
     def _hinder(self, fault: Fault, seat: Seat, uid: int, message: Message) -> None:
         self._log("fired", fault, uid=seat.uid, round=seat.node.round + 1)
         if isinstance(fault, SlowLink):
-            self._worker.transmit_slowly(seat, uid, message, fault.factor, fault.delay)
+            self._inner.carry_slowly(seat, uid, message, fault.factor, fault.delay)
             return
         assert isinstance(fault, Partition)
         copy = message.copied()  # the node goes on writing its row
@@ -109,7 +124,18 @@ class Faults:
         if seat.lost:
             return
         self._log("healed", fault, uid=seat.uid, round=seat.node.round + 1)
-        self._worker.transmit(seat, [uid], message)
+        self._inner.carry(seat, [uid], message)
+
+    def carry_slowly(
+        self, seat: Seat, uid: int, message: Message, factor: float, delay: float
+    ) -> None:
+        """As the links that faults are put on do."""
+        self._inner.carry_slowly(seat, uid, message, factor, delay)
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that have not left yet, but for those that are held back until a round."""
+        return self._inner.in_flight
 
     def held(self) -> list[str]:
         """What is held back until its sender gets past the rounds of a partition."""

@@ -1,101 +1,231 @@
-"""Messages that wait for a node, by round and sender."""
+"""Messages that wait for a node, by round and sender, and what a program waits for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
 
 from decentralizepy.messages.message import Message, Missing
-from decentralizepy.node.effects import ANY, Receive
+from decentralizepy.node.effects import ANY, Receive, Round
+from decentralizepy.node.mail import Mail
 
-Round = tuple[int, int]
+#: closed rounds that are remembered while senders are still to be heard of
+_KEPT_CLOSED = 256
 
-
-@dataclass(eq=False)
-class Parcel:
-    """A message in a mailbox, and what to call once its receiver has consumed it."""
-
-    message: Message
-    release: Callable[[], None] | None = None
-
-    def let_go(self) -> None:
-        """Nobody reads the message any more."""
-        if self.release is not None:
-            self.release()
+#: a message, and its place in the order of arrival
+_Letter = tuple[int, Message]
 
 
-@dataclass
 class Mailbox:
     """What others said to one node and it has not heard yet.
 
-    A sender may say several things in one round to a node that takes any; they stay in order.
+    A sender may say several things in one round; they stay in order. Delivering and asking whether
+    a `Receive` is complete takes the same time whatever the number of senders.
     """
 
-    _rounds: dict[Round, dict[int, list[Parcel]]] = field(default_factory=dict)
+    def __init__(self, mail: Mail | None = None) -> None:
+        self._newest = (mail or Mail()).newest
+        self._rounds: dict[Round, dict[int, deque[_Letter]]] = {}
+        self._order = count()
+        self._before: Round = (0, 0)
+        #: rounds that a deadline ended -> who is still expected there, in vain
+        self._closed: dict[Round, set[int]] = {}
+        #: rounds with mail by sender, oldest first; kept only where few messages of each are
+        self._by_sender: dict[int, deque[Round]] = {}
+        self._n = 0
 
-    def put(self, parcel: Parcel) -> None:
-        message = parcel.message
-        by_sender = self._rounds.setdefault(message.round, {})
-        by_sender.setdefault(message.sender, []).append(parcel)
+    def put(self, message: Message) -> bool:
+        """Take a message in; False if nobody wants it any more."""
+        round_, sender = message.round, message.sender
+        if round_ < self._before or (self._closed and self._is_late(round_, sender)):
+            return False
+        if self._newest is not None:
+            self._make_room(round_, sender)
+        by_sender = self._rounds.get(round_)
+        if by_sender is None:
+            by_sender = self._rounds[round_] = {}
+        letters = by_sender.get(sender)
+        if letters is None:
+            letters = by_sender[sender] = deque()
+        letters.append((next(self._order), message))
+        self._n += 1
+        return True
 
-    def complete(self, wanted: Receive, gone: frozenset[int] = frozenset()) -> bool:
-        """Whether a `Receive` can be answered: in full, but for nodes that are ``gone``."""
-        if wanted.sources is ANY:
-            return len(self._matching(wanted)) >= (wanted.count or 1)
+    def _is_late(self, round_: Round, sender: int) -> bool:
+        expected = self._closed.get(round_)
+        if expected is None or sender not in expected:
+            return False
+        expected.discard(sender)
+        if not expected:
+            del self._closed[round_]
+        return True
+
+    def _make_room(self, round_: Round, sender: int) -> None:
+        """Drop the oldest of a sender of whom as many wait as may."""
+        rounds = self._by_sender.setdefault(sender, deque())
+        while len(rounds) >= (self._newest or 0):
+            oldest = rounds.popleft()
+            if sender in self._rounds.get(oldest, ()):
+                self._take_one(oldest, sender)
+        rounds.append(round_)
+
+    def _take_one(self, round_: Round, sender: int) -> Message:
+        """Take out the oldest message of a sender in a round."""
+        by_sender = self._rounds[round_]
+        letters = by_sender[sender]
+        _, message = letters.popleft()
+        self._n -= 1
+        if not letters:
+            del by_sender[sender]
+            if not by_sender:
+                del self._rounds[round_]
+        return message
+
+    # ------------------------------------------------------------------ hearing
+
+    def absent(self, wanted: Receive, gone: frozenset[int] = frozenset()) -> set[int]:
+        """Which named sources of a `Receive` have not spoken yet; those ``gone`` are not missed."""
+        assert wanted.sources is not ANY
         if wanted.round is not ANY:
-            there = self._rounds.get(wanted.round, {})
-            return all(uid in there or uid in gone for uid in wanted.sources)
-        senders = {parcel.message.sender for parcel in self._matching(wanted)}
-        return (senders | gone).issuperset(wanted.sources)
+            there = self._rounds.get(wanted.round)
+            found = set(wanted.sources) if there is None else set(wanted.sources) - there.keys()
+        else:
+            found = set(wanted.sources)
+            for there in self._rounds.values():
+                found -= there.keys()
+        return found - gone if gone else found
 
-    def take(
-        self, wanted: Receive, reason: str = ""
-    ) -> tuple[list[Message | Missing], list[Parcel]]:
+    def number(self, round_: Round | object) -> int:
+        """How many messages of a round (of all with `ANY`) wait."""
+        if round_ is ANY:
+            return self._n
+        there = self._rounds.get(round_)  # type: ignore[call-overload]
+        return sum(map(len, there.values())) if there else 0
+
+    def take(self, wanted: Receive, reason: str = "") -> list[Message | Missing]:
         """Take out what a `Receive` asks for, ascending by uid; absent sources as `Missing`."""
-        parcels = self._matching(wanted)
-        if wanted.count is not None:
-            parcels = parcels[: wanted.count]
-        for parcel in parcels:
-            self._remove(parcel)
-        heard: list[Message | Missing] = [parcel.message for parcel in parcels]
-        if wanted.sources is not ANY and len(parcels) < len(wanted.sources):
-            came = {parcel.message.sender for parcel in parcels}
-            heard += [Missing(uid, reason) for uid in wanted.sources if uid not in came]
-        heard.sort(key=lambda item: item.sender)
-        return heard, parcels
-
-    def drain(self) -> list[Parcel]:
-        """Take out everything: nobody is going to read it."""
-        found = [
-            p for there in self._rounds.values() for parcels in there.values() for p in parcels
-        ]
-        self._rounds.clear()
+        if wanted.sources is ANY:
+            found = self._take_any(wanted)
+        elif wanted.round is ANY:
+            found = self._take_named(wanted.sources, reason)
+        else:
+            found = self._take_round(wanted.sources, wanted.round, reason)
+            if reason == "deadline":
+                self._close(wanted.round, found)
+        if self._newest is not None:
+            self._recount()
         return found
 
-    def _matching(self, wanted: Receive) -> list[Parcel]:
-        """Parcels that fit, ascending by uid; of a named source only the oldest."""
-        keys = sorted(self._rounds) if wanted.round is ANY else [wanted.round]
-        found: list[Parcel] = []
-        taken: set[int] = set()
-        for there in (self._rounds[key] for key in keys if key in self._rounds):
-            if wanted.sources is ANY:
-                found += (parcel for uid in sorted(there) for parcel in there[uid])
+    def _take_round(
+        self, sources: Iterable[int], round_: Round, reason: str
+    ) -> list[Message | Missing]:
+        there = self._rounds.get(round_, {})
+        found: list[Message | Missing] = []
+        last, ascending = -(1 << 62), True
+        for uid in sources:
+            ascending, last = ascending and uid > last, uid
+            letters = there.get(uid)
+            if letters is None:
+                found.append(Missing(uid, reason))
                 continue
-            for uid in wanted.sources:
-                if uid in there and uid not in taken:
-                    found.append(there[uid][0])
-                    taken.add(uid)
-        found.sort(key=lambda parcel: parcel.message.sender)
+            found.append(letters.popleft()[1])
+            self._n -= 1
+            if not letters:
+                del there[uid]
+        if not there:
+            self._rounds.pop(round_, None)
+        if not ascending:
+            found.sort(key=lambda item: item.sender)
         return found
 
-    def _remove(self, parcel: Parcel) -> None:
-        key, sender = parcel.message.round, parcel.message.sender
-        waiting = self._rounds[key][sender]
-        waiting.remove(parcel)
-        if not waiting:
-            del self._rounds[key][sender]
-        if not self._rounds[key]:
-            del self._rounds[key]
+    def _take_named(self, sources: Iterable[int], reason: str) -> list[Message | Missing]:
+        """Of each source the oldest message of any round."""
+        rounds = sorted(self._rounds)
+        found: list[Message | Missing] = []
+        for uid in sorted(sources):
+            first = next((r for r in rounds if uid in self._rounds.get(r, ())), None)
+            found.append(Missing(uid, reason) if first is None else self._take_one(first, uid))
+        return found
+
+    def _take_any(self, wanted: Receive) -> list[Message | Missing]:
+        """Those that came first, in the order of senders, and of each in that of rounds."""
+        keys = list(self._rounds) if wanted.round is ANY else [wanted.round]
+        letters = [
+            letter
+            for key in keys
+            for waiting in self._rounds.get(key, {}).values()
+            for letter in waiting
+        ]
+        if wanted.count is not None and len(letters) > wanted.count:
+            letters = sorted(letters, key=lambda letter: letter[0])[: wanted.count]
+            chosen = {number for number, _ in letters}
+            self._keep(keys, chosen)
+        else:
+            for key in keys:
+                self._rounds.pop(key, None)
+            self._n -= len(letters)
+        letters.sort(key=lambda letter: (letter[1].sender, letter[1].round, letter[0]))
+        return [message for _, message in letters]
+
+    def _keep(self, keys: Iterable[object], taken: set[int]) -> None:
+        for key in keys:
+            there = self._rounds.get(key, {})  # type: ignore[call-overload]
+            for uid in list(there):
+                left = deque(letter for letter in there[uid] if letter[0] not in taken)
+                self._n -= len(there[uid]) - len(left)
+                if left:
+                    there[uid] = left
+                else:
+                    del there[uid]
+            if not there:
+                self._rounds.pop(key, None)  # type: ignore[call-overload]
+
+    def _close(self, round_: Round, found: Iterable[Message | Missing]) -> None:
+        """A deadline has passed: what is missing is not wanted any more."""
+        missing = {item.sender for item in found if isinstance(item, Missing)}
+        if missing:
+            self._closed.setdefault(round_, set()).update(missing)
+        while len(self._closed) > _KEPT_CLOSED:
+            del self._closed[next(iter(self._closed))]
+
+    def _recount(self) -> None:
+        """Bring the rounds of each sender up to date, after messages were heard."""
+        self._by_sender.clear()
+        letters = sorted(
+            (number, message.sender, message.round)
+            for there in self._rounds.values()
+            for waiting in there.values()
+            for number, message in waiting
+        )
+        for _, sender, round_ in letters:
+            self._by_sender.setdefault(sender, deque()).append(round_)
+
+    # ------------------------------------------------------------------ the rest
+
+    def forget(self, before: Round) -> None:
+        """Drop what belongs to earlier rounds, now and when it comes."""
+        self._before = max(self._before, before)
+        for round_ in [round_ for round_ in self._rounds if round_ < before]:
+            self._n -= sum(map(len, self._rounds.pop(round_).values()))
+        for round_ in [round_ for round_ in self._closed if round_ < before]:
+            del self._closed[round_]
+
+    def clear(self) -> None:
+        """Drop everything: nobody is going to read it."""
+        self._rounds.clear()
+        self._by_sender.clear()
+        self._n = 0
+
+    def waiting(self) -> list[Message]:
+        """All messages in the order in which they came, for a checkpoint."""
+        letters = [
+            letter
+            for there in self._rounds.values()
+            for waiting in there.values()
+            for letter in waiting
+        ]
+        return [message for _, message in sorted(letters, key=lambda letter: letter[0])]
 
     def __len__(self) -> int:
-        return sum(len(parcels) for there in self._rounds.values() for parcels in there.values())
+        return self._n

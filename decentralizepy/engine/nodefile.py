@@ -16,6 +16,7 @@ from torch import Tensor
 
 from decentralizepy.engine.seat import Seat
 from decentralizepy.errors import RunError
+from decentralizepy.messages.message import Message
 from decentralizepy.runfolder import write_atomic
 from decentralizepy.training.optimizers import NodeOptimizer
 
@@ -63,8 +64,10 @@ def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: floa
     """
     learner = seat.learner
     state = {
-        "row": seat.node.x,
+        "row": seat.rows["x"],
+        "rows": {name: row for name, row in seat.rows.items() if name != "x"},
         "node": seat.node.state(),
+        "mail": _mail(seat.mailbox.waiting()) if seat.node.asynchronous else {},
         "optimizer": optimizer.export(learner.optimizer),
         "learner": learner.kept(),
         "traffic": asdict(seat.traffic),
@@ -77,10 +80,36 @@ def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: floa
     return _write(path, tensors, rest)
 
 
+def _mail(messages: list[Message]) -> State:
+    """Messages that wait, in the order in which they came."""
+    return {
+        str(i): {
+            "sender": message.sender,
+            "round": list(message.round),
+            "meta": {"json": json.dumps(message.meta)},
+            "names": list(message.tensors),
+            "tensors": {str(j): tensor for j, tensor in enumerate(message.tensors.values())},
+        }
+        for i, message in enumerate(messages)
+    }
+
+
+def _messages(mail: State) -> list[Message]:
+    """What `_mail` was given."""
+    found = []
+    for i in range(len(mail)):
+        one = mail[str(i)]
+        tensors = {name: one["tensors"][str(j)] for j, name in enumerate(one["names"])}
+        t, k = one["round"]
+        found.append(Message(tensors, json.loads(one["meta"]["json"]), one["sender"], (t, k)))
+    return found
+
+
 def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> int:
     from safetensors.torch import save as to_bytes
 
-    data = to_bytes({k: v.contiguous() for k, v in tensors.items()}, {_META: json.dumps(rest)})
+    here = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    data = to_bytes(here, {_META: json.dumps(rest)})
     try:
         write_atomic(path, data)
     except OSError as error:
@@ -112,8 +141,9 @@ def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> float:
 def _check(seat: Seat, state: State) -> None:
     """Raise ValueError unless the numbers are such as `save` writes, of this node and row."""
     row = state["row"]
-    if row.shape != seat.node.x.shape or row.dtype != seat.node.x.dtype:
-        raise ValueError(f"its row is {row.dtype} {tuple(row.shape)}")
+    for one in (row, *state.get("rows", {}).values()):
+        if one.shape != seat.rows["x"].shape or one.dtype != seat.rows["x"].dtype:
+            raise ValueError(f"its row is {one.dtype} {tuple(one.shape)}")
     if state["uid"] != seat.uid:
         raise ValueError(f"it is of node {state['uid']!r:.20}")
     learner = state["learner"]
@@ -130,7 +160,11 @@ def _check(seat: Seat, state: State) -> None:
 
 
 def _set(seat: Seat, state: State, optimizer: NodeOptimizer) -> None:
-    seat.node.x.copy_(state["row"])
+    seat.rows["x"] = state["row"].to(seat.rows["x"].device)
+    for name, row in state.get("rows", {}).items():
+        seat.rows[name] = row.to(seat.rows["x"].device)
+    for message in _messages(state.get("mail", {})):
+        seat.mailbox.put(message)
     seat.node.load(state["node"], state["iteration"])
     seat.learner.take_back(state["learner"])
     seat.learner.optimizer = optimizer.restore(state.get("optimizer", {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
+import gc
 import signal
 import traceback
 from multiprocessing.connection import Connection
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from decentralizepy.codec import Word, decode, encode
 from decentralizepy.engine.assemble import Assembly
 from decentralizepy.engine.clock import RealClock
 from decentralizepy.engine.worker import Worker, weights
@@ -23,7 +24,19 @@ from decentralizepy.messages.header import MessageError
 from decentralizepy.node.membership import resumed
 from decentralizepy.runfolder import weights_name, write_atomic
 from decentralizepy.settings import Settings
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
+from decentralizepy.words import (
+    ORDERS,
+    BadConfig,
+    Built,
+    Counted,
+    Finished,
+    Start,
+    Stop,
+    WorkerDone,
+    WorkerFailed,
+    WorkerReady,
+)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_PDEATHSIG = 1
@@ -33,30 +46,32 @@ class Stopped(BaseException):
     """The supervisor said to stop, or is gone."""
 
 
-class Line:
-    """JSON messages between a worker and its supervisor, over a private pipe."""
+class SupervisorPipe:
+    """Words between a worker and its supervisor, over a private pipe."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    def say(self, news: dict[str, Any]) -> None:
+    def say(self, word: Word) -> None:
+        """Tell the supervisor; raises `Stopped` if it is gone."""
         try:
-            self.connection.send_bytes(json.dumps(news).encode())
+            self.connection.send_bytes(encode(word))
         except (BrokenPipeError, ConnectionResetError) as error:
             raise Stopped from error
 
-    def hear(self) -> dict[str, Any]:
+    def hear(self) -> Word:
+        """The next order; raises `Stopped` if there will be none."""
         try:
-            return json.loads(self.connection.recv_bytes())
+            return decode(self.connection.recv_bytes(), ORDERS)
         except (EOFError, ConnectionResetError) as error:
             raise Stopped from error
 
-    def orders(self) -> list[dict[str, Any]]:
+    def orders(self) -> list[Word]:
         """What the supervisor has said; raises `Stopped` if that is the end. A system call."""
         found = []
         while self.connection.poll():
             found.append(self.hear())
-        if any("stop" in one for one in found):
+        if any(isinstance(one, Stop) for one in found):
             raise Stopped
         return found
 
@@ -71,6 +86,16 @@ def tune_malloc() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def tune_collector() -> None:
+    """Have the garbage collector look seldom, and never at what is there for good.
+
+    What nodes send and hear is freed by counting references; cycles are rare.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 def die_with_parent() -> None:
@@ -92,20 +117,20 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
     tune_malloc()
     torch.set_num_threads(settings.threads)
-    supervisor = Line(line)
+    supervisor = SupervisorPipe(line)
     me = WorkerId(settings.machine, worker)
     with contextlib.suppress(Stopped):
         try:
             _work(settings, me, nodes, memory.detach(), supervisor, sockets)
         except ConfigError as error:
-            supervisor.say({"config": str(naming(error, settings.experiment.path))})
+            supervisor.say(BadConfig(str(naming(error, settings.experiment.path))))
         except RunError as error:
-            supervisor.say({"error": str(error)})
+            supervisor.say(WorkerFailed(str(error)))
         except MessageError as error:
-            supervisor.say({"error": f"{me}: refused a message: {error}"})
+            supervisor.say(WorkerFailed(f"{me}: refused a message: {error}"))
         except Exception as error:
             text = f"{me}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
-            supervisor.say({"error": text})
+            supervisor.say(WorkerFailed(text))
 
 
 def _work(
@@ -113,39 +138,45 @@ def _work(
     me: WorkerId,
     nodes: tuple[int, ...],
     memory: int,
-    supervisor: Line,
+    supervisor: SupervisorPipe,
     sockets: str,
 ) -> None:
     alone = len(nodes) == 1 and len(settings.addresses) == 1
     offset = settings.experiment.offset
-    links = None if alone else Links(
+    links = None if alone else LocalSockets(
         me, sockets, settings.addresses, offset,
         key=settings.key, peer_timeout=settings.transport.peer_timeout, give_up=give_up(settings),
     )  # fmt: skip
     assembly = Assembly(settings)
-    supervisor.say({"built": assembly.row_length})
+    supervisor.say(Built(assembly.row_length, assembly.named_rows))
     start = supervisor.hear()
-    placement = Placement(settings.mapping, tuple(start["workers"]))
+    if not isinstance(start, Start):
+        raise Stopped
+    placement = Placement(settings.mapping, start.workers)
     if links is not None and links.wire is not None:
-        links.wire.begin(start["workers"], window(settings, placement, me, assembly.row_length))
-    arena = Arena(memory, ArenaPlan(nodes, assembly.row_length))
+        links.wire.begin(start.workers, window(settings, placement, me, assembly.row_length))
+    arena = Arena(memory, ArenaPlan(nodes, assembly.row_length, assembly.named_rows))
     worker = assembly.worker(
-        me, placement, arena, links=links, tell=supervisor.say, orders=supervisor.orders,
-        membership=resumed(settings.mapping.n, start["left"], start["from"]),
+        me, placement, arena, sockets=links, tell=supervisor.say, orders=supervisor.orders,
+        membership=resumed(settings.mapping.n, start.left, start.iteration),
     )  # fmt: skip
-    past = assembly.restore(worker, start["from"])
-    supervisor.say({"ready": me.worker, "past": past})
+    past = assembly.restore(worker, start.iteration)
+    tune_collector()
+    supervisor.say(WorkerReady(me.worker, past))
     supervisor.hear()
     real = RealClock(past)
     if settings.simulation is None:
         worker.clock = real
     try:
-        worker.run()
-        supervisor.say({"finished": real.now()})
+        try:
+            worker.run()
+        finally:
+            worker.finish()
+        supervisor.say(Finished(real.now()))
         if links is not None and links.wire is not None:
-            supervisor.say({"transport": links.wire.summary()})
+            supervisor.say(Counted(links.wire.summary()))
         _save(worker, settings)
-        supervisor.say({"done": me.worker})
+        supervisor.say(WorkerDone(me.worker))
         worker.serve()
     finally:
         worker.reporter.close()
@@ -191,7 +222,7 @@ def _save_one(path: Path, state: dict[str, torch.Tensor]) -> None:
     from safetensors.torch import save
 
     try:
-        write_atomic(path, save({key: value.contiguous() for key, value in state.items()}))
+        write_atomic(path, save({key: value.cpu().contiguous() for key, value in state.items()}))
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror}; the records are whole (-wsd)"

@@ -1,96 +1,107 @@
-"""A node's place on a worker: its program, its rows, its mailbox, what is counted for it."""
+"""A node's place on a worker: its programs, its rows, its mailbox, what is counted for it."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import Any
 
-from decentralizepy.engine.mailbox import Mailbox, Parcel
-from decentralizepy.engine.report import Seconds
+from decentralizepy.engine.clock import Timer
+from decentralizepy.engine.mailbox import Mailbox
+from decentralizepy.engine.records import Seconds
 from decentralizepy.errors import RunError
-from decentralizepy.memory.rows import RowPool
-from decentralizepy.node.effects import Receive
+from decentralizepy.memory.rows import NodeRows
+from decentralizepy.messages.message import Message
+from decentralizepy.node.effects import ANY, Receive
 from decentralizepy.node.node import Node, Program
 from decentralizepy.training.trainer import Learner
 from decentralizepy.transport.router import Traffic
 
 
+@dataclass(eq=False, slots=True)
+class Strand:
+    """One program of a node, and what it waits for.
+
+    ``absent`` are the named sources that have not spoken yet; ``needed`` counts messages to come
+    where any sender will do. ``resting`` is the effect (`Drain`, `Checkpoint`) at which it waits
+    for the whole run.
+    """
+
+    seat: Seat
+    program: Program
+    waiting: Receive | None = None
+    absent: set[int] = field(default_factory=set)
+    needed: int = 0
+    since: float = 0.0
+    timer: Timer | None = None
+    resting: Any = None
+    ended: bool = False
+
+    def expect(self, wanted: Receive, gone: frozenset[int], now: float) -> bool:
+        """Begin to wait; True if all that is wanted is there already."""
+        mailbox = self.seat.mailbox
+        self.waiting, self.since = wanted, now
+        if wanted.sources is ANY:
+            self.needed = (wanted.count or 1) - mailbox.number(wanted.round)
+            return self.needed <= 0
+        self.absent = mailbox.absent(wanted, gone)
+        return not self.absent
+
+    def heard(self, message: Message) -> bool:
+        """A message has come into the mailbox; True if it was the last that was waited for."""
+        wanted = self.waiting
+        if wanted is None or (wanted.round is not ANY and wanted.round != message.round):
+            return False
+        if wanted.sources is ANY:
+            self.needed -= 1
+            return self.needed <= 0
+        if message.sender not in self.absent:
+            return False
+        self.absent.discard(message.sender)
+        return not self.absent
+
+    def lost(self, gone: frozenset[int]) -> bool:
+        """Nodes have left; True if nobody else was waited for."""
+        wanted = self.waiting
+        if wanted is None or wanted.sources is ANY or not self.absent:
+            return False
+        self.absent -= gone
+        return not self.absent
+
+
 @dataclass(eq=False)
 class Seat:
-    """A node on this worker, with all that the runtime keeps for it.
+    """A node on this worker, with all that the engine keeps for it.
 
-    ``row`` and ``spare`` are numbers of rows of the worker's pool: the node's own, and one that it
-    merges into. ``heard`` is what its program was told last and may still be reading.
+    ``used`` are seconds of heavy work, by which nodes take turns; ``reported`` counts the
+    iterations that the node has reported, of which others may still have to.
     """
 
     node: Node
     learner: Learner
-    row: int
-    program: Program
-    mailbox: Mailbox = field(default_factory=Mailbox)
-    spare: int | None = None
-    waiting: Receive | None = None
-    waiting_since: float = 0.0
-    ended: bool = False
-    heard: list[Parcel] = field(default_factory=list)
+    rows: NodeRows
+    mailbox: Mailbox
+    strands: list[Strand] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     seconds: Seconds = field(default_factory=Seconds)
+    used: float = 0.0
+    reported: int = 0
     lost: bool = False
+    ended: bool = False
 
     @property
     def uid(self) -> int:
         return self.node.uid
 
-    def consume(self) -> None:
-        """The program has gone past what it heard: let go the rows behind it."""
-        for parcel in self.heard:
-            parcel.let_go()
-        self.heard = []
+    @property
+    def waits(self) -> list[Strand]:
+        """The programs that wait for messages."""
+        return [strand for strand in self.strands if strand.waiting is not None]
 
-    def drop_mail(self) -> None:
-        """Let go what nobody is going to read."""
-        for parcel in self.mailbox.drain():
-            parcel.let_go()
-
-    def adopt(self, pool: RowPool) -> None:
-        """Make the row that the program set its own: the spare one, or a copy into it."""
-        if self.heard:
-            self.consume()
-        x = self.node.x
-        if x is pool.tensor(self.row):
-            return
-        if not self.lend_spare(pool) or self.spare is None:
-            raise RunError(f"no free row for node {self.uid}")
-        spare = pool.tensor(self.spare)
-        if x is not spare:
-            spare.copy_(x)
-        pool.retire(self.row)
-        self.row, self.spare, self.node.spare = self.spare, None, None
-        self.node.x = spare
-
-    def lend_spare(self, pool: RowPool) -> bool:
-        """Lend the node a row to merge into, if it has none; False if none is free."""
-        if self.spare is None:
-            self.spare = pool.acquire()
-            if self.spare is None:
-                return False
-            self.node.spare = pool.tensor(self.spare)
-        return True
-
-    def thaw(self, pool: RowPool) -> bool:
-        """Give the node a row that it may write if its own is still being read; False if none is
-        free."""
-        if not pool.read(self.row):
-            return True
-        row = pool.acquire()
-        if row is None:
-            return False
-        pool.tensor(row).copy_(self.node.x)
-        pool.retire(self.row)
-        self.row, self.node.x = row, pool.tensor(row)
-        return True
-
-    def give_back(self, pool: RowPool) -> None:
-        """The node has left for good: its rows are free."""
-        pool.retire(self.row)
-        if self.spare is not None:
-            pool.retire(self.spare)
+    def start(self) -> None:
+        """Make the node's programs, which have not run yet."""
+        programs = self.node.programs()
+        if not all(isinstance(program, Generator) for program in programs):
+            kind = type(self.node).__name__
+            raise RunError(f"{kind}.program is no generator: it has to yield effects")
+        self.strands = [Strand(self, program) for program in programs]

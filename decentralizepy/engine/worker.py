@@ -1,7 +1,8 @@
 """One OS process that drives any number of nodes: runs whichever can go on, then trains the rest.
 
 The loop has one rule: programs first, heavy work (training, evaluation, saving) when none can go
-on, waiting when there is no work. Nodes are trained in the order in which they asked.
+on, waiting when there is no work. Timers and messages are looked after between two pieces of work.
+Heavy work goes to the node that has had the least of it, so that a slow node slows nobody else.
 """
 
 from __future__ import annotations
@@ -11,30 +12,32 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from time import perf_counter, sleep
+from time import monotonic, perf_counter, sleep
 from typing import Any, Final, Protocol
 
-import torch
 from torch import Tensor
 
-from decentralizepy.engine.clock import Clock, RealClock, Timers
-from decentralizepy.engine.mailbox import Parcel
-from decentralizepy.engine.report import (
-    Evaluator,
-    Meeting,
-    Pending,
-    Reporter,
-    costs,
-    effort,
-)
-from decentralizepy.engine.seat import Seat
+from decentralizepy.codec import Word
+from decentralizepy.engine.carrier import Carrier, DirectCarrier, SimulatedCarrier
+from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
+from decentralizepy.engine.evaluation import Evaluations, Evaluator
+from decentralizepy.engine.mailbox import Mailbox
+from decentralizepy.engine.meeting import Meeting
+from decentralizepy.engine.records import Reporter
+from decentralizepy.engine.rest import Position, Rest
+from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.engine.workload import Work, Workload
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
-from decentralizepy.memory.rows import RowPool
+from decentralizepy.memory.rows import NodeRows, RowPool
 from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import (
+    Ask,
     Checkpoint,
+    Drain,
+    Forget,
+    Gradient,
     Now,
     Receive,
     Report,
@@ -42,42 +45,58 @@ from decentralizepy.node.effects import (
     Sleep,
     Train,
 )
-from decentralizepy.node.membership import Epoch, Membership
+from decentralizepy.node.membership import Membership
 from decentralizepy.node.node import Node
-from decentralizepy.training.stacked import StackedTrainer
+from decentralizepy.scenario.simulation import Network, Simulation
 from decentralizepy.training.trainer import Learner, Trainer
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import fence
-from decentralizepy.transport.router import Post
+from decentralizepy.transport.router import Router
+from decentralizepy.words import (
+    KillMachine,
+    Leave,
+    Leaving,
+    NodeSaved,
+    NodesLeft,
+    NodesLost,
+    Note,
+    Pause,
+    WorkerPaused,
+)
 
 _PARKED: Final = object()
 #: what is left of a `Send`
 Outgoing = Iterator[tuple[Sequence[int], Message]]
 #: how long to wait for the network before looking at timers and the supervisor again
 _IDLE_MS: Final = 200
-#: a worker that found no free row looks again after this
-_STARVED_MS: Final = 1
+#: a worker whose notices find no room looks again after this
+_BEHIND_MS: Final = 1
 
 
 class NodeFailedError(RunError):
     """A node program raised; the text names node and round and holds the traceback."""
 
 
-class Injector(Protocol):
+class Injector(Carrier, Protocol):
     """Injects faults, see `decentralizepy.engine.faults`; a run without any has none."""
 
     def begins(self, seat: Seat, t: int) -> bool:
-        """A node starts an iteration; True if that kills it."""
-
-    def carry(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
-        """Take a message from a node, in place of `Worker.transmit`."""
+        """A node is in iteration ``t`` and about to do something; True if that kills it."""
 
     def held(self) -> list[str]:
         """Messages that are held back, in words."""
 
+    def unfired(self) -> list[str]:
+        """Kills that did not come to pass, in words."""
+
 
 class Worker:
-    """Drives the nodes of one worker from start to end."""
+    """Drives the nodes of one worker from start to end.
+
+    With a ``simulation`` time is virtual: training really happens, what it and messages take is
+    calculated. Each node is at its own place in time; events happen in the order of (time, uid,
+    setting), and a program runs at the time of the event that let it go on.
+    """
 
     def __init__(
         self,
@@ -88,154 +107,197 @@ class Worker:
         evaluator: Evaluator,
         reporter: Reporter,
         *,
-        links: Links | None = None,
-        clock: Clock | None = None,
-        tell: Callable[[dict[str, Any]], None] = lambda news: None,
-        orders: Callable[[], Iterable[dict[str, Any]]] = tuple,
+        sockets: LocalSockets | None = None,
+        simulation: Simulation | None = None,
+        on_loss: str = "fail",
+        tell: Callable[[Word], None] = lambda word: None,
+        orders: Callable[[], Iterable[Word]] = tuple,
         membership: Membership | None = None,
         save: Callable[[Worker, Seat, int], int] = lambda worker, seat, t: 0,
     ) -> None:
         self.me, self.placement, self.arena = me, placement, arena
-        self.trainer, self.evaluator, self.reporter = trainer, evaluator, reporter
-        self.clock: Clock = clock or RealClock()
+        self.trainer, self.reporter = trainer, reporter
+        self._simulation, self._on_loss = simulation, on_loss
+        self.clock: Clock = VirtualClock() if simulation else RealClock()
+        #: when nodes start, by uid, in a simulation that is resumed
+        self.begins: dict[int, float] = {}
         #: what the seconds of the records are measured with
-        self.stopwatch: Callable[[], float] = perf_counter
+        self.stopwatch: Callable[[], float] = self.clock.now if simulation else perf_counter
         self.timers = Timers()
+        self.pool = RowPool(arena, me.worker, trainer.template.device)
+        self.router = Router(me, placement, arena, self.pool, self._deliver, sockets)
+        self.router.collective = self._collective
+        self.carrier = self._carrier()
         self.faults: Injector | None = None
-        self.pool = RowPool(arena, me.worker)
-        self.post = Post(me, placement, arena, self.pool, self._deliver, links)
-        self.links, self._tell, self._orders, self._save = links, tell, orders, save
+        self.sockets, self._tell, self._orders, self._save = sockets, tell, orders, save
         self.membership = membership or Membership(placement.mapping.n)
         self._gone = self.membership.left
-        self._called = arena.control.calls(me.worker)
+        self._called = arena.counters.calls(me.worker)
         self._paused = False
         self._sent = -1
         self.meeting = Meeting(
             me, placement, trainer.template.layout.n_parameters,
-            self.post.send_collective, self._mean_arrived,
+            self.router.send_collective, lambda t, mean: self.evaluations.mean_arrived(t, mean),
         )  # fmt: skip
-        self.post.collective = self.meeting.take
+        self.evaluations = Evaluations(evaluator, reporter, self.meeting, self._held_x, tell)
+        self.rest = Rest(
+            me, placement, self.router.send_collective,
+            self._position, self._save_resting, self._go_on_rested,
+        )  # fmt: skip
         self.seats: dict[int, Seat] = {}
-        self._first_uid = placement.mapping.uids(me.machine).start
-        self._ready: deque[tuple[Seat, Any]] = deque()
-        self._work: deque[tuple[Seat, Train | Report | Checkpoint]] = deque()
-        self._starved: deque[Seat] = deque()
-        self._held: deque[tuple[Seat, Outgoing, tuple[int, int]]] = deque()
-        self._pending: dict[int, Pending] = {}
+        self._slots = {u: i for i, u in enumerate(placement.mapping.hosted(me.machine))}
+        self._ready: deque[tuple[Strand, Any]] = deque()
+        self.workload = Workload(
+            trainer, lambda: self.clock, self.timers, simulation, self._trained, self._resume
+        )
+        self._held: deque[tuple[Strand, Outgoing, tuple[int, int], bool]] = deque()
         self._active = 0
+        self._idle_since: float | None = None
+
+    def _carrier(self) -> Carrier:
+        if self._simulation is None:
+            return DirectCarrier(self.router, lambda: self.clock, self.timers)
+        network = Network(self._simulation)
+        return SimulatedCarrier(
+            self.router, lambda: self.clock, self.timers, network, self._deliver
+        )
 
     # ------------------------------------------------------------------ life
 
-    def add(self, node: Node, learner: Learner, initial: Tensor) -> None:
-        """Seat a node, starting from the row ``initial``."""
-        row = self.pool.acquire()
-        assert row is not None, "an arena always has more rows than nodes"
-        node.x = self.pool.tensor(row)
-        node.x.copy_(initial)
-        node.membership = self.membership
-        self.seats[node.uid] = Seat(node, learner, row, node.program())
+    def rows(self) -> NodeRows:
+        """The rows of a new node."""
+        return NodeRows(self.pool)
+
+    def add(self, node: Node, learner: Learner, rows: NodeRows) -> None:
+        """Seat a node that is bound and has its rows."""
+        self.seats[node.uid] = Seat(node, learner, rows, Mailbox(node.mail))
 
     def run(self) -> None:
         """Run all nodes to their ends."""
-        self._active = len(self.seats)
-        self._ready.extend((seat, None) for seat in self.seats.values())
-        control, me = self.arena.control, self.me.worker
-        while self._active:
-            control.beat(me)
-            if control.calls(me) != self._called:
+        for seat in self.seats.values():
+            self.evaluations.expect(seat)
+            seat.start()
+            self._active += len(seat.strands)
+            for strand in seat.strands:
+                self._begin(strand)
+        self.evaluations.begin()
+        counters, me = self.arena.counters, self.me.worker
+        while self._active or self.evaluations.waiting:
+            counters.beat(me)
+            if counters.calls(me) != self._called:
                 self._obey()
             if self._paused:
-                self._rest()
+                self._pause()
                 continue
+            self._timers_due()
             while self._ready:
                 self._go_on(*self._ready.popleft())
-            if self._work:
+            if self.workload.waits:
                 self._do_work()
-            elif self._active:
+            elif self._active or self.evaluations.waiting:
                 self._idle()
-        if self.links is not None:
-            self.links.flush()
+        if self.sockets is not None:
+            self.sockets.flush()
+
+    def _begin(self, strand: Strand) -> None:
+        uid = strand.seat.uid
+        if uid in self.begins:
+            self.timers.set(self.begins[uid], partial(self._wake, strand), uid)
+        else:
+            self._ready.append((strand, None))
+
+    def finish(self) -> None:
+        """Write what is left to be written, also of a run that failed."""
+        self.evaluations.finish()
+        for kill in self.faults.unfired() if self.faults is not None else ():
+            self._tell(Note(f"{self.me}: {kill} did not come to pass"))
 
     def serve(self) -> None:
         """Keep the sockets going after the end, until told to stop (``orders`` raises)."""
         while True:
-            self._rest()
+            if not self.router.take_in(idle=True):
+                self.rest.check(0.0)
+            self._pause()
 
-    def _rest(self) -> None:
+    def _pause(self) -> None:
         """Do nothing but let messages through and listen to the supervisor."""
-        if self.links is not None:
-            self.links.flush()
+        if self.sockets is not None:
+            self.sockets.flush()
         self._wait(self._patience(self.timers.next))
-        self.post.take_in(idle=True)
+        self.router.take_in(idle=True)
         self._timers_due()  # a message that was held back leaves although its node is done
 
     def _idle(self) -> None:
         """Nothing can go on: let messages go, wait for others, or for time to pass."""
-        if self.links is not None:
-            self.links.flush()
-        arrived = self.post.take_in(idle=True)
-        if self._retry_starved() or self._retry_held() or arrived or self._timers_due():
+        if self.sockets is not None:
+            self.sockets.flush()
+        arrived = self.router.take_in(idle=True)
+        if self._retry_held() or arrived or self._timers_due():
+            self._idle_since = None
             return
         next_timer = self.timers.next
-        if next_timer is not None and self.links is None and self.clock.advance(next_timer):
+        if next_timer is not None and self.sockets is None and self.clock.advance(next_timer):
             self._timers_due()
             return
-        if self.links is None and next_timer is None and not self._starved:
-            raise RunError(f"{self.me}: no node can go on; {self._who_waits()}")
-        self._wait(self._patience(next_timer))
+        self._look_for_rest()
+        idle = not self._ready and not self.workload.waits
+        if idle and (self._active or self.evaluations.waiting):
+            self._wait(self._patience(next_timer))
 
     def _patience(self, next_timer: float | None) -> int:
-        if self._starved:
-            return _STARVED_MS
         if next_timer is None:
             return _IDLE_MS
         return max(0, min(_IDLE_MS, int(1000 * (next_timer - self.clock.now())) + 1))
 
     def _wait(self, milliseconds: int) -> None:
-        if self.links is None:
+        if self.sockets is None:
             sleep(milliseconds / 1000)
         else:
-            control, me = self.arena.control, self.me.worker
-            control.set_idle(me, True)
+            counters, me = self.arena.counters, self.me.worker
+            counters.set_idle(me, True)
             fence()  # either we see a notice now, or its sender sees that we sleep
-            if self.post.rings.quiet:
-                self.links.sleep(_STARVED_MS if self.post.rings.behind else milliseconds)
-            control.set_idle(me, False)
-        self.arena.control.beat(self.me.worker)
+            if self.router.rings.quiet:
+                self.sockets.sleep(_BEHIND_MS if self.router.rings.behind else milliseconds)
+            counters.set_idle(me, False)
+        self.arena.counters.beat(self.me.worker)
         self._obey()
-
-    def _who_waits(self) -> str:
-        waits = [
-            f"node {seat.uid} waits in iteration {seat.node.round + 1} for {seat.waiting.sources}"
-            for seat in self.seats.values()
-            if seat.waiting is not None
-        ]
-        held = self.faults.held() if self.faults is not None else []
-        return "; ".join(waits[:5] + held)
 
     # ------------------------------------------------------- programs and effects
 
-    def _go_on(self, seat: Seat, answer: Any) -> None:
+    def _go_on(self, strand: Strand, answer: Any) -> None:
         """Run a program until it has to wait or work."""
-        while True:
-            started = self.stopwatch()
-            try:
-                effect = seat.program.send(answer)
-            except StopIteration:
-                seat.consume()
-                seat.ended = True
-                seat.drop_mail()  # others wait until what they sent is read
-                self._active -= 1
-                return
-            except RunError:
-                raise
-            except Exception as error:
-                raise self._failure(seat, error) from error
-            seat.adopt(self.pool)
-            answer = self._perform(seat, effect)
-            seat.seconds.share += self.stopwatch() - started
-            if answer is _PARKED:
-                return
+        seat, send = strand.seat, strand.program.send
+        started = self.stopwatch()
+        try:
+            while answer is not _PARKED:
+                effect = send(answer)
+                perform = _PERFORM.get(type(effect))
+                if perform is None:
+                    raise RunError(f"node {seat.uid} yielded {effect!r:.80}, which is no effect")
+                if self.faults is not None and self.faults.begins(seat, _iteration(seat, effect)):
+                    return
+                answer = perform(self, strand, effect)
+        except StopIteration:
+            self._end(strand)
+        except RunError:
+            raise
+        except Exception as error:
+            raise self._failure(seat, error) from error
+        seat.seconds.share += self.stopwatch() - started
+
+    def _end(self, strand: Strand) -> None:
+        strand.ended = True
+        self._active -= 1
+        seat = strand.seat
+        if all(one.ended for one in seat.strands):
+            seat.ended = True
+            self._note_progress(seat, seat.node.round)
+            seat.mailbox.clear()
+            self.evaluations.leave([seat.uid])
+
+    def _note_progress(self, seat: Seat, iterations: int) -> None:
+        """Show the supervisor how many iterations a node has done."""
+        self.arena.counters.rounds[self._slots[seat.uid]] = iterations
 
     def _failure(self, seat: Seat, error: Exception) -> NodeFailedError:
         text = "".join(traceback.format_exception(error))
@@ -245,228 +307,238 @@ class Worker:
             f"{type(error).__name__}: {error}\n{text}"
         )
 
-    def _perform(self, seat: Seat, effect: Any) -> Any:
-        if isinstance(effect, Train):
-            seat.consume()
-            if self.faults is None or not self.faults.begins(seat, effect.t):
-                self._start_training(seat, effect)
-            return _PARKED
-        if isinstance(effect, Send):
-            return self._send(seat, iter(effect.outgoing), effect.round)
-        if isinstance(effect, Receive):
-            return self._receive(seat, effect)
-        if isinstance(effect, Report):
-            return self._report(seat, effect)
-        if isinstance(effect, Checkpoint):
-            return self._checkpoint(seat, effect)
-        if isinstance(effect, Now):
-            return self.clock.now()
-        if isinstance(effect, Sleep):
-            self._after(effect.seconds, seat)
-            return _PARKED
-        raise RunError(f"node {seat.uid} yielded {effect!r:.80}, which is no effect")
-
-    def _after(self, seconds: float, seat: Seat) -> None:
-        """Let a node go on after some seconds of the clock."""
-        self.timers.set(self.clock.now() + seconds, partial(self._wake, seat), seat.uid)
-
-    def _wake(self, seat: Seat) -> None:
-        if not seat.lost:
-            self._ready.append((seat, None))
-
-    def _send(self, seat: Seat, outgoing: Outgoing, round_: tuple[int, int]) -> Any:
-        """Send what a program says; it is held while a receiver's machine has no room."""
-        self._sent = max(self._sent, round_[0])
-        carry = self.transmit if self.faults is None else self.faults.carry
-        try:
-            for uids, message in outgoing:
-                if not self.post.may_send(seat.uid, uids):
-                    self._held.append((seat, chain([(uids, message)], outgoing), round_))
-                    return _PARKED
-                carry(seat, uids, message.stamped(seat.uid, round_))
-        except RunError:
-            raise
-        except Exception as error:  # what is sent is computed lazily, here
-            raise self._failure(seat, error) from error
-        return None
-
-    def _retry_held(self) -> bool:
-        for _ in range(len(self._held)):
-            seat, outgoing, round_ = self._held.popleft()
-            if self._send(seat, outgoing, round_) is not _PARKED:
-                self._ready.append((seat, None))
-        return bool(self._ready)
-
-    def transmit(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
-        """Put a node's message on its way."""
-        self.post.send(uids, message, seat.row, seat.traffic)
-
-    def transmit_slowly(
-        self, seat: Seat, uid: int, message: Message, factor: float, delay: float
-    ) -> None:
-        """The same over a slow link: here it waits for ``delay`` seconds before it leaves."""
-        late = partial(self.transmit, seat, [uid], message.copied())
-        self.timers.set(self.clock.now() + delay, late, seat.uid)
-
-    def lose(self, seat: Seat) -> None:
-        """Abandon a node without a word to the others: it never says or does anything again."""
-        self._abandon(seat)
-        self._tell({"lost": [seat.uid], "round": seat.node.round + 1})
-
-    def _abandon(self, seat: Seat) -> None:
-        seat.lost = True
-        seat.program.close()
-        seat.consume()
-        seat.drop_mail()
-        seat.waiting = None
-        self._work = deque(item for item in self._work if item[0] is not seat)
-        self._ready = deque(item for item in self._ready if item[0] is not seat)
-        self._starved = deque(other for other in self._starved if other is not seat)
-        self._held = deque(item for item in self._held if item[0] is not seat)
-        self._active -= not seat.ended
-
-    def ask_for_death(self) -> None:
-        """Have the supervisor kill itself, as a machine that fails does; this worker goes too."""
-        self._tell({"kill": "machine"})
-        while True:  # the supervisor's end of the line closes, and that ends us
-            sleep(_IDLE_MS / 1000)
-            self._orders()
-
-    # --------------------------------------------------------------- messages
-
-    def _deliver(self, uid: int, parcel: Parcel) -> None:
-        seat = self.seats.get(uid)
-        if seat is None or seat.lost or seat.ended:
-            parcel.let_go()
-            return
-        seat.mailbox.put(parcel)
-        if seat.waiting is not None and seat.mailbox.complete(seat.waiting, self._gone):
-            self._answer(seat)
-
-    def _receive(self, seat: Seat, wanted: Receive) -> Any:
-        seat.waiting, seat.waiting_since = wanted, self.stopwatch()
-        if seat.mailbox.complete(wanted, self._gone):
-            self._answer(seat)
-        elif wanted.deadline is not None:
-            over = partial(self._deadline, seat, wanted)
-            self.timers.set(self.clock.now() + wanted.deadline, over, seat.uid)
+    def _sleep(self, strand: Strand, effect: Sleep) -> Any:
+        when = self.clock.now() + max(effect.seconds, 0.0)
+        self.timers.set(when, partial(self._wake, strand), strand.seat.uid)
         return _PARKED
 
-    def _deadline(self, seat: Seat, wanted: Receive) -> None:
-        if seat.waiting is wanted:
-            self._answer(seat, "deadline")
+    def _resume(self, strand: Strand, answer: Any) -> None:
+        self._ready.append((strand, answer))
 
-    def _answer(self, seat: Seat, reason: str = "") -> None:
-        """Give a waiting node what it asked for, and a row to merge into."""
-        if not seat.lend_spare(self.pool):
-            if seat not in self._starved:
-                self._starved.append(seat)
-            return
-        assert seat.waiting is not None
-        heard, seat.heard = seat.mailbox.take(seat.waiting, reason)
-        seat.waiting = None
-        seat.seconds.wait += self.stopwatch() - seat.waiting_since
-        self._ready.append((seat, heard))
+    def _wake(self, strand: Strand) -> None:
+        if not strand.seat.lost:
+            self._ready.append((strand, None))
 
-    def _retry_starved(self) -> bool:
-        for _ in range(len(self._starved)):
-            seat = self._starved.popleft()
-            if seat.waiting is not None:
-                self._answer(seat)
-        return bool(self._ready)
+    def _now(self, strand: Strand, effect: Now) -> float:
+        return self.clock.now()
+
+    def _forget(self, strand: Strand, effect: Forget) -> None:
+        strand.seat.mailbox.forget(effect.round)
 
     def _timers_due(self) -> bool:
+        if self.timers.next is None:
+            return bool(self._ready)
         for happen in self.timers.due(self.clock.now()):
             happen()
         return bool(self._ready)
 
+    # ----------------------------------------------------------------- sending
+
+    def _send(self, strand: Strand, effect: Send) -> Any:
+        return self._send_on(strand, iter(effect.outgoing), effect.round, False)
+
+    def _ask(self, strand: Strand, effect: Ask) -> Any:
+        outgoing = iter([(tuple(effect.receivers), effect.message)])
+        return self._send_on(strand, outgoing, effect.round, True)
+
+    def _send_on(
+        self, strand: Strand, outgoing: Outgoing, round_: tuple[int, int], asks: bool
+    ) -> Any:
+        """Send what a program says; it is held while a receiver's machine has no room."""
+        self._sent = max(self._sent, round_[0])
+        seat = strand.seat
+        uid, router, carry = seat.node.uid, self.router, self.carrier.carry
+        for uids, message in outgoing:
+            if not router.may_send(uid, uids):
+                self._held.append((strand, chain([(uids, message)], outgoing), round_, asks))
+                return _PARKED
+            carry(seat, uids, message.stamped(uid, round_, asks))
+        return None
+
+    def _retry_held(self) -> bool:
+        for _ in range(len(self._held)):
+            strand, outgoing, round_, asks = self._held.popleft()
+            try:
+                if self._send_on(strand, outgoing, round_, asks) is not _PARKED:
+                    self._ready.append((strand, None))
+            except RunError:
+                raise
+            except Exception as error:  # what is sent is computed lazily, here
+                raise self._failure(strand.seat, error) from error
+        return bool(self._ready)
+
+    # --------------------------------------------------------------- messages
+
+    def _deliver(self, uid: int, message: Message) -> None:
+        seat = self.seats.get(uid)
+        if seat is None or seat.lost:
+            return
+        if message.asks:
+            self._reply(seat, message)
+            return
+        if seat.ended or not seat.mailbox.put(message):
+            return
+        for strand in seat.strands:
+            if strand.heard(message):
+                self._answer(strand)
+                return
+
+    def _reply(self, seat: Seat, question: Message) -> None:
+        """Have a node answer a question, whatever it is doing."""
+        try:
+            reply = seat.node.answer(question)
+        except RunError:
+            raise
+        except Exception as error:
+            raise self._failure(seat, error) from error
+        if reply is not None:
+            stamped = reply.stamped(seat.uid, question.round)
+            self.carrier.carry(seat, (question.sender,), stamped)
+
+    def _receive(self, strand: Strand, wanted: Receive) -> Any:
+        if strand.expect(wanted, self._gone, self.stopwatch()):
+            return self._heard(strand)
+        if wanted.deadline is not None:
+            if wanted.deadline <= 0:
+                return self._heard(strand, "deadline")
+            over = partial(self._deadline, strand, wanted)
+            when = self.clock.now() + wanted.deadline
+            strand.timer = self.timers.set(when, over, strand.seat.uid)
+        return _PARKED
+
+    def _deadline(self, strand: Strand, wanted: Receive) -> None:
+        if strand.waiting is wanted:
+            self._answer(strand, "deadline")
+
+    def _heard(self, strand: Strand, reason: str = "") -> list[Any]:
+        """What a program asked for; it waits no longer."""
+        wanted, strand.waiting = strand.waiting, None
+        assert wanted is not None
+        if strand.timer is not None:
+            strand.timer.cancel()
+            strand.timer = None
+        return strand.seat.mailbox.take(wanted, reason)
+
+    def _answer(self, strand: Strand, reason: str = "") -> None:
+        """Give a waiting program what it asked for."""
+        strand.seat.seconds.wait += self.stopwatch() - strand.since
+        self._ready.append((strand, self._heard(strand, reason)))
+
+    def _collective(self, kind: str, message: Message) -> None:
+        if kind == "Q":
+            self.rest.take(message)
+        else:
+            self.meeting.take(kind, message)
+
     # ------------------------------------------------------------- who is lost
+
+    def lose(self, seat: Seat) -> None:
+        """Abandon a node without a word to the others: it never says or does anything again.
+
+        In simulated time with ``drop`` the others know at once, for that time can't wait.
+        """
+        if self._simulation is not None and self._on_loss == "drop":
+            self._drop(seat)
+            return
+        self._abandon(seat)
+        self._tell(NodesLost((seat.uid,), seat.node.round + 1))
+
+    def _drop(self, seat: Seat) -> None:
+        why = f"node {seat.uid} was lost in iteration {seat.node.round + 1}"
+        if len(self.membership.left | {seat.uid}) == self.placement.mapping.n:
+            raise RunError(f"{self.me}: {why}; no node is left")
+        self._leave(Leaving(self._sent + 1, (seat.uid,), why, ()))
+        self._tell(NodesLeft(self.membership.epochs[-1]))
+
+    def _abandon(self, seat: Seat) -> None:
+        self._active -= sum(not strand.ended for strand in seat.strands)
+        seat.lost = True
+        for strand in seat.strands:
+            strand.program.close()
+            strand.ended, strand.waiting = True, None
+        seat.mailbox.clear()
+        self.workload.drop(seat)
+        self._ready = deque(item for item in self._ready if item[0].seat is not seat)
+        self._held = deque(item for item in self._held if item[0].seat is not seat)
+        self.evaluations.leave([seat.uid])
+
+    def ask_for_death(self) -> None:
+        """Have the supervisor kill itself, as a machine that fails does; this worker goes too."""
+        self._tell(KillMachine())
+        while True:  # the supervisor's end of the line closes, and that ends us
+            sleep(_IDLE_MS / 1000)
+            self._orders()
 
     def _obey(self) -> None:
         """Follow what the supervisor says: pause, and go on without those that were lost."""
-        self._called = self.arena.control.calls(self.me.worker)
+        self._called = self.arena.counters.calls(self.me.worker)
         for order in self._orders():
-            if "pause" in order:
+            if isinstance(order, Pause):
                 self._paused = True
-                self._tell({"paused": order["pause"], "round": self._sent})
-            elif "epoch" in order:
-                self._leave(order["epoch"])
+                self._tell(WorkerPaused(order.number, self._sent))
+            elif isinstance(order, Leave):
+                self._leave(order.who)
                 self._paused = False
 
-    def _leave(self, value: dict[str, Any]) -> None:
+    def _leave(self, who: Leaving) -> None:
         """A membership epoch: nodes leave; nobody has sent anything of its first iteration yet."""
-        self.membership.add(Epoch(value["before"], tuple(value["left"]), value["why"]))
+        self.membership.add(who.epoch)
         self._gone = self.membership.left
-        workers = {WorkerId(*pair) for pair in value["workers"]}
-        mine = [seat for uid, seat in self.seats.items() if uid in self._gone]
-        for seat in mine:
+        workers = {WorkerId(*pair) for pair in who.workers}
+        for seat in [seat for uid, seat in self.seats.items() if uid in self._gone]:
             self._vacate(seat)
-        self.post.leave(self._gone, workers)
+        self.router.leave(self._gone, workers)
         empty = (w for w in self.placement.all() if self._gone.issuperset(self.placement.uids(w)))
-        for t in list(self._pending) if mine else ():
-            self._join(t)
         self.meeting.leave(workers.union(empty))
+        self.rest.leave(workers)
         for seat in self.seats.values():
-            if seat.waiting is not None and seat.mailbox.complete(seat.waiting, self._gone):
-                self._answer(seat, "lost")
+            for strand in seat.waits:
+                if strand.lost(self._gone):
+                    self._answer(strand, "lost")
 
     def _vacate(self, seat: Seat) -> None:
         """A node of this worker has left for good; its rows are given back."""
         if not seat.lost:
             self._abandon(seat)
         del self.seats[seat.uid]
-        seat.give_back(self.pool)
-        for pending in self._pending.values():
-            pending.rows.pop(seat.uid, None)
-            pending.records.pop(seat.uid, None)
+        self.evaluations.drop(seat.uid)
+        seat.rows.clear()
 
     # ------------------------------------------------------------------- work
 
     def _do_work(self) -> None:
-        if self.links is not None:
-            self.links.flush()  # others may be waiting for it: they work while we do
-            self.post.take_in()
+        if self.sockets is not None:
+            self.sockets.flush()  # others may be waiting for it: they work while we do
+            self.router.take_in()
             if self._held:
                 self._retry_held()
             if self._ready:
                 return
-        seat, effect = self._work.popleft()
+        work = self.workload.next()
+        if work is None:
+            return
+        seat, effect = work.strand.seat, work.effect
+        self._idle_since = None
+        self.arena.counters.busy(self.me.worker, seat.uid, effect.t)
+        if isinstance(effect, Train | Gradient):
+            self.workload.train(work)
+            return
+        started = perf_counter()
         if isinstance(effect, Report):
-            self._evaluate(seat, effect)
-        elif isinstance(effect, Checkpoint):
-            crc32 = self._save(self, seat, effect.t)
-            self._tell({"saved": effect.t + 1, "uid": seat.uid, "crc32": crc32})
-            self._ready.append((seat, None))
+            self._measure(seat, effect)
         else:
-            self._train(seat, effect)
+            self._save_now(seat, effect.t)
+        seat.used += perf_counter() - started
+        self._ready.append((work.strand, None))
 
-    def _start_training(self, seat: Seat, effect: Train) -> None:
-        self._work.append((seat, effect))
-
-    def _train(self, seat: Seat, effect: Train) -> None:
-        group = [seat]
-        if isinstance(self.trainer, StackedTrainer):
-            waiting, self._work = self._work, deque()
-            for one, other in waiting:
-                if other == effect and self.trainer.together(seat.learner, one.learner):
-                    group.append(one)
-                else:
-                    self._work.append((one, other))
-        for one in group:
-            if not one.thaw(self.pool):
-                raise RunError(f"{self.me}: no free row for node {one.uid}")
-        self.arena.control.busy(self.me.worker, seat.uid, effect.t)
-        started = self.stopwatch()
-        self.trainer.train([one.learner for one in group], [one.node.x for one in group], effect.t)
-        spent = (self.stopwatch() - started) / len(group)
-        for one in group:
-            one.seconds.train += spent
-            if one.learner.nan == effect.t + 1:
-                self._diverged(one)
-            self._trained(one, effect.t)
+    def _train(self, strand: Strand, effect: Train | Gradient) -> Any:
+        self.workload.begin(strand, effect)
+        return _PARKED
 
     def _trained(self, seat: Seat, t: int) -> None:
-        self._ready.append((seat, None))
+        self._note_progress(seat, t)
+        if seat.learner.nan == t + 1:
+            self._diverged(seat)
 
     def _diverged(self, seat: Seat) -> None:
         """A node's row has become NaN or infinite: end the run, or say so in the node's log."""
@@ -482,60 +554,130 @@ class Worker:
 
     # ---------------------------------------------------------------- reports
 
-    def _report(self, seat: Seat, effect: Report) -> Any:
-        if not self._iterated(seat, effect.t):
+    def _report(self, strand: Strand, effect: Report) -> Any:
+        seat, t = strand.seat, effect.t
+        self._note_progress(seat, t + 1)
+        self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
+        if not self.evaluations.due(t):
+            self.evaluations.passed(seat, t)
             return None
-        self._work.append((seat, effect))
+        if self._simulation is not None:  # takes no simulated time
+            self._measure(seat, effect)
+            return None
+        self.workload.add(Work(strand, effect))
         return _PARKED
 
-    def _checkpoint(self, seat: Seat, effect: Checkpoint) -> Any:
-        if not self.evaluator.intervals.save(effect.t + 1):
+    def _measure(self, seat: Seat, effect: Report) -> None:
+        own, elapsed = effect.metrics or {}, self.clock.now()
+        self.evaluations.evaluate(seat, effect.t, own, self.stopwatch, elapsed)
+
+    def _held_x(self, seat: Seat) -> Tensor:
+        """The node's row as it is now, however long it is wanted."""
+        return seat.rows["x"]
+
+    # ----------------------------------------------------- checkpoints and rest
+
+    def _checkpoint(self, strand: Strand, effect: Checkpoint) -> Any:
+        if not self.evaluations.evaluator.intervals.save(effect.t + 1):
             return None
-        self._work.append((seat, effect))
+        if strand.seat.node.asynchronous:
+            strand.resting = effect
+        elif self._simulation is not None:  # takes no simulated time
+            self._save_now(strand.seat, effect.t)
+            return None
+        else:
+            self.workload.add(Work(strand, effect))
         return _PARKED
 
-    def _iterated(self, seat: Seat, t: int) -> bool:
-        """A node has done iteration ``t``; whether it is to be evaluated."""
-        seat.consume()
-        self.arena.control.rounds[seat.uid - self._first_uid] = t + 1
-        self.reporter.digest(seat.uid, t + 1, seat.node.x)
-        return self.evaluator.intervals.due(t + 1)
+    def _drain(self, strand: Strand, effect: Drain) -> Any:
+        strand.resting = effect
+        return _PARKED
 
-    def _evaluate(self, seat: Seat, effect: Report) -> None:
-        self.arena.control.busy(self.me.worker, seat.uid, effect.t)
-        started = self.stopwatch()
-        values = self.evaluator.measure(effect.t + 1, seat.node.x, seat.learner)
-        seat.seconds.evaluate += self.stopwatch() - started
-        pending = self._pending.setdefault(effect.t, Pending())
-        pending.records[seat.uid] = values
-        pending.rows[seat.uid] = seat.node.x
-        self._join(effect.t)
+    def _save_now(self, seat: Seat, t: int) -> None:
+        crc32 = self._save(self, seat, t)
+        saved = NodeSaved(t + 1, seat.uid, crc32)
+        self.evaluations.once_written(t, partial(self._tell, saved))  # a resumed run writes none
 
-    def _join(self, t: int) -> None:
-        pending = self._pending[t]
-        if len(pending.rows) == len(self.seats):
-            self.meeting.join(t, pending.rows)
+    def _position(self) -> Position:
+        """Where this worker is, for finding out whether the whole run is at rest."""
+        settled = not self._ready and not self._held and self.workload.empty
+        settled = settled and not self.carrier.in_flight and self.timers.next is None
+        strands = [s for seat in self.seats.values() for s in seat.strands if not s.ended]
+        resting = settled and all(strand.resting is not None for strand in strands)
+        saving = any(isinstance(strand.resting, Checkpoint) for strand in strands)
+        who = () if resting or not settled else self._who_waits(strands)
+        sent, received = (
+            {self.rest.number[worker]: n for worker, n in counts.items()}
+            for counts in (self.router.sent, self.router.received)
+        )
+        return Position(settled, resting, saving, sent, received, who)
 
-    def _mean_arrived(self, t: int, mean: Tensor) -> None:
-        pending = self._pending.pop(t, None)
-        if pending is None:  # said again after a loss
-            return
-        elapsed = self.clock.now()
-        for uid, row in pending.rows.items():
-            seat = self.seats[uid]
-            values = pending.records[uid] | {"consensus_distance": distance(row, mean)}
-            values |= effort(seat.learner) | costs(seat.traffic, seat.seconds, elapsed)
-            self._tell({"record": self.reporter.record(uid, t + 1, values)})
-            self._ready.append((seat, None))
+    def _who_waits(self, strands: Sequence[Strand]) -> tuple[str, ...]:
+        found = [_describe(strand) for strand in strands[:5]]
+        return (*found, *(self.faults.held() if self.faults is not None else ()))
+
+    def _look_for_rest(self) -> None:
+        """Nothing to do, and nothing has come: perhaps nobody has."""
+        now = monotonic()
+        self._idle_since = now if self._idle_since is None else self._idle_since
+        self.rest.check(now - self._idle_since)
+
+    def _save_resting(self) -> None:
+        """Save the nodes that wait at a checkpoint, with their mail."""
+        for seat in self.seats.values():
+            for strand in seat.strands:
+                if isinstance(strand.resting, Checkpoint):
+                    self._save_now(seat, strand.resting.t)
+
+    def _go_on_rested(self, saved: bool) -> None:
+        """All go on that were saved at a checkpoint; or all that wait for the end."""
+        for seat in self.seats.values():
+            for strand in seat.strands:
+                if strand.resting is not None and isinstance(strand.resting, Checkpoint) == saved:
+                    strand.resting = None
+                    self._ready.append((strand, None))
+        self._idle_since = None
 
 
-def distance(row: Tensor, mean: Tensor) -> float:
-    """l2 distance of a row's parameters from their mean over the nodes, in float64."""
-    return float(torch.dist(row[: len(mean)].double(), mean))
+def _iteration(seat: Seat, effect: Any) -> int:
+    """The iteration (0-based) that a node is in as it yields an effect."""
+    return effect.t if type(effect) is Train else seat.node.round
+
+
+def _describe(strand: Strand) -> str:
+    where = f"node {strand.seat.uid} waits in iteration {strand.seat.node.round + 1}"
+    if strand.resting is not None:
+        return f"{where} for all to rest"
+    wanted = strand.waiting
+    if wanted is None:
+        return where
+    round_ = "" if wanted.round is not None and not isinstance(wanted.round, tuple) else (
+        f" in round ({wanted.round[0]}, {wanted.round[1]})"
+    )  # fmt: skip
+    if isinstance(wanted.sources, Sequence):
+        absent = sorted(strand.absent)
+        more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+        return f"{where} for {', '.join(map(str, absent[:8]))}{more}{round_}"
+    return f"{where} for {strand.needed} message(s) of anybody{round_}"
+
+
+_PERFORM: Final[Mapping[type, Callable[[Worker, Strand, Any], Any]]] = {
+    Train: Worker._train,
+    Gradient: Worker._train,
+    Send: Worker._send,
+    Ask: Worker._ask,
+    Receive: Worker._receive,
+    Forget: Worker._forget,
+    Drain: Worker._drain,
+    Sleep: Worker._sleep,
+    Now: Worker._now,
+    Report: Worker._report,
+    Checkpoint: Worker._checkpoint,
+}
 
 
 def weights(worker: Worker) -> Mapping[int, dict[str, Tensor]]:
-    """The final ``state_dict`` of every node of a worker."""
+    """The final ``state_dict`` of every node of a worker, servers included."""
     layout = worker.trainer.template.layout
     return {
         uid: layout.state_dict(seat.node.x, seat.learner.counters)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import ClassVar
 
 from decentralizepy.graphs.generators import check_regular, regular
 from decentralizepy.graphs.graph import Graph
@@ -18,7 +19,17 @@ WINDOW = 8
 
 
 class Schedule(ABC):
-    """The graph at each point of a run. Subclasses say which one in :meth:`draw`."""
+    """The graph at each point of a run. Subclasses say which one in :meth:`draw`.
+
+    The INI names one in [GRAPH] (``graph_package``, ``graph_class``). Of its ``__init__``'s
+    parameters the runtime gives ``n`` (number of nodes), ``graph`` (that of the graph file) and
+    ``seed`` (of the experiment), where they are named; all others are options.
+    """
+
+    #: whether the graph is the same at all times
+    fixed: ClassVar[bool] = False
+    #: receivers of each node in a round where all have as many: a number, or the name of the option
+    out_degree: ClassVar[int | str | None] = None
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -61,6 +72,8 @@ class Schedule(ABC):
 class StaticSchedule(Schedule):
     """The same graph at all times."""
 
+    fixed: ClassVar[bool] = True
+
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph.n)
         self._graph = graph
@@ -77,19 +90,19 @@ class StaticSchedule(Schedule):
 class RandomRegularSchedule(Schedule):
     """A fresh random regular graph each iteration, or each averaging round.
 
-    The seed is ``random_seed * 100000 + t``, and ``random_seed * 100000 + 10000000 * t + k``
-    with ``per_averaging_round``: those of the reference system, whose graph it is wherever that
-    draw is connected. Where not, the reference adds a ring (and the graph is no longer regular);
+    A draw's seed is ``seed * 100000 + t``, or ``seed * 100000 + 10000000 * t + k`` with
+    ``per_averaging_round``: those of the reference system, whose graph it is wherever that draw is
+    connected. Where not, the reference adds a ring (and the graph is no longer regular);
     here it is drawn again.
     """
 
-    def __init__(
-        self, n: int, degree: int, random_seed: int, per_averaging_round: bool = False
-    ) -> None:
+    out_degree: ClassVar[int | str | None] = "degree"
+
+    def __init__(self, n: int, degree: int, seed: int, per_averaging_round: bool = False) -> None:
         check_regular(n, degree)
         super().__init__(n)
         self._degree = degree
-        self._random_seed = random_seed
+        self._seed = seed
         self._per_averaging_round = per_averaging_round
 
     def key(self, t: int, k: int) -> tuple[int, int]:
@@ -99,7 +112,7 @@ class RandomRegularSchedule(Schedule):
     def draw(self, t: int, k: int) -> Graph:
         """The regular graph of this time's seed."""
         since_start = 10_000_000 * t + k if self._per_averaging_round else t
-        return regular(self._n, self._degree, self._random_seed * 100_000 + since_start)
+        return regular(self._n, self._degree, self._seed * 100_000 + since_start)
 
 
 class _Window:

@@ -1,1 +1,1 @@
-"""Which agent runs on which machine."""
+"""Which node runs on which machine."""

@@ -1,4 +1,4 @@
-"""Which agent runs where: machine and rank on it, to uid, and back."""
+"""Which node runs where: machine and rank on it, to uid, and back."""
 
 from __future__ import annotations
 
@@ -10,53 +10,55 @@ from itertools import accumulate
 
 @dataclass(frozen=True)
 class Mapping:
-    """Agents 0 .. n-1 laid out over machines, in order: machine 0 has the first uids.
+    """Nodes 0 .. n-1 laid out over machines, in order: machine 0 has the first uids.
 
     A negative rank is a server (such as -1, the parameter server): its uid is its rank, and it
     runs on ``server_machine``.
 
     Attributes:
-        counts: how many agents run on each machine.
+        counts: how many nodes run on each machine.
         server_machine: the machine of the servers.
+        servers: how many servers there are; their uids are -1, -2, ...
 
     Raises:
-        ValueError: for a machine without agents, or a server machine that doesn't exist.
+        ValueError: for a machine without nodes, or a server machine that doesn't exist.
     """
 
     counts: tuple[int, ...]
     server_machine: int = 0
+    servers: int = 0
 
     def __post_init__(self) -> None:
         if not self.counts:
             raise ValueError("a mapping needs at least one machine")
         for machine, count in enumerate(self.counts):
             if count < 1:
-                raise ValueError(f"machine {machine} has {count} agents: give it one, or drop it")
+                raise ValueError(f"machine {machine} has {count} nodes: give it one, or drop it")
         self._checked_machine(self.server_machine)
 
     @classmethod
     def linear(cls, n_machines: int, procs_per_machine: int, server_machine: int = 0) -> Mapping:
-        """The same number of agents on each machine: uid = machine * procs_per_machine + rank."""
+        """The same number of nodes on each machine: uid = machine * procs_per_machine + rank."""
         return cls((procs_per_machine,) * n_machines, server_machine)
 
     @classmethod
-    def spread(cls, n_agents: int, n_machines: int, server_machine: int = 0) -> Mapping:
-        """As even as possible: the first machines take one agent more where it doesn't divide.
+    def spread(cls, n_nodes: int, n_machines: int, server_machine: int = 0) -> Mapping:
+        """As even as possible: the first machines take one node more where it doesn't divide.
 
         Raises:
-            ValueError: if there are fewer agents than machines.
+            ValueError: if there are fewer nodes than machines.
         """
-        if not 1 <= n_machines <= n_agents:
+        if not 1 <= n_machines <= n_nodes:
             raise ValueError(
-                f"{n_agents} agents on {n_machines} machines: take at least one machine, "
-                f"and at most {n_agents}"
+                f"{n_nodes} nodes on {n_machines} machines: take at least one machine, "
+                f"and at most {n_nodes}"
             )
-        each, more = divmod(n_agents, n_machines)
+        each, more = divmod(n_nodes, n_machines)
         return cls((each + 1,) * more + (each,) * (n_machines - more), server_machine)
 
     @property
     def n(self) -> int:
-        """Number of agents, servers not counted."""
+        """Number of nodes, servers not counted."""
         return self._starts[-1]
 
     @property
@@ -65,7 +67,7 @@ class Mapping:
         return len(self.counts)
 
     def uid(self, rank: int, machine: int) -> int:
-        """The uid of the agent with this rank on this machine; a server's is its rank.
+        """The uid of the node with this rank on this machine; a server's is its rank.
 
         Raises:
             ValueError: if there is no such machine or rank.
@@ -79,26 +81,39 @@ class Mapping:
         return self._starts[machine] + rank
 
     def machine_rank(self, uid: int) -> tuple[int, int]:
-        """``(machine, rank)`` of an agent, or of a server (a negative uid).
+        """``(machine, rank)`` of a node, or of a server (a negative uid).
 
         Raises:
-            ValueError: if there is no such agent.
+            ValueError: if there is no such node.
         """
         if uid < 0:
             return self.server_machine, uid
         if uid >= self.n:
-            raise ValueError(f"no agent {uid}: the agents are 0 to {self.n - 1}")
+            raise ValueError(f"no node {uid}: the nodes are 0 to {self.n - 1}")
         machine = bisect_right(self._starts, uid) - 1
         return machine, uid - self._starts[machine]
 
     def uids(self, machine: int) -> range:
-        """The agents of a machine, by rank.
+        """The nodes of a machine, by rank.
 
         Raises:
             ValueError: if there is no such machine.
         """
         self._checked_machine(machine)
         return range(self._starts[machine], self._starts[machine + 1])
+
+    def hosted(self, machine: int) -> tuple[int, ...]:
+        """All uids on a machine: its nodes by rank, then its servers.
+
+        Raises:
+            ValueError: if there is no such machine.
+        """
+        servers = self.servers if machine == self.server_machine else 0
+        return (*self.uids(machine), *range(-1, -servers - 1, -1))
+
+    def has(self, uid: int) -> bool:
+        """Whether there is such a node or server."""
+        return -self.servers <= uid < self.n
 
     @cached_property
     def _starts(self) -> tuple[int, ...]:

@@ -21,11 +21,20 @@ class WorkerId(NamedTuple):
         return f"machine {self.machine}, worker {self.worker}"
 
 
+def spread(hosted: int, servers: int, workers: int) -> tuple[int, ...]:
+    """How many of a machine's ``hosted`` nodes and servers each of its workers runs."""
+    counts = list(Mapping.spread(hosted - servers, workers).counts)
+    for server in range(servers):
+        counts[server % workers] += 1
+    return tuple(counts)
+
+
 @dataclass(frozen=True)
 class Placement:
     """Nodes in contiguous blocks: first over machines, then over each machine's workers.
 
-    The numbers of a run do not depend on it; only who talks to whom by memory or by network does.
+    Servers are dealt to the workers of their machine, one after the other. The numbers of a run do
+    not depend on it; only who talks to whom by memory or by network does.
     """
 
     mapping: Mapping
@@ -46,17 +55,34 @@ class Placement:
     def _firsts(self) -> list[int]:
         return [start for start, _ in self._starts]
 
+    def has(self, uid: int) -> bool:
+        """Whether there is such a node or server."""
+        return self.mapping.has(uid)
+
     def owner(self, uid: int) -> WorkerId:
-        """The worker that runs a node."""
+        """The worker that runs a node or server; raises `ValueError` if there is none such."""
+        if not self.has(uid):
+            servers = f", servers -1 to {-self.mapping.servers}" if self.mapping.servers else ""
+            raise ValueError(f"no node {uid}: the nodes are 0 to {self.mapping.n - 1}{servers}")
+        if uid < 0:
+            machine = self.mapping.server_machine
+            return WorkerId(machine, (-uid - 1) % self.workers[machine])
         return self._starts[bisect_right(self._firsts, uid) - 1][1]
 
-    def uids(self, who: WorkerId) -> range:
-        """The nodes of a worker."""
+    def uids(self, who: WorkerId) -> tuple[int, ...]:
+        """The nodes of a worker, ascending, then its servers."""
+        return self._hosted[who]
+
+    @cached_property
+    def _hosted(self) -> dict[WorkerId, tuple[int, ...]]:
         stops = [*self._firsts[1:], self.mapping.n]
-        for (start, worker), stop in zip(self._starts, stops, strict=True):
-            if worker == who:
-                return range(start, stop)
-        raise KeyError(who)
+        found = {
+            who: tuple(range(start, stop))
+            for (start, who), stop in zip(self._starts, stops, strict=True)
+        }
+        for server in range(-1, -self.mapping.servers - 1, -1):
+            found[self.owner(server)] += (server,)
+        return found
 
     def all(self) -> Iterator[WorkerId]:
         """Every worker, by machine and number."""

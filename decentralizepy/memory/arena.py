@@ -3,37 +3,76 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from decentralizepy.memory.shared import ArenaPlan, Control
+from decentralizepy.memory.shared import ArenaPlan, Counters
 
 _WORTH_IT: Final = 1 << 23
 
 
 class Arena:
-    """A mapped arena: ``control`` and the rows as tensors."""
+    """A mapped arena: ``counters`` and the rows as tensors."""
 
     def __init__(self, fd: int, plan: ArenaPlan) -> None:
         self.plan = plan
+        self._start, self._row_bytes = plan.rows_start, plan.row_bytes
         self.memory = mmap.mmap(fd, plan.nbytes)
         _with_huge_pages(self.memory, plan)
-        self.control = Control(self.memory, plan)
+        self.counters = Counters(self.memory, plan)
+        #: all rows; each one's tensor is a view, so that many can be gathered at once
+        self._all = _rows(self.memory, plan)
         self._rows: dict[int, Tensor] = {}
+        self._buffer = _buffer(plan.row_bytes)
+        start = torch.frombuffer(self.memory, dtype=torch.uint8, count=1, offset=plan.rows_start)
+        #: where the rows begin and end in this process
+        self.start = start.data_ptr()
+        self.stop = self.start + plan.row_bytes * sum(plan.rows)
 
     def row(self, index: int) -> Tensor:
-        """Row ``index`` [length] float32."""
+        """Row ``index`` [length] float32: always the same tensor."""
         found = self._rows.get(index)
         if found is None:
-            offset = self.plan.rows_start + 4 * self.plan.stride * index
-            found = torch.frombuffer(
-                self.memory, dtype=torch.float32, count=self.plan.length, offset=offset
-            )
-            self._rows[index] = found
+            found = self._rows[index] = self._all[index, : self.plan.length]
         return found
+
+    def lease(self, index: int, release: Callable[[], object]) -> Any:
+        """The memory of a row as a buffer for `torch.frombuffer`; ``release`` is called once nobody
+        has it any more: no tensor, view or array on it, whoever made that."""
+        buffer = self._buffer.from_buffer(self.memory, self._at(index))
+        buffer.release = release
+        return buffer
+
+    def _at(self, index: int) -> int:
+        return self._start + self._row_bytes * index
+
+
+def _rows(memory: mmap.mmap, plan: ArenaPlan) -> Tensor:
+    """All rows [rows, floats of a row and what fills it up]."""
+    pitch, count = plan.row_bytes // 4, sum(plan.rows)
+    flat = torch.frombuffer(
+        memory, dtype=torch.float32, count=pitch * count, offset=plan.rows_start
+    )
+    return flat.view(count, pitch)
+
+
+class _Buffer(ctypes.Array[Any]):
+    """Memory that says when nobody holds it any more: torch keeps it as long as any storage."""
+
+    _type_, _length_ = ctypes.c_char, 0
+    release: Callable[[], object]
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def _buffer(nbytes: int) -> type[_Buffer]:
+    return type("_Buffer", (_Buffer,), {"_type_": ctypes.c_char, "_length_": nbytes})
 
 
 def _with_huge_pages(memory: mmap.mmap, plan: ArenaPlan) -> None:

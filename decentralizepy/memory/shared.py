@@ -14,10 +14,13 @@ from itertools import accumulate
 #: rows start on cache lines
 _ALIGN = 16
 _HUGE_PAGE = 1 << 21
-#: rows a worker may use per node: two suffice for a static graph, readers that lag take more
-_ROWS_PER_NODE = 4
+#: rows a worker may use for each row of a node: two or three suffice for a static graph, readers
+#: that lag and messages that are no rows take more; rows that nobody uses cost nothing
+_ROWS_PER_NODE = 6
 _SPARE_ROWS = 8
 _WORKER_WORDS = 8
+#: added to the node that a worker is busy with: 0 is nobody
+_SOMEBODY = 1 << 40
 _BUSY, _ROUND, _IDLE, _BEAT, _ORDERS = range(5)
 #: words of the ring between two workers, at least; it holds hundreds of notices
 _RING_WORDS = 4096
@@ -25,10 +28,11 @@ _RING_WORDS = 4096
 
 @dataclass(frozen=True)
 class ArenaPlan:
-    """Sizes: nodes of each worker of the machine, and elements of a row."""
+    """Sizes: nodes of each worker of the machine, elements of a row, rows that a node has."""
 
     nodes: tuple[int, ...]
     length: int
+    named: int = 1
 
     @property
     def workers(self) -> int:
@@ -37,11 +41,16 @@ class ArenaPlan:
     @property
     def rows(self) -> tuple[int, ...]:
         """Rows of each worker."""
-        return tuple(_ROWS_PER_NODE * nodes + _SPARE_ROWS for nodes in self.nodes)
+        return tuple(_ROWS_PER_NODE * self.named * nodes + _SPARE_ROWS for nodes in self.nodes)
 
     @property
     def stride(self) -> int:
         return -(-max(self.length, 1) // _ALIGN) * _ALIGN
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, padding included."""
+        return 4 * self.stride
 
     def own_rows(self, worker: int) -> range:
         stops = list(accumulate(self.rows))
@@ -68,7 +77,7 @@ class ArenaPlan:
 
     @property
     def nbytes(self) -> int:
-        return self.rows_start + 4 * self.stride * sum(self.rows)
+        return self.rows_start + self.row_bytes * sum(self.rows)
 
 
 def create() -> int:
@@ -81,7 +90,7 @@ def resize(memory: int, plan: ArenaPlan) -> None:
     os.ftruncate(memory, plan.nbytes)
 
 
-class Control:
+class Counters:
     """The counters of an arena; a cell is written by one process (``idle`` is a hint), read by any.
 
     ``rounds[i]`` is how many iterations the machine's i-th node has done; a worker notes the node
@@ -98,13 +107,13 @@ class Control:
 
     def busy(self, worker: int, uid: int, t: int) -> None:
         """Note that a worker starts to work for a node in iteration ``t`` (0-based)."""
-        self._states[_WORKER_WORDS * worker + _BUSY] = uid + 1
+        self._states[_WORKER_WORDS * worker + _BUSY] = uid + _SOMEBODY
         self._states[_WORKER_WORDS * worker + _ROUND] = t
 
     def busy_with(self, worker: int) -> tuple[int, int] | None:
         """The node and iteration a worker was busy with; None before its first."""
         uid = self._states[_WORKER_WORDS * worker + _BUSY]
-        return (uid - 1, self._states[_WORKER_WORDS * worker + _ROUND]) if uid else None
+        return (uid - _SOMEBODY, self._states[_WORKER_WORDS * worker + _ROUND]) if uid else None
 
     def set_idle(self, worker: int, idle: bool) -> None:
         """A worker goes to sleep until its bell is rung; or it is awake again."""
@@ -140,4 +149,6 @@ class Control:
 
     def released(self, row: int) -> int:
         """References to a row that were consumed so far, by all workers."""
+        if self._workers == 1:
+            return self._released[row]
         return sum(self._released[row * self._workers : (row + 1) * self._workers])

@@ -15,7 +15,14 @@ from typing import Any, Final
 
 ALIGNMENT: Final = 128
 MAX_HEADER: Final = 1 << 20
-MAX_TENSORS: Final = 64
+MAX_TENSORS: Final = 1024
+MAX_DIMS: Final = 8
+#: Bytes of tensors in one message. The limit is the same wherever the receivers are, so that what
+#: passes on one worker passes on many machines; `message.check_size` tells the sender.
+MAX_PAYLOAD: Final = 4 << 30
+#: servers have the numbers -1, -2, ...
+MAX_SERVERS: Final = 1 << 31
+_KEYS: Final = {"from", "round", "tensors", "meta"}
 #: A frame's payload; larger ones starve heart-beats and are slower.
 FRAME_BYTES: Final = 1 << 20
 #: name on the wire -> bytes per element
@@ -24,9 +31,14 @@ DTYPES: Final[dict[str, int]] = {
     "float32": 4,
     "float16": 2,
     "bfloat16": 2,
+    "complex128": 16,
+    "complex64": 8,
     "int64": 8,
     "int32": 4,
+    "int16": 2,
+    "int8": 1,
     "uint8": 1,
+    "bool": 1,
 }
 
 
@@ -49,12 +61,16 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """Who says what in which round: ``round`` is (iteration, averaging round), 0-based."""
+    """Who says what in which round: ``round`` is (iteration, averaging round), 0-based.
+
+    ``sender`` is a node's uid; servers have negative ones.
+    """
 
     sender: int
     round: tuple[int, int]
     tensors: tuple[TensorInfo, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    asks: bool = False
 
     @property
     def payload_bytes(self) -> int:
@@ -68,13 +84,15 @@ class Header:
             "tensors": [[t.name, t.dtype, list(t.shape)] for t in self.tensors],
             "meta": dict(self.meta),
         }
+        if self.asks:
+            value["asks"] = True
         text = json.dumps(value, separators=(",", ":")).encode()
         if len(text) > MAX_HEADER:
             raise MessageError(f"header of {len(text)} bytes, more than {MAX_HEADER}")
         return text.ljust(-len(text) // ALIGNMENT * -ALIGNMENT)
 
 
-def decode(data: bytes | memoryview, limit: int) -> Header:
+def decode(data: bytes | memoryview, limit: int = MAX_PAYLOAD) -> Header:
     """Check and read a header; ``limit`` bounds the payload in bytes.
 
     Raises `MessageError` for anything but a well-formed header whose payload fits the limit.
@@ -85,16 +103,25 @@ def decode(data: bytes | memoryview, limit: int) -> Header:
         value = json.loads(bytes(data))
     except (ValueError, RecursionError) as error:
         raise MessageError(f"header is not JSON: {type(error).__name__}") from None
-    if not isinstance(value, dict) or value.keys() != {"from", "round", "tensors", "meta"}:
+    if not isinstance(value, dict) or value.keys() - {"asks"} != _KEYS:
         raise MessageError("header does not have the keys from, round, tensors, meta")
+    if type(value.get("asks", False)) is not bool:
+        raise MessageError("asks is neither true nor false")
     header = Header(
-        _natural(value["from"]), _round(value["round"]), _tensors(value["tensors"]), value["meta"]
-    )
+        _node(value["from"]), _round(value["round"]), _tensors(value["tensors"]), value["meta"],
+        value.get("asks", False),
+    )  # fmt: skip
     if not isinstance(header.meta, dict):
         raise MessageError("meta is not an object")
     if header.payload_bytes > limit:
         raise MessageError(f"payload of {header.payload_bytes} bytes, more than {limit}")
     return header
+
+
+def _node(value: Any) -> int:
+    if type(value) is int and -MAX_SERVERS <= value < 0:
+        return value
+    return _natural(value)
 
 
 def _natural(value: Any) -> int:
@@ -124,7 +151,7 @@ def _tensor(item: Any) -> TensorInfo:
     name, dtype, shape = item
     if not isinstance(name, str) or not isinstance(dtype, str) or dtype not in DTYPES:
         raise MessageError(f"unknown tensor {name!r:.40} of {dtype!r:.40}")
-    if not isinstance(shape, list) or len(shape) > 8:
+    if not isinstance(shape, list) or len(shape) > MAX_DIMS:
         raise MessageError(f"tensor {name!r:.40} has no proper shape")
     info = TensorInfo(name, dtype, tuple(_natural(size) for size in shape))
     if math.prod(size for size in info.shape if size) >= 1 << 62:  # also beside a 0

@@ -1,67 +1,163 @@
-"""A message between nodes, and its frames on the wire."""
+"""A message between nodes."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from decentralizepy.messages.header import (
-    FRAME_BYTES,
+    DTYPES,
+    MAX_DIMS,
+    MAX_PAYLOAD,
+    MAX_TENSORS,
     Header,
     MessageError,
     TensorInfo,
 )
-from decentralizepy.transport.batch import Part
 
-_DTYPES: Final[dict[str, torch.dtype]] = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int64": torch.int64,
-    "int32": torch.int32,
-    "uint8": torch.uint8,
-}
-_NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
+#: name on the wire -> dtype
+TORCH_DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPES}
+_NAMES: Final = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
-@dataclass(frozen=True, eq=False)
 class Message:
     """What a node says: named tensors and a small JSON object ``meta``.
 
     A received message has its ``sender`` and ``round`` (iteration, averaging round), 0-based.
-    Tensors of a received message belong to somebody else: they are read, never written.
+    Tensors of a received message belong to somebody else: they are read, never written. They may
+    be kept for as long as they are needed; the memory behind them is not reused before.
+
+    ``asks`` marks a question, which the receiver's `Node.answer` replies to.
     """
 
+    __slots__ = ("_sent", "asks", "lease", "meta", "round", "sender", "tensors")
+
     tensors: Mapping[str, Tensor]
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    sender: int = -1
-    round: tuple[int, int] = (0, 0)
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        meta: Mapping[str, Any] | None = None,
+        sender: int = 0,
+        round: tuple[int, int] = (0, 0),
+        asks: bool = False,
+    ) -> None:
+        self.tensors = tensors
+        self.meta: Mapping[str, Any] = {} if meta is None else meta
+        self.sender, self.round, self.asks, self._sent = sender, round, asks, False
+        #: whatever has to live as long as the message
+        self.lease: object = None
+
+    @staticmethod
+    def deferred(
+        make: Callable[[], Mapping[str, Tensor]],
+        like: Mapping[str, Tensor],
+        meta: Mapping[str, Any] | None = None,
+    ) -> Message:
+        """A message whose tensors are made by ``make()`` when they are read or sent.
+
+        They must have the names, dtypes and shapes of ``like``, and must not depend on when they
+        are made: draw noise from a generator of its own for each receiver.
+        """
+        return _Deferred(make, like, meta)
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether its tensors are still to be made."""
+        return False
+
+    @property
+    def like(self) -> Mapping[str, Tensor]:
+        """Tensors of the same names, dtypes and shapes; nothing is made for it."""
+        return self.tensors
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
-    def stamped(self, sender: int, round_: tuple[int, int]) -> Message:
-        """The same message with its sender and round."""
-        return Message(self.tensors, self.meta, sender, round_)
+    def __contains__(self, name: object) -> bool:
+        return name in self.like
+
+    def __repr__(self) -> str:
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.like.items()}
+        return f"Message({shapes}, {dict(self.meta)}, sender={self.sender}, round={self.round})"
+
+    def stamped(self, sender: int, round_: tuple[int, int], asks: bool = False) -> Message:
+        """The message with its sender and round: this one, unless it has been sent before."""
+        message = self._again() if self._sent else self
+        message.sender, message.round, message.asks, message._sent = sender, round_, asks, True
+        return message
+
+    def _again(self) -> Message:
+        return Message(self.tensors, self.meta)
+
+    def carrying(self, tensors: Mapping[str, Tensor]) -> Message:
+        """The same message with other tensors."""
+        return Message(tensors, self.meta, self.sender, self.round, self.asks)
 
     def copied(self) -> Message:
         """The same message with tensors of its own, for one that travels long."""
-        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
-        return Message(tensors, self.meta, self.sender, self.round)
+        return self.carrying({name: tensor.clone() for name, tensor in self.tensors.items()})
 
     def header(self) -> Header:
         """The header that describes this message."""
         infos = tuple(
             TensorInfo(name, _NAMES[tensor.dtype], tuple(tensor.shape))
-            for name, tensor in self.tensors.items()
+            for name, tensor in self.like.items()
         )
-        return Header(self.sender, self.round, infos, self.meta)
+        return Header(self.sender, self.round, infos, self.meta, self.asks)
+
+
+class _Deferred(Message):
+    """A message whose tensors are made at the first look at them."""
+
+    __slots__ = ("_like", "_made", "_make")
+
+    def __init__(
+        self,
+        make: Callable[[], Mapping[str, Tensor]],
+        like: Mapping[str, Tensor],
+        meta: Mapping[str, Any] | None,
+    ) -> None:
+        self._made: Mapping[str, Tensor] | None = None
+        self._make: Callable[[], Mapping[str, Tensor]] | None = make
+        self._like = like
+        super().__init__(like, meta)
+
+    @property
+    def is_deferred(self) -> bool:
+        return self._made is None
+
+    @property
+    def like(self) -> Mapping[str, Tensor]:
+        return self._like
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        if self._made is None:
+            assert self._make is not None
+            made = self._make()
+            if _forms(made) != _forms(self._like):
+                wrong = f"a deferred message of {_forms(made)}, not of {_forms(self._like)}"
+                raise ValueError(wrong)
+            self._made, self._like, self._make = made, made, None
+        return self._made
+
+    @tensors.setter
+    def tensors(self, value: Mapping[str, Tensor]) -> None:
+        """There is nothing to set: they are made."""
+
+    def _again(self) -> Message:
+        if self._make is None:
+            return Message(self.tensors, self.meta)
+        return _Deferred(self._make, self._like, self.meta)
+
+
+def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -72,66 +168,34 @@ class Missing:
     reason: str
 
 
-def to_frames(message: Message) -> tuple[bytes, list[memoryview]]:
-    """Header bytes and the payload as views of about 1 MB; nothing is copied."""
-    frames: list[memoryview] = []
-    for tensor in message.tensors.values():
-        view = _bytes_of(tensor.detach().contiguous().reshape(-1).view(torch.uint8))
-        frames += [view[i : i + FRAME_BYTES] for i in range(0, len(view), FRAME_BYTES)]
-    return message.header().encode(), frames
+def check_size(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `MessageError` unless workers on all machines would take a message of these tensors.
 
-
-def _bytes_of(flat: Tensor) -> memoryview:
-    """The memory of a flat uint8 tensor."""
-    data: Any = flat.numpy()
-    return memoryview(data)
-
-
-class Builder:
-    """A message whose payload arrives frame by frame, each opened straight into its tensor.
-
-    Its header was checked before: memory is taken for what it announces, and no more.
+    At most `MAX_TENSORS` dense tensors of at most `MAX_DIMS` dimensions and of the dtypes in
+    `DTYPES`, together at most `MAX_PAYLOAD` bytes. Receivers apply the same limits to the header,
+    so a message that passes here is accepted wherever it goes.
     """
+    if len(tensors) > MAX_TENSORS:
+        raise MessageError(f"a message of {len(tensors)} tensors, more than {MAX_TENSORS}")
+    nbytes = 0
+    for name, tensor in tensors.items():
+        if (
+            type(name) is not str
+            or tensor.dtype not in _NAMES
+            or tensor.layout is not torch.strided
+            or tensor.dim() > MAX_DIMS
+        ):
+            raise MessageError(_unfit(name, tensor))
+        nbytes += tensor.nbytes
+    if nbytes > MAX_PAYLOAD:
+        raise MessageError(f"a message of {nbytes} bytes, more than {MAX_PAYLOAD}")
 
-    def __init__(self, header: Header) -> None:
-        self._header = header
-        self._tensors: dict[str, Tensor] = {}
-        self._left = deque(info for info in header.tensors if info.nbytes)
-        for info in header.tensors:
-            if not info.nbytes:
-                self._set(info, torch.empty(0, dtype=torch.uint8))
-        self._slots: deque[memoryview] = deque()
 
-    @property
-    def complete(self) -> bool:
-        return not self._left and not self._slots
-
-    def take(self, part: Part) -> None:
-        """The next frame; raises `MessageError` unless it has the size that is due."""
-        if not self._slots:
-            info = self._left.popleft()
-            memory = part.memory() if part.nbytes == info.nbytes else None
-            if memory is not None:  # came in the clear and in one piece: stays where it is
-                self._set(info, torch.frombuffer(memory, dtype=torch.uint8))
-                return
-            self._allocate(info)
-        slot = self._slots.popleft()
-        if part.nbytes != len(slot):
-            raise MessageError(f"a frame of {part.nbytes} bytes, expected {len(slot)}")
-        part.into(slot)
-
-    def _allocate(self, info: TensorInfo) -> None:
-        memory = torch.empty(info.nbytes, dtype=torch.uint8)
-        self._set(info, memory)
-        view = _bytes_of(memory)
-        self._slots += (view[i : i + FRAME_BYTES] for i in range(0, len(view), FRAME_BYTES))
-
-    def _set(self, info: TensorInfo, memory: Tensor) -> None:
-        self._tensors[info.name] = memory.view(_DTYPES[info.dtype]).view(info.shape)
-
-    def message(self) -> Message:
-        """The message, once it is complete."""
-        assert self.complete
-        header = self._header
-        tensors = {info.name: self._tensors[info.name] for info in header.tensors}
-        return Message(tensors, header.meta, header.sender, header.round)
+def _unfit(name: object, tensor: Tensor) -> str:
+    if type(name) is not str:
+        return f"a tensor is named {name!r:.40}: names are str"
+    if tensor.layout is not torch.strided:
+        return f"tensor {name!r:.40} is {tensor.layout}: send its indices and values"
+    if tensor.dtype not in _NAMES:
+        return f"tensor {name!r:.40} is {tensor.dtype}: one of {', '.join(DTYPES)}"
+    return f"tensor {name!r:.40} has {tensor.dim()} dimensions, more than {MAX_DIMS}"

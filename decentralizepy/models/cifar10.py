@@ -5,7 +5,7 @@ same seed of torch gives the same initial weights and its saved weights load her
 before ReLU, and ReLU works in place: both keep every bit of losses and gradients (both only
 compare), and cost less.
 
-`eval_batch`: how many images to evaluate at once; small is fastest for one thread.
+What the classes say of themselves is explained in `decentralizepy.models`.
 """
 
 from typing import ClassVar
@@ -26,6 +26,9 @@ class CNN(nn.Module):
     """
 
     eval_batch: ClassVar[int] = 128
+    n_parameters: ClassVar[int] = 62_006
+    train_s: ClassVar[float] = 2.1e-4
+    evaluate_s: ClassVar[float] = 4.1e-5
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +57,9 @@ class LeNet(nn.Module):
     """
 
     eval_batch: ClassVar[int] = 32
+    n_parameters: ClassVar[int] = 89_834
+    train_s: ClassVar[float] = 7.1e-4
+    evaluate_s: ClassVar[float] = 2.1e-4
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,6 +89,10 @@ class ResNet8(nn.Module):
     """
 
     eval_batch: ClassVar[int] = 32
+    n_parameters: ClassVar[int] = 4_932_344
+    n_buffers: ClassVar[int] = 5_376
+    train_s: ClassVar[float] = 2.4e-2  # guess
+    evaluate_s: ClassVar[float] = 8e-3  # guess
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,6 +147,10 @@ class ResNet18(_Residual18):
     """
 
     eval_batch: ClassVar[int] = 32
+    n_parameters: ClassVar[int] = 11_189_312
+    n_buffers: ClassVar[int] = 9_600
+    train_s: ClassVar[float] = 3.5e-2  # guess
+    evaluate_s: ClassVar[float] = 1.2e-2  # guess
 
     def __init__(self) -> None:
         super().__init__(nn.BatchNorm2d)
@@ -149,6 +163,9 @@ class GN_ResNet18(_Residual18):  # noqa: N801 (the name that configurations use)
     """
 
     eval_batch: ClassVar[int] = 32
+    n_parameters: ClassVar[int] = 11_189_312
+    train_s: ClassVar[float] = 3.5e-2  # guess
+    evaluate_s: ClassVar[float] = 1.2e-2  # guess
 
     def __init__(self) -> None:
         super().__init__(AdaptedGroupNorm)

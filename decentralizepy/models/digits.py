@@ -16,6 +16,9 @@ class MLP(nn.Module):
     """4,810 parameters: 64-64-10 with one ReLU."""
 
     eval_batch: ClassVar[int] = 512
+    n_parameters: ClassVar[int] = 4_810
+    train_s: ClassVar[float] = 1.5e-5
+    evaluate_s: ClassVar[float] = 2e-6
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,6 +35,9 @@ class DropoutMLP(nn.Module):
     """4,810 parameters: `MLP` with dropout after its ReLU; random in training mode only."""
 
     eval_batch: ClassVar[int] = 512
+    n_parameters: ClassVar[int] = 4_810
+    train_s: ClassVar[float] = 2e-5  # guess
+    evaluate_s: ClassVar[float] = 2e-6  # guess
 
     def __init__(self, *, dropout: float = 0.2) -> None:
         super().__init__()
@@ -52,6 +58,9 @@ class CNN(nn.Module):
     """3,818 parameters: 3 x 3 convolutions of 8 (pooled) and 16 channels, then 256-10."""
 
     eval_batch: ClassVar[int] = 256
+    n_parameters: ClassVar[int] = 3_818
+    train_s: ClassVar[float] = 6e-5  # guess
+    evaluate_s: ClassVar[float] = 1.2e-5  # guess
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ Shapes, parameter names and order of construction are those of the reference sys
 same seed of torch gives the same initial weights. Pooling comes before ReLU, and ReLU works in
 place: both keep every bit of losses and gradients, and cost less.
 
-`eval_batch`: how many images to evaluate at once; small is fastest for one thread.
+What the classes say of themselves is explained in `decentralizepy.models`.
 """
 
 from typing import ClassVar
@@ -22,6 +22,9 @@ class LogisticRegression(nn.Module):
     """48,670 parameters: 784-62. The reference's `LogisticRegression`."""
 
     eval_batch: ClassVar[int] = 512
+    n_parameters: ClassVar[int] = 48_670
+    train_s: ClassVar[float] = 6e-6
+    evaluate_s: ClassVar[float] = 2e-6
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,6 +42,9 @@ class CNN(nn.Module):
     """
 
     eval_batch: ClassVar[int] = 64
+    n_parameters: ClassVar[int] = 1_690_046
+    train_s: ClassVar[float] = 8.5e-4
+    evaluate_s: ClassVar[float] = 3.2e-4
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,6 +120,10 @@ class RNET(nn.Module):
     """
 
     eval_batch: ClassVar[int] = 256
+    n_parameters: ClassVar[int] = 2_811_678
+    n_buffers: ClassVar[int] = 4_800
+    train_s: ClassVar[float] = 7e-4
+    evaluate_s: ClassVar[float] = 1.5e-4
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,6 +155,11 @@ class GN_RNET(RNET):  # noqa: N801 (the name that configurations use)
 
     The fork's `GN_RNET`.
     """
+
+    n_parameters: ClassVar[int] = 2_811_678
+    n_buffers: ClassVar[int] = 0
+    train_s: ClassVar[float] = 1.2e-3
+    evaluate_s: ClassVar[float] = 5e-4
 
     def __init__(self) -> None:
         nn.Module.__init__(self)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from decentralizepy.node.effects import Checkpoint, Receive, Report, Send, Train
 from decentralizepy.node.node import Node, Program
 
 
 class DPSGD(Node):
     """Train, then ``averaging_steps`` times: tell the neighbours, hear them, average."""
+
+    #: every node sends once over each edge in each averaging round
+    gossips: ClassVar[bool] = True
 
     def program(self) -> Program:
         for t in self.rounds():
@@ -16,8 +21,6 @@ class DPSGD(Node):
                 graph = self.graph_at(t, k)
                 ctx = self.context(graph, t, k)
                 yield Send(self.sharing.outgoing(self.x, ctx), (t, k))
-                heard = yield Receive(ctx.sources, (t, k))
-                ctx.out = self.spare
-                self.x = self.sharing.merge(self.x, heard, ctx)
+                self.x = self.sharing.merge(self.x, (yield Receive(ctx.sources, (t, k))), ctx)
             yield Report(t)
             yield Checkpoint(t)

@@ -1,13 +1,17 @@
-"""What a node program may ask for. The program yields an effect; the runtime performs it."""
+"""What a node program may ask for. The program yields an effect; the engine performs it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from torch import Tensor
+
 from decentralizepy.messages.message import Message
+
+Round = tuple[int, int]
 
 
 class Everything(Enum):
@@ -19,70 +23,121 @@ class Everything(Enum):
 ANY: Final = Everything.ANY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Train:
-    """Local training of iteration ``t`` on the node's row, in place."""
+    """Local training of iteration ``t`` on the node's row.
+
+    ``steps`` replaces the number of local steps that the INI asks for. ``correction``
+    [n_parameters] is added to the gradient of every step (SCAFFOLD: c - c_i). With ``anchor``
+    [n_parameters] and ``pull``, pull * (x - anchor) is added too (FedProx, Li et al. 2020).
+    """
+
+    t: int
+    steps: int | None = None
+    correction: Tensor | None = None
+    anchor: Tensor | None = None
+    pull: float = 0.0
+
+
+@dataclass(slots=True)
+class Gradient:
+    """Gives the mean gradient [n_parameters] at the node's row over the batches of iteration
+    ``t``; the row stays as it is."""
 
     t: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Give messages to other nodes: pairs (receivers, message), taken lazily.
 
-    A row that is sent is frozen until every receiver has consumed it.
+    A row that is sent may not be written in place any more: assign the next one to ``self.x``.
     """
 
     outgoing: Iterable[tuple[Sequence[int], Message]]
-    round: tuple[int, int]
+    round: Round
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Ask:
+    """Ask nodes a question, which their `Node.answer` replies to, whatever they are doing.
+
+    Replies come as ordinary messages of ``round``: take them with a `Receive`.
+    """
+
+    receivers: Sequence[int]
+    message: Message
+    round: Round
+
+
+@dataclass(slots=True)
 class Receive:
     """Wait for messages; gives them as a list in ascending (uid, order of sending).
 
     With ``sources`` the program goes on when each of them has said something in ``round``; with
-    `ANY`, when ``count`` messages are there. After ``deadline`` seconds of the run's clock it goes
-    on with what came, an absent source as `Missing`. Without a deadline it waits; `Missing` then
-    stands for a node that was lost only.
+    `ANY`, when ``count`` messages are there (those that came first are taken). After ``deadline``
+    seconds of the run's clock it goes on with what came, an absent source as `Missing`; what comes
+    for such a round later is dropped. With a deadline of 0 it takes what is there. Without one it
+    waits; `Missing` then stands only for a node that was lost.
     """
 
     sources: Sequence[int] | Everything
-    round: tuple[int, int] | Everything
+    round: Round | Everything = ANY
     count: int | None = None
     deadline: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Forget:
+    """Drop all mail of rounds before ``round``, what is there and what is still to come."""
+
+    round: Round
+
+
+@dataclass(slots=True)
+class Drain:
+    """Wait until all nodes have ended or wait here, and every message has been delivered."""
+
+
+@dataclass(slots=True)
 class Sleep:
     """Go on after that many seconds of the run's clock."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Now:
     """Gives the seconds of the run's clock."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
     """Evaluate if iteration ``t`` is due, and append the node's record.
 
-    A due evaluation is a meeting point of all nodes: the mean of their parameters, from which each
-    one's consensus distance is taken, exists only once all have reached it.
+    ``metrics`` are columns of the node's own. The program goes on once its row is evaluated; the
+    record is written when the mean of all nodes, which consensus distance needs, is there: when
+    every node has reported iteration ``t`` or a later one, or has ended.
+    """
+
+    t: int
+    metrics: Mapping[str, float] | None = None
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """Save the node if a checkpoint is due after iteration ``t``.
+
+    A synchronous program has nothing in flight then. For one that is ``asynchronous``, a due
+    checkpoint is a meeting: all nodes wait until every message has been delivered, and unread mail
+    is saved too.
     """
 
     t: int
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Save the node if a checkpoint is due after iteration ``t``: nothing of it is in flight."""
-
-    t: int
-
-
-Effect = Train | Send | Receive | Sleep | Now | Report | Checkpoint
-#: what the runtime gives back at a yield
+Effect = (
+    Train | Gradient | Send | Ask | Receive | Forget | Drain | Sleep | Now | Report | Checkpoint
+)
+#: what the engine gives back at a yield
 Answer = Any

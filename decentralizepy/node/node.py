@@ -3,54 +3,118 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.graphs.schedules import Schedule
+from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import Answer, Effect
+from decentralizepy.node.mail import Mail
 from decentralizepy.node.membership import Membership
-from decentralizepy.sharing.context import Context
+from decentralizepy.sharing.context import Context, Neighbours
 from decentralizepy.sharing.sharing import Sharing
+from decentralizepy.streams import generator
 
 Program = Generator[Effect, Answer, None]
+
+
+@dataclass
+class Place:
+    """What a run tells a node: who it is, and what it works with."""
+
+    uid: int
+    n: int
+    iterations: int
+    schedule: Schedule
+    sharing: Sharing
+    n_parameters: int
+    membership: Membership
+    averaging_steps: int = 1
+    seed: int = 0
+    #: training samples of the node, and how many of them have each label (empty without labels)
+    n_samples: int = 0
+    label_counts: Sequence[int] = ()
+    rows: MutableMapping[str, Tensor] = field(default_factory=dict)
+    #: lends a free row to merge into
+    lend: Callable[[], Tensor | None] = lambda: None
 
 
 class Node(ABC):
     """One node: who it is, how it shares, and its program.
 
-    ``x`` [P] float32 is its row; only the runtime replaces it. ``spare`` is a free row that the
-    runtime lends for merging. Generators are never saved: what survives a round is in `state`.
+    A program of one's own subclasses this. Options are the annotated keyword parameters of
+    ``__init__``, which is called before the node knows who it is; `setup` is called after.
+
+    ``x`` [P] float32 is the node's row: the parameters (the first ``n_parameters``), then the
+    floating-point buffers. Assign to it, never write into it. More rows (momentum, a tracker) are
+    in ``rows`` by name: they travel as cheaply as ``x`` and are part of checkpoints; a class
+    names them in ``row_names``. Generators are never saved: what else survives a round is in
+    `state`.
     """
 
-    def __init__(
-        self,
-        uid: int,
-        *,
-        iterations: int,
-        schedule: Schedule,
-        sharing: Sharing,
-        n_parameters: int,
-        averaging_steps: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.uid, self.iterations = uid, iterations
-        self.schedule, self.sharing = schedule, sharing
-        self.averaging_steps, self.seed = averaging_steps, seed
-        self.n_parameters = n_parameters
-        self.round = 0
-        #: who takes part when; the runtime sets it, the same for all nodes
-        self.membership = Membership(schedule.n)
-        self.x: Tensor
-        self.spare: Tensor | None = None
-        self._mixed: tuple[Graph, MixingRow] | None = None
+    #: how many servers a run has: nodes -1, -2, ... beside the n nodes of the graph
+    servers: ClassVar[int] = 0
+    #: rows beside ``x``, which start as zeros
+    row_names: ClassVar[tuple[str, ...]] = ()
+    #: attributes that a checkpoint keeps: tensors, JSON values, dictionaries of these
+    kept: ClassVar[tuple[str, ...]] = ()
+    #: what happens to messages that are not heard at once
+    mail: ClassVar[Mail] = Mail()
+    #: whether messages may be on their way at a checkpoint
+    asynchronous: ClassVar[bool] = False
+
+    uid: int
+    n: int
+    round: int = 0
+    _place: Place
+    _mixed: tuple[Graph, MixingRow, Neighbours] | None = None
+
+    def bind(self, place: Place) -> None:
+        """Become a node of a run; called by the engine before anything else."""
+        self._place = place
+        self.uid, self.n, self.seed = place.uid, place.n, place.seed
+        self.iterations, self.averaging_steps = place.iterations, place.averaging_steps
+        self.schedule, self.sharing = place.schedule, place.sharing
+        self.n_parameters, self.rows = place.n_parameters, place.rows
+        self.n_samples, self.label_counts = place.n_samples, place.label_counts
+        #: who takes part when; the same object for all nodes
+        self.membership = place.membership
+
+    def setup(self) -> None:  # noqa: B027 - most programs need none
+        """Prepare what the program needs; ``x`` is there. A resumed node then gets its state."""
 
     @abstractmethod
     def program(self) -> Program:
         """The node's life, from ``self.round`` on."""
+
+    def programs(self) -> Sequence[Program]:
+        """All programs of the node, which take turns at their yields; one unless overridden."""
+        return (self.program(),)
+
+    def answer(self, message: Message) -> Message | None:
+        """The reply to a question (`Ask`), given as it arrives, also while the node trains, waits
+        or has ended; None stays silent. It may read everything, and change what is not a row."""
+        return None
+
+    @property
+    def x(self) -> Tensor:
+        """The node's row [P]."""
+        return self.rows["x"]
+
+    @x.setter
+    def x(self, value: Tensor) -> None:
+        self.rows["x"] = value
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this is a server (a negative number), not a node of the graph."""
+        return self.uid < 0
 
     def rounds(self) -> Iterator[int]:
         """The iterations still to do; ``self.round`` is the one under way."""
@@ -58,25 +122,41 @@ class Node(ABC):
             yield self.round
             self.round += 1
 
-    def graph_at(self, t: int, k: int) -> Graph:
+    def graph_at(self, t: int, k: int = 0) -> Graph:
         """The graph among those that take part in iteration ``t``, averaging round ``k``."""
         return self.schedule.at(t, k, self.membership.at(t))
 
-    def context(self, graph: Graph, t: int, k: int) -> Context:
+    def context(self, graph: Graph, t: int, k: int = 0) -> Context:
         """What the sharing method may know of this round."""
-        if self._mixed is None or self._mixed[0] is not graph:  # a static graph: once
-            self._mixed = graph, self.sharing.mixing(graph, self.uid)
-        mixing = self._mixed[1]
-        return Context(self.uid, t, k, graph, mixing, self.n_parameters, self.seed)
+        mixed = self._mixed
+        if mixed is None or mixed[0] is not graph:  # a static graph: once
+            around = graph.out_neighbors(self.uid), graph.in_neighbors(self.uid)
+            mixed = self._mixed = graph, self.sharing.mixing(graph, self.uid), around
+        place = self._place
+        return Context(
+            self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend, mixed[2]
+        )
+
+    def generator(self, t: int, k: int = 0) -> np.random.Generator:
+        """The node's own random stream of iteration ``t``; ``k`` tells several apart."""
+        return generator(self.seed, self.uid, "node", t, k)
+
+    def shared_generator(self, t: int, k: int = 0) -> np.random.Generator:
+        """A random stream of iteration ``t`` that is the same on all nodes."""
+        return generator(self.seed, 0, "shared", t, k)
 
     def state(self) -> dict[str, Any]:
-        """All that survives an iteration, beside the row, optimizer and integer buffers.
+        """All that survives an iteration, beside rows, optimizer and integer buffers: what the
+        sharing method remembers, and the attributes in ``kept``.
 
         Tensors, JSON values, and dictionaries of these; taken at a `Checkpoint`.
         """
-        return {"sharing": self.sharing.state()}
+        own = {name: getattr(self, name) for name in self.kept}
+        return {"sharing": self.sharing.state(), "kept": own}
 
     def load(self, state: dict[str, Any], t: int) -> None:
         """Go on with iteration ``t`` from what `state` gave after the one before."""
         self.round = t
         self.sharing.load(state.get("sharing", {}))
+        for name, value in state.get("kept", {}).items():
+            setattr(self, name, value)

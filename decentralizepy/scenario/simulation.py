@@ -103,8 +103,12 @@ class Simulation:
     paces: tuple[Pace, ...]
     machines: tuple[int, ...]
 
+    def pace(self, uid: int) -> Pace:
+        """What an iteration of a node costs; a server's (-1, -2, ...) costs nothing."""
+        return self.paces[uid] if uid >= 0 else Pace()
+
     def machine_of(self, uid: int) -> int:
-        """The virtual machine of a node; machine 0 has all of them unless told."""
+        """The virtual machine of a node; machine 0 has all of them unless told, and the servers."""
         return bisect_right(list(accumulate(self.machines)), uid)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,9 @@ class PlainAverageSharing(Sharing):
 
     Doubly stochastic on regular graphs only; elsewhere nodes with many neighbours weigh more.
     """
+
+    reference_name: ClassVar[str] = "decentralizepy.sharing.PlainAverageSharing"
+    needs_symmetric: ClassVar[bool] = False
 
     def mixing(self, graph: Graph, uid: int) -> MixingRow:
         """Equal weights over all in-neighbours."""

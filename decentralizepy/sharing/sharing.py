@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,8 +19,17 @@ class Sharing:
 
     A method of one's own subclasses this and overrides what differs: `outgoing` (what is said),
     `merge` (what is made of what was heard), `mixing` (the weights). Options are the annotated
-    keyword parameters of ``__init__``. State that must survive a round goes in `state`.
+    keyword parameters of ``__init__``. Attributes that must survive a round are named in ``kept``.
     """
+
+    #: attributes that a checkpoint keeps: tensors, JSON values, dictionaries of these
+    kept: ClassVar[tuple[str, ...]] = ()
+
+    reference_name: ClassVar[str] = "decentralizepy.sharing.Sharing"
+    #: whether `outgoing` sends the whole row once over each edge; who overrides it says it anew
+    sends_whole_row: ClassVar[bool] = True
+    #: whether `mixing` needs edges both ways; who overrides it says it anew
+    needs_symmetric: ClassVar[bool] = True
 
     def mixing(self, graph: Graph, uid: int) -> MixingRow:
         """The node's row of the mixing matrix; weights that the graph carries come first."""
@@ -34,12 +44,14 @@ class Sharing:
         """The node's next row from its own and the messages, which come in ascending uid."""
         return weighted_sum(x, heard, ctx.mixing, ctx.out)
 
-    def state(self) -> dict[str, Tensor]:
-        """What the method remembers between rounds; nothing here."""
-        return {}
+    def state(self) -> dict[str, Any]:
+        """What the method remembers between rounds: the attributes in ``kept``."""
+        return {name: getattr(self, name) for name in self.kept}
 
-    def load(self, state: dict[str, Tensor]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def weighted_sum(

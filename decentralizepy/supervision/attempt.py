@@ -9,18 +9,24 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
+from decentralizepy.codec import Word
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.mappings.placement import Placement, WorkerId, spread
 from decentralizepy.memory import shared
-from decentralizepy.node.membership import Epoch, resumed
+from decentralizepy.node.membership import Epoch, describe, resumed
 from decentralizepy.settings import Settings
-from decentralizepy.supervision.codec import Word
 from decentralizepy.supervision.control import ControlPlane, Coordinator
 from decentralizepy.supervision.progress import Progress, say
 from decentralizepy.supervision.status import Status
-from decentralizepy.supervision.words import (
+from decentralizepy.supervision.workers import (
+    NOBODY_KNOWS,
+    Died,
+    Server,
+    WorkerProcesses,
+    describe_exit,
+)
+from decentralizepy.words import (
     Abort,
     BadConfig,
     Built,
@@ -37,6 +43,7 @@ from decentralizepy.supervision.words import (
     NodeSaved,
     NodesLeft,
     NodesLost,
+    Note,
     Pause,
     Paused,
     Ready,
@@ -49,13 +56,6 @@ from decentralizepy.supervision.words import (
     WorkerPaused,
     WorkerReady,
 )  # fmt: skip
-from decentralizepy.supervision.workers import (
-    NOBODY_KNOWS,
-    Died,
-    Server,
-    WorkerProcesses,
-    describe_exit,
-)
 
 #: how long machine 0 waits for the others to say hello
 START_TIMEOUT: Final = 300.0
@@ -85,10 +85,12 @@ class Attempt:
         self._digests, self._progress = digests, progress
         self._sets = CheckpointSets(settings.folder)
         self._server: Server
-        self._nodes = Mapping.spread(len(settings.uids), settings.workers).counts
+        hosted = settings.hosted
+        self._nodes = spread(len(hosted), len(hosted) - len(settings.uids), settings.workers)
         self._memory = shared.create()
         self._live = set(range(settings.workers))
         self._built: list[int] = []
+        self._named = 1
         self._start: Start | None = None
         self._together = False
         self._number = 0
@@ -151,7 +153,7 @@ class Attempt:
                 self._saved[said.iterations][said.uid] = said.crc32
                 self._check_saved()
             case Built():
-                self._has_built(said.row_length)
+                self._has_built(said)
             case WorkerReady():
                 self._is_ready(number, said.past)
             case WorkerPaused():
@@ -169,6 +171,8 @@ class Attempt:
                 self._lose(said.uids, (), self._explain_loss(number, said))
             case NodesLeft():
                 self._note_epoch(said.epoch)
+            case Note():
+                self.status.note(said.text)
             case Died():
                 self._died(number, self._explain_death(number, said.code), workers)
             case _:
@@ -184,8 +188,9 @@ class Attempt:
             case WorkerFailed():
                 raise RunError(said.text)
 
-    def _has_built(self, row_length: int) -> None:
-        self._built.append(row_length)
+    def _has_built(self, said: Built) -> None:
+        self._built.append(said.row_length)
+        self._named = said.named
         if len(self._built) == self.settings.workers:
             self._size_memory()
 
@@ -219,9 +224,22 @@ class Attempt:
                 self._told.add(iteration)
                 self.control.say(Saved(iteration))
 
+    def _note_checkpoints(self) -> None:
+        """Say which checkpoints never became complete; nobody can resume from them."""
+        members, intervals = self._members(), self.settings.intervals
+        for iteration, saved in sorted(self._saved.items()):
+            if absent := sorted(members - saved.keys()):
+                self.status.note(
+                    f"the checkpoint after iteration {iteration} is incomplete: "
+                    f"{describe(absent)} did not save"
+                )
+        due = 0 < intervals.checkpoint_after < intervals.iterations
+        if due and not self._saved and not self._sets.usable():
+            self.status.note("no checkpoint was saved: the node program yields no Checkpoint")
+
     def _members(self) -> set[int]:
         """This machine's nodes that take part."""
-        return set(self.settings.uids) - self.status.membership.left
+        return set(self.settings.hosted) - self.status.membership.left
 
     def _check_paused(self) -> None:
         if self._pause and self._rounds.keys() >= self._live:
@@ -256,6 +274,7 @@ class Attempt:
                     return
                 case End():
                     self.over = True
+                    self._note_checkpoints()
                 case Abort():
                     self.over = True
                     raise (ConfigError if news.config else RunError)(news.why)
@@ -264,8 +283,7 @@ class Attempt:
     def _begin(self, start: Start) -> None:
         self._together, self.status.past = True, 0.0
         self._start, self._number = start, start.attempt
-        left = [epoch.value() for epoch in start.left]
-        self.status.membership = resumed(self.settings.mapping.n, left, start.iteration)
+        self.status.membership = resumed(self.settings.mapping.n, start.left, start.iteration)
         self.status.round_start = start.iteration
         if start.iteration:
             self.status.note(f"going on after iteration {start.iteration}")
@@ -305,7 +323,7 @@ class Attempt:
             ) from None
 
     def _size_memory(self) -> None:
-        plan = shared.ArenaPlan(self._nodes, self._built[0])
+        plan = shared.ArenaPlan(self._nodes, self._built[0], self._named)
         shared.resize(self._memory, plan)
         self.status.watch(self._memory, plan)
 

@@ -16,15 +16,15 @@ from typing import Protocol
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from decentralizepy.codec import Word, WordError, decode, encode, read
 from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
 from decentralizepy.jsonfile import parse_object
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.settings import Resilience, Settings
 from decentralizepy.supervision.agreement import Agreement
-from decentralizepy.supervision.codec import Word, WordError, decode, encode, read
 from decentralizepy.supervision.sealed import Seal, coordinator_seal, member_seal
-from decentralizepy.supervision.words import (
+from decentralizepy.words import (
     ANNOUNCEMENTS,
     FROM_MACHINES,
     Abort,
@@ -47,7 +47,7 @@ class ControlPlane(Protocol):
 
     @property
     def refused(self) -> Counter[str]:
-        """Words that were not taken, by kind (see `communication.secure.RefusedError`)."""
+        """Words that were not taken, by kind (see `transport.secure.RefusedError`)."""
 
     @property
     def doubted(self) -> set[int]:
@@ -328,7 +328,7 @@ def connect(settings: Settings) -> ControlPlane:
         return Alone(mapping, resilience)
     host = settings.addresses[0]
     address = ports.listening(host) if settings.machine == 0 else host
-    endpoint = ports.endpoint(address, ports.control_port(settings.experiment.offset))
+    endpoint = ports.url(address, ports.control_port(settings.experiment.offset))
     if settings.machine == 0:
         return Coordinator(mapping, resilience, endpoint, settings.key)
     return Member(settings.machine, mapping, resilience.peer_timeout, endpoint, settings.key)

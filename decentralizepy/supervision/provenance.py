@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import decentralizepy
+from decentralizepy import reference
 from decentralizepy.cpus import cpu_name
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError
@@ -35,7 +36,7 @@ _OF_AN_ATTEMPT = (
     "host", "last_attempt",
 )  # fmt: skip
 #: flags that say which numbers a run gives; all others may change when it is resumed
-_OF_THE_NUMBERS = ("eval_file", "averaging_rounds", "reset_optimizer")
+_OF_THE_NUMBERS = ("eval_file", "averaging_steps", "reset_optimizer")
 _PACKAGES = ("torch", "numpy", "pyzmq", "cryptography", "networkx", "safetensors", "scikit-learn")
 
 
@@ -56,13 +57,16 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
         ]
         settings = dataclasses.replace(settings, attempt=max(map(_last_attempt, attempts)) + 1)
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_json(folder.args, flags)
+    write_json(folder.args, reference.flags(flags))
     write_atomic(folder.root / experiment.path.name, experiment.text)
     for name, source in experiment.files.items():
         if not Path(name).is_absolute():
             write_atomic(folder.root / name, source.read_text(encoding="utf-8"))
-    graph = Path(flags["graph_file"])
-    if graph.is_file():
+    for relative, source in experiment.own_files.items():
+        (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder.root / relative, source.read_bytes())
+    graph = None if flags["graph_file"] is None else Path(flags["graph_file"])
+    if graph is not None and graph.is_file():
         write_atomic(folder.root / graph.name, graph.read_text(encoding="utf-8"))
     for flag in ("simulate", "faults"):
         if flags.get(flag):
@@ -137,7 +141,7 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
             f"INI file ({settings.experiment.path})": _without_port(old["ini"])
             == _without_port(settings.experiment.text),
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
-            "nodes per machine (-ps)": old["agents_per_machine"] == list(settings.mapping.counts),
+            "nodes per machine (-ps)": old["nodes_per_machine"] == list(settings.mapping.counts),
             "files of [TRAIN_PARAMS]": old["files"] == _files(settings),
             **{f"--{flag}": equal for flag, equal in flagged.items()},
         }
@@ -188,7 +192,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "graph": {"file": flags["graph_file"], "sha256": settings.graph.digest()},
         "addresses": list(settings.addresses),
         "encrypted": settings.key is not None,
-        "agents_per_machine": list(settings.mapping.counts),
+        "nodes_per_machine": list(settings.mapping.counts),
         "workers": settings.workers,
         "last_attempt": settings.attempt,
         "threads_per_worker": settings.threads,
@@ -216,7 +220,7 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
     plan = settings.faults.text if settings.faults else None
     return {
         f"INI file ({settings.experiment.path.name})": _sha(settings.experiment.text),
-        f"graph ({Path(flags['graph_file']).name})": settings.graph.digest(),
+        f"graph ({Path(flags['graph_file'] or 'no file').name})": settings.graph.digest(),
         f"addresses ({Path(settings.experiment.addresses_filepath).name})": _sha(
             json.dumps(settings.addresses)
         ),

@@ -1,4 +1,4 @@
-"""Seals the words of the control plane with the run key, by sessions of `communication.secure`.
+"""Seals the words of the control plane with the run key, by sessions of `transport.secure`.
 
 Sans I/O: what goes in are the frames that a socket received, what comes out are frames to send and
 words that were found authentic and fresh. Without a key words pass as they are.

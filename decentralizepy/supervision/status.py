@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from decentralizepy.files import write_json
-from decentralizepy.memory.shared import ArenaPlan, Control
+from decentralizepy.memory.shared import ArenaPlan, Counters
 from decentralizepy.node.membership import Membership
 from decentralizepy.settings import Settings
 from decentralizepy.supervision.progress import say
@@ -42,7 +42,7 @@ class Status:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._control: Control | None = None
+        self._control: Counters | None = None
         self.membership = Membership(settings.mapping.n)
         self.notes: list[str] = []
         self.round_start = 0
@@ -76,7 +76,7 @@ class Status:
 
     def watch(self, memory: int, plan: ArenaPlan) -> None:
         """Read progress from the workers' shared counters."""
-        self._control = Control(mmap.mmap(memory, plan.control_bytes), plan)
+        self._control = Counters(mmap.mmap(memory, plan.control_bytes), plan)
 
     def busy_with(self, worker: int) -> tuple[int, int] | None:
         """The node and (0-based) iteration that a worker last worked on."""
@@ -151,7 +151,8 @@ class Status:
         if self._control is not None:
             self._rounds = list(self._control.rounds)
         left, first = self.membership.left, self._settings.uids.start
-        return [done for i, done in enumerate(self._rounds) if first + i not in left] or [0]
+        here = self._rounds[: len(self._settings.uids)]  # servers come after them
+        return [done for i, done in enumerate(here) if first + i not in left] or [0]
 
     @property
     def seconds(self) -> float:

@@ -19,11 +19,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from typing import Any, Final
 
+from decentralizepy.codec import Word, WordError, decode, encode
 from decentralizepy.errors import RunError
 from decentralizepy.settings import Settings
-from decentralizepy.supervision.codec import Word, WordError, decode, encode
 from decentralizepy.supervision.socketfolder import SocketFolder
-from decentralizepy.supervision.words import FROM_WORKERS, Stop
+from decentralizepy.words import FROM_WORKERS, Stop
 
 _PRELOAD: Final = ["decentralizepy.engine.preload"]
 _POLL_S: Final = 0.02

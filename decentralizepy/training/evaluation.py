@@ -1,44 +1,51 @@
-"""Loss and accuracy of a model on many samples, in small batches and without gradients."""
+"""Loss and metrics of a model on many samples, in small batches and without gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from decentralizepy.training.data import Samples
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from decentralizepy.training.task import Task
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss over samples and accuracy in per cent."""
+    """Mean loss over the units of some samples, and the task's metrics by name."""
 
     loss: float
-    accuracy: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def evaluate(
-    model: nn.Module, loss: Loss, samples: Samples, batch: int, indices: Tensor | None = None
+    model: nn.Module, task: Task, samples: Samples, batch: int, indices: Tensor | None = None
 ) -> Evaluation:
     """Evaluate on all samples, or on those of ``indices``; ``model`` is in evaluation mode.
 
-    Sums run in float64 over samples, so the result does not depend on how they are batched but
-    for the rounding inside a batch; ``batch`` is a constant of the model, never tuned by timing.
+    Sums run in float64 over the task's units, so the result does not depend on how they are
+    batched but for the rounding inside a batch; ``batch`` is a constant of the model, never tuned
+    by timing.
+    Without any unit the loss is NaN and there are no metrics.
     """
-    total, correct, count = torch.zeros((), dtype=torch.float64), 0, 0
+    sums: dict[str, Tensor] = {}
+    count = 0
     with torch.inference_mode():
         for x, y in _batches(samples, batch, indices):
+            units = task.count(y)
+            if not units:
+                continue
             output = model(x)
-            total += loss(output, y).double().cpu() * len(y)
-            correct += int((output.argmax(dim=1) == y).sum())
-            count += len(y)
+            found = {**task.metrics(output, y), "loss": task.loss(output, y).double() * units}
+            for name, value in found.items():
+                sums[name] = sums[name] + value.double() if name in sums else value.double()
+            count += units
     if not count:
-        return Evaluation(float("nan"), float("nan"))
-    return Evaluation(float(total) / count, 100.0 * correct / count)
+        return Evaluation(float("nan"))
+    totals = {name: float(total) for name, total in sums.items()}
+    return Evaluation(totals["loss"] / count, task.columns(totals, count))
 
 
 def _batches(

@@ -7,6 +7,8 @@ model's own order, so that messages, checkpoints and compression never see the l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -70,13 +72,22 @@ class Template:
         return [int(buffer) for buffer in self._counters]
 
     def _views_of(self, row: Tensor) -> list[Tensor]:
-        """The row's tensors; rows are used again and again, so their views are kept."""
+        """The row's tensors; rows of an arena are used again and again, so their views are kept."""
+        if row._base is None:
+            return self.layout.views(row)
         found = self._row_views.get(row)
         if found is None:
             if len(self._row_views) >= _KEPT_VIEWS:
                 self._row_views.clear()
             found = self._row_views[row] = self.layout.views(row)
         return found
+
+    def flat(self, gradients: Mapping[str, Tensor], n: int) -> Tensor:
+        """Gradients by name, each [n, *shape], as a matrix [n, n_parameters] like `grad`."""
+        out = torch.empty(n, self.layout.n_parameters, device=self.device)
+        for f in self.layout.parameters:
+            _work_view(out, f.start, f.shape).copy_(gradients[f.name])
+        return out
 
     def to_row_order(self, flat: Tensor) -> Tensor:
         """A copy of a tensor like `grad` [n_parameters], in the order of rows."""
@@ -100,9 +111,9 @@ class Template:
 
 
 def _work_view(flat: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of that shape on a slice of ``flat``; 4-d ones are channels-last in memory."""
-    part = flat[start : start + torch.Size(shape).numel()]
+    """Tensors of that shape on a slice of ``flat`` [..., P]; 4-d ones are channels-last."""
+    part, more = flat[..., start : start + torch.Size(shape).numel()], flat.shape[:-1]
     if len(shape) != 4:
-        return part.view(shape)
+        return part.view((*more, *shape))
     out, channels, height, width = shape
-    return part.view(out, height, width, channels).permute(0, 3, 1, 2)
+    return part.view(*more, out, height, width, channels).movedim(-1, -3)

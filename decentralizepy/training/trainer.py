@@ -3,60 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from decentralizepy.streams import torch_seed
-from decentralizepy.training.clipping import clip
 from decentralizepy.training.data import Samples
-from decentralizepy.training.evaluation import Evaluation, Loss, evaluate
+from decentralizepy.training.evaluation import Evaluation, evaluate
+from decentralizepy.training.learner import Learner
 from decentralizepy.training.optimizers import NodeOptimizer
 from decentralizepy.training.schedules import Rate
+from decentralizepy.training.step import LocalStep
+from decentralizepy.training.task import Task
 from decentralizepy.training.template import Template
 from decentralizepy.training.training import Draw, Training
+from decentralizepy.training.work import LocalWork
 
-
-@dataclass
-class Learner:
-    """What a node needs to train beside its row: samples, optimizer state, integer buffers.
-
-    ``steps`` and ``samples`` count what it has trained since the start; ``nan`` is the first
-    iteration (from 1) after whose local steps its row was not finite, 0 while it is.
-    """
-
-    uid: int
-    indices: np.ndarray
-    optimizer: Any = None
-    counters: list[int] = field(default_factory=list)
-    steps: int = 0
-    samples: int = 0
-    nan: int = 0
-
-    def kept(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the optimizer, as JSON values."""
-        counts = {"steps": self.steps, "samples": self.samples, "nan": self.nan}
-        return {"counters": self.counters, **counts}
-
-    def take_back(self, kept: dict[str, Any]) -> None:
-        """Set what `kept` gave."""
-        self.counters = list(kept["counters"])
-        self.steps, self.samples, self.nan = kept["steps"], kept["samples"], kept["nan"]
+__all__ = ["Learner", "LocalWork", "Trainer"]
 
 
 class Trainer:
     """Local steps of nodes on one template; results do not depend on the order of the nodes."""
+
+    #: whether `together` ever takes more than one
+    takes_groups = False
 
     def __init__(
         self,
         template: Template,
         optimizer: NodeOptimizer,
         training: Training,
-        loss: Loss,
+        task: Task,
         train: Samples,
         *,
         seed: int,
@@ -65,81 +44,141 @@ class Trainer:
         rate: Rate | None = None,
     ) -> None:
         self.template, self.optimizer = template, optimizer
-        self.training, self.loss, self.samples = training, loss, train
+        self.training, self.task, self.samples = training, task, train
         self.seed, self.reset_optimizer, self.eval_batch = seed, reset_optimizer, eval_batch
-        self.rate, self.clipping_norm = rate, training.clipping_norm
+        self.rate = rate
+        self._step = LocalStep(template, task, seed)
 
     def learner(self, uid: int, indices: np.ndarray) -> Learner:
         """A node about to start, owning the training samples of ``indices``."""
-        return Learner(uid, indices, self.optimizer.new_state(), self._counters())
+        counters = [0] * len(self.template.layout.counters)
+        return Learner(uid, indices, self.optimizer.new_state(), counters)
 
-    def _counters(self) -> list[int]:
-        return [0] * len(self.template.layout.counters)
+    # ----------------------------------------------------------------- training
 
-    def train(self, learners: Sequence[Learner], rows: Sequence[Tensor], t: int) -> None:
-        """Iteration ``t`` of local training, in place on each node's row."""
-        for learner, row in zip(learners, rows, strict=True):
-            self._train_one(learner, row, t)
+    def together(self, waiting: Sequence[LocalWork]) -> list[int]:
+        """Which of ``waiting`` to give to `train` at once: the first, and any that it goes with."""
+        return [0]
 
-    def prepare(self, learner: Learner, t: int) -> Draw:
+    def train(self, group: Sequence[LocalWork]) -> None:
+        """Local training of the given nodes, in place on their rows."""
+        for work in group:
+            self._train_one(work)
+
+    def gradient(self, work: LocalWork) -> Tensor:
+        """The mean gradient [n_parameters] of the samples of iteration ``t`` at ``row``.
+
+        In the order of rows, over the same mini-batches as `train`, each one's by the rule of the
+        training class. Nothing is stepped or added, and the row stays as it is; the samples count.
+        """
+        learner, total = work.learner, torch.zeros_like(self.template.grad)
+        draw = self._draw(work)
+        learner.samples += len(draw.order)
+        if draw.sizes:
+            self._load(work)
+            for step in self._batches(work, draw):
+                self.training.gradient(step)
+                total.add_(step.grad, alpha=len(step.x) / len(draw.order))
+        return self.template.to_row_order(total).to(work.row.device)
+
+    def rehearse(self, indices: np.ndarray) -> None:
+        """One local step on two samples, of no consequence; raises whatever does not fit."""
+        work = LocalWork(self.learner(0, indices[:2]), self.template.initial.clone(), 0)
+        self._load(work)
+        self._take_steps(work, Draw(np.arange(len(indices[:2])), [len(indices[:2])]))
+
+    def prepare(self, work: LocalWork) -> Draw:
         """Draw the samples of the iteration and count them; see to the optimizer's state and lr."""
-        if self.reset_optimizer and t:
+        learner = work.learner
+        if self.reset_optimizer and work.t:
             learner.optimizer = self.optimizer.new_state()
         if self.rate is not None:
-            self.optimizer.scale(learner.optimizer, self.rate.factor(t))
-        draw = self.training.draw(len(learner.indices), self.seed, learner.uid, t)
+            self.optimizer.scale(learner.optimizer, self.rate.factor(work.t))
+        draw = self._draw(work)
         learner.steps += len(draw.sizes)
         learner.samples += len(draw.order)
         return draw
 
-    def _train_one(self, learner: Learner, row: Tensor, t: int) -> None:
-        draw = self.prepare(learner, t)
+    def _draw(self, work: LocalWork) -> Draw:
+        name = work.learner.n_samples, self.seed, work.learner.uid, work.t
+        if work.steps is None:
+            return self.training.draw(*name)
+        return self.training.draw(*name, work.steps)
+
+    def _train_one(self, work: LocalWork) -> None:
+        draw = self.prepare(work)
         if not draw.sizes:
             return
-        template = self.template
-        template.load(row, learner.counters)
-        template.mode(True)
-        torch.default_generator.manual_seed(torch_seed(self.seed, learner.uid, "dropout", t))
-        x, y = self.samples.gather(torch.from_numpy(learner.indices[draw.order]))
-        self._steps(x, y, draw.sizes, learner.optimizer)
-        learner.counters = template.store(row)
-        self._watch(learner, row, t)
+        self._load(work)
+        self._take_steps(work, draw)
+        work.learner.counters = self.template.store(work.row)
+        self._watch(work)
 
-    def rehearse(self, indices: np.ndarray) -> None:
-        """One local step on two samples, of no consequence; raises whatever does not fit."""
-        self.template.load(self.template.initial)
+    def _load(self, work: LocalWork) -> None:
+        """Make the template the node, about to train in its iteration."""
+        self.template.load(work.row, work.learner.counters)
         self.template.mode(True)
-        x, y = self.samples.gather(torch.from_numpy(indices[:2]))
-        self._steps(x, y, [len(x)], self.optimizer.new_state())
+        seed_torch(torch_seed(self.seed, work.learner.uid, "dropout", work.t), self.template.device)
 
-    def _watch(self, learner: Learner, row: Tensor, t: int) -> None:
+    def _batches(self, work: LocalWork, draw: Draw) -> Iterator[LocalStep]:
+        """The node's steps, one after the other in the same object."""
+        learner, start = work.learner, 0
+        x, y = self.samples.gather(torch.from_numpy(learner.indices[draw.order]))
+        for index, size in enumerate(draw.sizes):
+            stop = start + size
+            self._step.begin(learner.uid, work.t, index, x[start:stop], y[start:stop])
+            yield self._step
+            start = stop
+
+    def _take_steps(self, work: LocalWork, draw: Draw) -> None:
+        gradient, step, state = self.training.gradient, self.optimizer.step, work.learner.optimizer
+        correction, anchor = (self._in_work_order(one) for one in (work.correction, work.anchor))
+        x, grad = self.template.work[: len(self.template.grad)], self.template.grad
+        for one in self._batches(work, draw):
+            gradient(one)
+            add_terms(grad, x, correction, anchor, work.pull)
+            step(state)
+
+    def _in_work_order(self, row: Tensor | None) -> Tensor | None:
+        if row is None or (self.template.plain and row.device == self.template.device):
+            return row
+        return self.template.to_work_order(row.to(self.template.device))
+
+    def _watch(self, work: LocalWork) -> None:
         """Note the first iteration that leaves a row with numbers that are not finite.
 
         A loss that is not finite makes the gradient so, and that the row, even with lr = 0.
         """
-        if not learner.nan and not math.isfinite(float(row.sum())):
-            learner.nan = t + 1
+        if not work.learner.nan and not math.isfinite(float(work.row.sum())):
+            work.learner.nan = work.t + 1
 
-    def _steps(self, x: Tensor, y: Tensor, sizes: list[int], state: Any) -> None:
-        model, loss, grad, step = (
-            self.template.model,
-            self.loss,
-            self.template.grad,
-            self.optimizer.step,
-        )
-        start, norm = 0, self.clipping_norm
-        for size in sizes:
-            grad.zero_()
-            stop = start + size
-            loss(model(x[start:stop]), y[start:stop]).backward()
-            if norm is not None:
-                clip(grad, norm)
-            step(state)
-            start = stop
+    # --------------------------------------------------------------- evaluation
 
     def evaluate(self, row: Tensor, samples: Samples, indices: np.ndarray | None) -> Evaluation:
-        """Loss and accuracy of a row on samples, or on those of ``indices``."""
+        """Loss and metrics of a row on samples, or on those of ``indices``."""
         self.template.load(row)
         self.template.mode(False)
         chosen = None if indices is None else torch.from_numpy(indices)
-        return evaluate(self.template.model, self.loss, samples, self.eval_batch, chosen)
+        return evaluate(self.template.model, self.task, samples, self.eval_batch, chosen)
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed the generator that dropout draws from; ``torch.manual_seed`` takes 100 times as long."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+
+
+def add_terms(
+    grad: Tensor,
+    x: Tensor,
+    correction: Tensor | None,
+    anchor: Tensor | None,
+    pull: float | Tensor,
+) -> None:
+    """Add ``correction`` and ``pull`` * (``x`` - ``anchor``) to ``grad``, all of one shape."""
+    if correction is not None:
+        grad.add_(correction)
+    if anchor is not None:
+        grad.add_((x - anchor).mul_(pull))

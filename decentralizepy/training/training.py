@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
 from decentralizepy.errors import ConfigError
 from decentralizepy.pernode import PerNode, smallest, value_of
 from decentralizepy.streams import generator
+
+if TYPE_CHECKING:  # torch is not loaded to check an INI
+    from decentralizepy.training.step import LocalStep
 
 #: samples that a node may train on in one iteration
 MOST_SAMPLES: Final = 1 << 25
@@ -36,15 +39,20 @@ class Training:
     ``rounds`` and ``batch_size`` are one number for all nodes or one for each. A node with fewer
     samples than a batch trains on all that it has in every batch.
 
-    ``stacked``: ``auto`` trains small fully connected models of many nodes at once, ``no`` one
-    after the other, ``yes`` refuses a model that can't be stacked.
+    ``stacked``: ``auto`` trains small fully connected models of many nodes at once, and on a GPU
+    most others; ``no`` trains one after the other; ``yes`` refuses a model that is no chain of
+    linear layers, ``vmap`` one that ``torch.func`` can't map over nodes.
 
     ``clipping_norm``: each mini-batch's gradient is scaled down to at most this l2 norm. That
     bounds no single sample's share, so it promises no differential privacy.
 
     ``on_nan``: ``stop`` ends the run when a node's parameters are not finite after its local
     training, ``continue`` records the iteration and goes on.
+
+    A subclass may take local steps of its own by `gradient`, and samples of its own by `draw`.
     """
+
+    reference_name: ClassVar[str] = "decentralizepy.training.Training"
 
     def __init__(
         self,
@@ -59,8 +67,8 @@ class Training:
     ) -> None:
         if smallest(rounds) < 0 or smallest(batch_size) < 1:
             raise ConfigError("[TRAIN_PARAMS] rounds must be >= 0 and batch_size >= 1")
-        if stacked not in {"auto", "yes", "no"}:
-            raise ConfigError(f"[TRAIN_PARAMS] stacked = {stacked}: auto, yes or no")
+        if stacked not in {"auto", "yes", "no", "vmap"}:
+            raise ConfigError(f"[TRAIN_PARAMS] stacked = {stacked}: auto, yes, no or vmap")
         if clipping_norm is not None and not clipping_norm > 0:
             raise ConfigError(f"[TRAIN_PARAMS] clipping_norm = {clipping_norm} must be above 0")
         if on_nan not in {"stop", "continue"}:
@@ -69,15 +77,26 @@ class Training:
         self.rounds, self.full_epochs = rounds, full_epochs
         self.batch_size, self.shuffle, self.stacked = batch_size, shuffle, stacked
 
-    def draw(self, n: int, seed: int, uid: int, t: int) -> Draw:
-        """The samples that node ``uid`` with ``n`` samples trains on in iteration ``t``."""
+    def gradient(self, step: LocalStep) -> None:
+        """Leave the gradient of one local step in ``step.grad``, which is zero at first."""
+        step.backward()
+        if self.clipping_norm is not None:
+            step.clip(self.clipping_norm)
+
+    def draw(self, n: int, seed: int, uid: int, t: int, steps: int | None = None) -> Draw:
+        """The samples that node ``uid`` with ``n`` samples trains on in iteration ``t``.
+
+        ``steps`` is a number of mini-batches other than that of `steps`; 0 samples give none.
+        """
+        if not n:
+            return Draw(np.zeros(0, dtype=np.int64), [])
         batch = value_of(self.batch_size, uid)
-        per_epoch, steps = -(-n // batch), self.steps(n, uid)
+        per_epoch, steps = -(-n // batch), self.steps(n, uid) if steps is None else steps
         if not self.shuffle:
             first = 0 if self.full_epochs else t * steps
             return self._in_order(n, batch, first, steps)
         rng = generator(seed, uid, "batches", t)
-        if steps * batch <= n:  # a part of one epoch: no need to permute all
+        if steps * batch <= n:  # a part of one epoch: no need to permute all; see also `ahead`
             order = rng.choice(n, steps * batch, replace=False)
             return Draw(order, [batch] * steps)
         epochs = -(-steps // per_epoch)
@@ -87,8 +106,14 @@ class Training:
 
     def steps(self, n: int, uid: int) -> int:
         """Local steps of an iteration of node ``uid`` with ``n`` samples."""
+        if not n:
+            return 0
         per_epoch = -(-n // value_of(self.batch_size, uid)) if self.full_epochs else 1
         return value_of(self.rounds, uid) * per_epoch
+
+    def sizes(self, n: int, uid: int, steps: int) -> list[int]:
+        """Sizes of ``steps`` batches from the beginning of an epoch, as shuffled ones are."""
+        return self._sizes(n, value_of(self.batch_size, uid), 0, steps)
 
     def check(self, n: int, uid: int) -> None:
         """Raise `ConfigError` for more samples an iteration than can have been meant.
@@ -106,7 +131,7 @@ class Training:
     def remark(self, n: int, uid: int) -> str:
         """What the log of node ``uid`` with ``n`` samples should say at the start, or nothing."""
         batch = value_of(self.batch_size, uid)
-        if n >= batch:
+        if n >= batch or not n:
             return ""
         return f"{n} samples are fewer than batch_size = {batch}: every batch holds all of them"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from decentralizepy.training.training import Training
 
@@ -14,6 +14,8 @@ class TrainingClipping(Training):
     2013). No sample's own gradient is bounded, so this alone gives no differential privacy,
     whatever noise is added.
     """
+
+    reference_name: ClassVar[str] = "decentralizepy.training.TrainingClipping"
 
     def __init__(self, *, clipping_norm: float | None = None, **options: Any) -> None:
         super().__init__(clipping_norm=clipping_norm, **options)

@@ -14,10 +14,10 @@ from typing import Final
 
 from decentralizepy.transport.secure import RefusedError
 
-_REPORT: Final = struct.Struct("<QQQ")
+_REPORT: Final = struct.Struct("<qQQ")  # servers have negative ids
 
 
-class Window:
+class SendWindow:
     """The sender's side, for one receiving worker; ``limit`` in bytes."""
 
     def __init__(self, limit: int) -> None:

@@ -15,7 +15,7 @@ import zmq
 from decentralizepy.communication import ports
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import WorkerId
-from decentralizepy.transport import batch as batches
+from decentralizepy.transport import batches
 from decentralizepy.transport.secure import PREFIX_BYTES, TAG, Party, RefusedError, RunKey
 
 _HEARTBEAT_MS: Final = 1000
@@ -38,7 +38,7 @@ def make_context(addresses: Sequence[str]) -> zmq.Context[Any]:
 
 
 @dataclass(frozen=True)
-class Net:
+class Endpoint:
     """One worker among those of all machines; ``key`` None leaves everything in the clear."""
 
     me: Party

@@ -13,12 +13,10 @@ import zmq
 from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.placement import WorkerId
-from decentralizepy.transport import batch as batches
-from decentralizepy.transport.acknowledgement import Acknowledgement
-from decentralizepy.transport.batch import Part
+from decentralizepy.transport import batches
+from decentralizepy.transport.batches import Acknowledgement, Part, Received
 from decentralizepy.transport.credits import Consumption
-from decentralizepy.transport.endpoint import Net
-from decentralizepy.transport.reliable import Received
+from decentralizepy.transport.endpoint import Endpoint
 from decentralizepy.transport.secure import (
     HELLO_START,
     Party,
@@ -83,7 +81,7 @@ class _Stream:
     sender: Party
     session: Session
     hello: bytes
-    batch: batches.Incoming | None = None
+    batch: batches.ArrivingBatch | None = None
     reader: Reader | None = None
     broken: bool = False
 
@@ -91,21 +89,21 @@ class _Stream:
 class Inbound:
     """All that arrives at one worker from other machines."""
 
-    def __init__(self, net: Net) -> None:
-        self._net, self._me = net, net.me
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint, self._me = endpoint, endpoint.me
         #: workers of each machine, once they are known
         self.workers: Sequence[int] | None = None
         self.sources: dict[WorkerId, _Source] = {}
         self.streams: dict[bytes, _Stream] = {}
         self._retired: deque[bytes] = deque(maxlen=256)
-        self._inbox = net.socket(zmq.ROUTER)
-        port = net.port(WorkerId(*net.me.place))
-        address = ports.listening(net.addresses[net.me.machine])
+        self._inbox = endpoint.socket(zmq.ROUTER)
+        port = endpoint.port(WorkerId(*endpoint.me.place))
+        address = ports.listening(endpoint.addresses[endpoint.me.machine])
         try:
-            self._inbox.bind(ports.endpoint(address, port))
+            self._inbox.bind(ports.url(address, port))
         except zmq.ZMQError:
-            raise ConfigError(ports.refusal(address, port, net.offset)) from None
-        net.poller.register(self._inbox, zmq.POLLIN)
+            raise ConfigError(ports.refusal(address, port, endpoint.offset)) from None
+        endpoint.poller.register(self._inbox, zmq.POLLIN)
 
     def receive(self, new_reader: NewReader) -> bool:
         """Deliver all that has arrived; True if there was anything."""
@@ -116,7 +114,7 @@ class Inbound:
             try:
                 self._arrived(identity.bytes, [frame.buffer for frame in frames], new_reader)
             except RefusedError as error:
-                self._net.refuse(error)
+                self._endpoint.refuse(error)
         return arrived
 
     def _arrived(self, identity: bytes, frames: list[memoryview], new: NewReader) -> None:
@@ -136,14 +134,14 @@ class Inbound:
                 self._frame(stream, frame, new)
 
     def _greeted(self, identity: bytes, frame: memoryview) -> None:
-        greeting = read_hello(self._net.key, self._me, frame)
+        greeting = read_hello(self._endpoint.key, self._me, frame)
         sender, peer = greeting.sender, WorkerId(*greeting.sender.place)
         if not self._is_elsewhere(peer):
             raise RefusedError("foreign", f"a hello of {peer}")
         source = self.sources.setdefault(peer, _Source(peer))
         known = sender.life == source.received.life
         session, welcome = answer(
-            self._net.key, self._me, greeting, source.received.last if known else 0
+            self._endpoint.key, self._me, greeting, source.received.last if known else 0
         )
         stream = _Stream(identity, source, sender, session, greeting.text)
         source.pending.append(stream)
@@ -154,7 +152,8 @@ class Inbound:
 
     def _is_elsewhere(self, peer: WorkerId) -> bool:
         """Whether there is such a worker, on another machine."""
-        if not 0 <= peer.machine < len(self._net.addresses) or peer.machine == self._me.machine:
+        machines = range(len(self._endpoint.addresses))
+        if peer.machine not in machines or peer.machine == self._me.machine:
             return False
         return 0 <= peer.worker < (self.workers[peer.machine] if self.workers else ports.HIGHEST)
 
@@ -167,7 +166,7 @@ class Inbound:
         try:
             self._open(stream, frame, new)
         except RefusedError as error:
-            self._net.refuse(error)
+            self._endpoint.refuse(error)
             if error.harmless and stream.batch is None:
                 return
             stream.broken, stream.batch, stream.reader = True, None, None
@@ -181,7 +180,7 @@ class Inbound:
             if not body and not count:
                 self._acknowledge(stream.source, everything=True)
                 return
-            stream.batch = batches.Incoming(body, count)
+            stream.batch = batches.ArrivingBatch(body, count)
             if stream.source.received.is_new(stream.batch.number):
                 stream.reader = new(stream.source.peer)
         elif stream.reader is None:

@@ -16,7 +16,7 @@ import zmq
 
 from decentralizepy.mappings.placement import WorkerId
 from decentralizepy.transport.endpoint import make_context
-from decentralizepy.transport.remote import Wire
+from decentralizepy.transport.remote import RemoteSockets
 
 FLUSH_BYTES: Final = 1 << 20
 #: frames below this are copied: cheaper than to keep track of them
@@ -32,7 +32,7 @@ class _Outbox:
     nbytes: int = 0
 
 
-class Links:
+class LocalSockets:
     """All sockets of one worker; ``wire`` is None on a machine that is alone."""
 
     def __init__(
@@ -51,21 +51,21 @@ class Links:
         self._inbox: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._inbox.set_hwm(0)
         self._inbox.linger = 0
-        self._inbox.bind(self._endpoint(me))
+        self._inbox.bind(self._url(me))
         self._out: dict[WorkerId, _Outbox] = {}
         self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._bell.bind(self._bell_of(me.worker))
         self.poller = zmq.Poller()
         self.poller.register(self._inbox, zmq.POLLIN)
         self.poller.register(self._bell, zmq.POLLIN)
-        self.wire: Wire | None = None
+        self.wire: RemoteSockets | None = None
         if len(addresses) > 1:
-            self.wire = Wire(
+            self.wire = RemoteSockets(
                 me, addresses, offset, self._context, self.poller,
                 key=key, peer_timeout=peer_timeout, give_up=give_up,
             )  # fmt: skip
 
-    def _endpoint(self, worker: WorkerId) -> str:
+    def _url(self, worker: WorkerId) -> str:
         assert worker.machine == self.me.machine, "what leaves the machine goes by wire"
         return f"ipc://{self._folder}/{worker.worker}"
 
@@ -91,7 +91,7 @@ class Links:
             dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
             dealer.set_hwm(0)
             dealer.linger = 0
-            dealer.connect(self._endpoint(peer))
+            dealer.connect(self._url(peer))
             self._out[peer] = _Outbox(dealer)
         return self._out[peer]
 
@@ -112,7 +112,7 @@ class Links:
         if box is not None:
             box.socket.close(linger=0)
         if self.wire is not None:
-            self.wire.forget(peer)
+            self.wire.outbound.forget(peer)
 
     def flush(self) -> None:
         """Let go what is queued."""
@@ -120,7 +120,7 @@ class Links:
             if box.frames:
                 self._flush(box)
         if self.wire is not None:
-            self.wire.flush()
+            self.wire.outbound.flush()
 
     @staticmethod
     def _flush(box: _Outbox) -> None:

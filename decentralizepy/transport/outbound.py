@@ -14,11 +14,10 @@ from zmq.utils.monitor import recv_monitor_message
 from decentralizepy.communication import ports
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import WorkerId
-from decentralizepy.transport import batch as batches
-from decentralizepy.transport.acknowledgement import Acknowledgement
-from decentralizepy.transport.credits import Window
-from decentralizepy.transport.endpoint import Net, too_many
-from decentralizepy.transport.reliable import Batch, Outgoing
+from decentralizepy.transport import batches
+from decentralizepy.transport.batches import Acknowledgement, Batch, Unacknowledged
+from decentralizepy.transport.credits import SendWindow
+from decentralizepy.transport.endpoint import Endpoint, too_many
 from decentralizepy.transport.secure import (
     PREFIX_BYTES,
     TAG,
@@ -67,18 +66,18 @@ class _Connection:
 
 
 @dataclass(eq=False)
-class _Link:
+class _Peer:
     """What this worker sends to one other: a connection, and all that is not acknowledged.
 
     ``heard``, ``since`` and ``down`` are times: when the peer last said something, when what it
     owes began to wait or was last acknowledged, when it could last be reached.
     """
 
-    peer: WorkerId
+    worker: WorkerId
     connection: _Connection
-    window: Window
+    window: SendWindow
     heard: float
-    out: Outgoing = field(default_factory=Outgoing)
+    out: Unacknowledged = field(default_factory=Unacknowledged)
     frames: list[Buffer] = field(default_factory=list)
     done: list[Callable[[], None]] = field(default_factory=list)
     nbytes: int = 0
@@ -89,18 +88,18 @@ class _Link:
 
 
 class Outbound:
-    """The links of one worker. A connection that breaks is replaced by a fresh socket with a fresh
+    """The peers of one worker. A connection that breaks is replaced by a fresh socket with a fresh
     session, and what the peer has not acknowledged is sent again."""
 
-    def __init__(self, net: Net) -> None:
-        self._net = net
-        self.window, self.give_up = 1 << 30, net.peer_timeout
-        self.links: dict[WorkerId, _Link] = {}
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.window, self.give_up = 1 << 30, endpoint.peer_timeout
+        self.peers: dict[WorkerId, _Peer] = {}
         self._credit = False
 
     def send(
         self,
-        peer: WorkerId,
+        worker: WorkerId,
         frames: Sequence[Buffer],
         uid: int | None = None,
         done: Callable[[], None] | None = None,
@@ -109,56 +108,56 @@ class Outbound:
 
         The frames' memory must not change until ``done`` is called: when the peer has all.
         """
-        link = self._link(peer)
+        peer = self._peer(worker)
         sizes = [len(frame) for frame in frames]
         nbytes = sum(sizes)
         if uid is not None:
-            link.window.sent(uid, nbytes)
-        link.frames += frames
+            peer.window.sent(uid, nbytes)
+        peer.frames += frames
         if done is not None:
-            link.done.append(done)
-        link.nbytes += nbytes
-        if link.nbytes >= FLUSH_BYTES or len(link.frames) >= _FLUSH_FRAMES:
-            self._flush(link)
-        return wire_bytes(sizes, self._net.key is not None)
+            peer.done.append(done)
+        peer.nbytes += nbytes
+        if peer.nbytes >= FLUSH_BYTES or len(peer.frames) >= _FLUSH_FRAMES:
+            self._flush(peer)
+        return wire_bytes(sizes, self._endpoint.key is not None)
 
-    def may_send(self, peer: WorkerId, uid: int) -> bool:
+    def may_send(self, worker: WorkerId, uid: int) -> bool:
         """Whether the peer has room for another message of node ``uid``."""
-        link = self.links.get(peer)
-        if link is None or link.window.open(uid):
+        peer = self.peers.get(worker)
+        if peer is None or peer.window.open(uid):
             return True
-        self._net.counts["held"] += 1
+        self._endpoint.counts["held"] += 1
         return False
 
-    def forget(self, peer: WorkerId) -> None:
+    def forget(self, worker: WorkerId) -> None:
         """Drop all that is queued or kept for a worker that is dead."""
-        link = self.links.pop(peer, None)
-        if link is not None:
-            self._disconnect(link)
-            link.out.drop()
-            for call in link.done:
+        peer = self.peers.pop(worker, None)
+        if peer is not None:
+            self._disconnect(peer)
+            peer.out.drop()
+            for call in peer.done:
                 call()
 
     def flush(self) -> None:
         """Let go what is queued."""
-        for link in self.links.values():
-            if link.frames:
-                self._flush(link)
+        for peer in self.peers.values():
+            if peer.frames:
+                self._flush(peer)
 
-    def _flush(self, link: _Link) -> None:
-        if not link.out:
-            link.since = monotonic()
-        batch = link.out.keep(link.frames, link.done)
-        link.frames, link.done, link.nbytes = [], [], 0
-        if link.connection.session is not None:
-            self._transmit(link, link.connection.session, batch)
+    def _flush(self, peer: _Peer) -> None:
+        if not peer.out:
+            peer.since = monotonic()
+        batch = peer.out.keep(peer.frames, peer.done)
+        peer.frames, peer.done, peer.nbytes = [], [], 0
+        if peer.connection.session is not None:
+            self._transmit(peer, peer.connection.session, batch)
 
     @staticmethod
-    def _transmit(link: _Link, session: Session, batch: Batch) -> None:
+    def _transmit(peer: _Peer, session: Session, batch: Batch) -> None:
         """Small frames travel with the next one, large ones end a ZeroMQ message: the peer opens
         one while the next is on its way."""
-        link.transmitted = max(link.transmitted, batch.number)
-        socket, sealer = link.connection.socket, session.sealer
+        peer.transmitted = max(peer.transmitted, batch.number)
+        socket, sealer = peer.connection.socket, session.sealer
         chunks = batches.chunks(batch.frames)
         head = sealer.head(batches.head(batch.number, batch.frames), len(chunks))
         socket.send(head, zmq.SNDMORE if chunks else 0)
@@ -166,52 +165,52 @@ class Outbound:
             more = at < len(chunks) and len(chunk) < batches.SMALL
             socket.send(sealer.chunk(chunk), zmq.SNDMORE if more else 0, copy=False)
 
-    def _link(self, peer: WorkerId) -> _Link:
-        if peer not in self.links:
-            link = _Link(peer, self._connect(peer), Window(self.window), monotonic())
-            self.links[peer] = link
-        return self.links[peer]
+    def _peer(self, worker: WorkerId) -> _Peer:
+        if worker not in self.peers:
+            peer = _Peer(worker, self._connect(worker), SendWindow(self.window), monotonic())
+            self.peers[worker] = peer
+        return self.peers[worker]
 
     # -------------------------------------------------------------- connections
 
-    def _connect(self, peer: WorkerId) -> _Connection:
-        net = self._net
-        socket = net.socket(zmq.DEALER)
+    def _connect(self, worker: WorkerId) -> _Connection:
+        endpoint = self._endpoint
+        socket = endpoint.socket(zmq.DEALER)
         try:
             monitor = socket.get_monitor_socket(_EVENTS)
-            address = ports.reaching(net.addresses[peer.machine])
-            socket.connect(ports.endpoint(address, net.port(peer)))
+            address = ports.reaching(endpoint.addresses[worker.machine])
+            socket.connect(ports.url(address, endpoint.port(worker)))
         except zmq.ZMQError as error:
             raise too_many(error) from None
-        initiator = Initiator(net.key, net.me, (peer.machine, peer.worker))
+        initiator = Initiator(endpoint.key, endpoint.me, (worker.machine, worker.worker))
         socket.send(initiator.hello)
-        net.poller.register(socket, zmq.POLLIN)
-        net.poller.register(monitor, zmq.POLLIN)
+        endpoint.poller.register(socket, zmq.POLLIN)
+        endpoint.poller.register(monitor, zmq.POLLIN)
         return _Connection(socket, monitor, initiator, monotonic())
 
-    def _disconnect(self, link: _Link) -> None:
-        for socket in (link.connection.socket, link.connection.monitor):
+    def _disconnect(self, peer: _Peer) -> None:
+        for socket in (peer.connection.socket, peer.connection.monitor):
             with contextlib.suppress(KeyError):
-                self._net.poller.unregister(socket)
-        link.connection.socket.disable_monitor()
-        link.connection.socket.close(linger=0)
+                self._endpoint.poller.unregister(socket)
+        peer.connection.socket.disable_monitor()
+        peer.connection.socket.close(linger=0)
 
-    def _reconnect(self, link: _Link) -> None:
+    def _reconnect(self, peer: _Peer) -> None:
         """Replace a connection; all that is not acknowledged goes out again with a new session."""
-        if link.connection.up:
-            link.down = monotonic()
-        self._disconnect(link)
-        self._net.counts["reconnects"] += 1
-        link.connection = self._connect(link.peer)
+        if peer.connection.up:
+            peer.down = monotonic()
+        self._disconnect(peer)
+        self._endpoint.counts["reconnects"] += 1
+        peer.connection = self._connect(peer.worker)
 
     def service(self, now: float) -> bool:
         """Look at answers and broken connections; True if a peer gave credit."""
-        for link in self.links.values():
-            if self._is_broken(link.connection, now):
-                self._reconnect(link)
-            self._greet_again(link.connection, now)
-            self._check_reach(link, now)
-            self._hear(link, now)
+        for peer in self.peers.values():
+            if self._is_broken(peer.connection, now):
+                self._reconnect(peer)
+            self._greet_again(peer.connection, now)
+            self._check_reach(peer, now)
+            self._hear(peer, now)
         credit, self._credit = self._credit, False
         return credit
 
@@ -225,7 +224,7 @@ class Outbound:
         if connection.reopen is not None:
             return now >= connection.reopen
         doubtful = connection.session is not None and not connection.confirmed and connection.up
-        return doubtful and now - connection.greeted > self._net.peer_timeout
+        return doubtful and now - connection.greeted > self._endpoint.peer_timeout
 
     @staticmethod
     def _greet_again(connection: _Connection, now: float) -> None:
@@ -234,67 +233,67 @@ class Outbound:
             connection.greeted = now
             connection.socket.send(connection.initiator.hello)
 
-    def _check_reach(self, link: _Link, now: float) -> None:
+    def _check_reach(self, peer: _Peer, now: float) -> None:
         """Raise `RunError` if a peer that owes an acknowledgement was out of reach for too long."""
-        if link.connection.up or not (link.out or link.frames):
+        if peer.connection.up or not (peer.out or peer.frames):
             return
-        silent = now - max(link.heard, link.since, link.down)
+        silent = now - max(peer.heard, peer.since, peer.down)
         if silent > self.give_up:
             raise RunError(
-                f"machine {link.peer.machine} is gone: its worker {link.peer.worker} could not be "
-                f"reached for {silent:.0f} s (peer_timeout = {self._net.peer_timeout:g})"
+                f"machine {peer.worker.machine} is gone: its worker {peer.worker.worker} could not "
+                f"be reached for {silent:.0f} s (peer_timeout = {self._endpoint.peer_timeout:g})"
             )
 
     # ------------------------------------------------------------------ answers
 
-    def _hear(self, link: _Link, now: float) -> None:
-        connection = link.connection
+    def _hear(self, peer: _Peer, now: float) -> None:
+        connection = peer.connection
         socket = connection.socket
-        while connection is link.connection and int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        while connection is peer.connection and int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
             frames = socket.recv_multipart()
             try:
                 if len(frames) != 1:
                     raise RefusedError("malformed", "an answer of several frames")
-                self._answered(link, frames[0])
-                link.heard = now
+                self._answered(peer, frames[0])
+                peer.heard = now
             except RefusedError as error:
-                self._net.refuse(error)
+                self._endpoint.refuse(error)
                 if not error.harmless and connection.reopen is None:
                     connection.reopen = now + _REOPEN_S
 
-    def _answered(self, link: _Link, frame: bytes) -> None:
-        connection = link.connection
+    def _answered(self, peer: _Peer, frame: bytes) -> None:
+        connection = peer.connection
         if frame.startswith(WELCOME_START):
             if connection.session is None:
-                self._welcomed(link, *connection.initiator.finish(frame))
+                self._welcomed(peer, *connection.initiator.finish(frame))
             return
         if connection.session is None:
             raise RefusedError("foreign", "an answer before the welcome")
         news = Acknowledgement.decode(connection.session.opener.head(frame)[0])
         connection.confirmed = True
-        self._acknowledged(link, news.received)
-        link.window.take(news.report)
+        self._acknowledged(peer, news.received)
+        peer.window.take(news.report)
         self._credit = True
         if news.reset:
-            self._reconnect(link)
+            self._reconnect(peer)
 
-    def _welcomed(self, link: _Link, session: Session, peer: Party, received: int) -> None:
-        if link.life not in (b"", peer.life):
-            raise RunError(f"{link.peer} was started anew in the middle of the run")
-        connection = link.connection
-        link.life, connection.session, connection.greeted = peer.life, session, monotonic()
-        self._acknowledged(link, received)
+    def _welcomed(self, peer: _Peer, session: Session, party: Party, received: int) -> None:
+        if peer.life not in (b"", party.life):
+            raise RunError(f"{peer.worker} was started anew in the middle of the run")
+        connection = peer.connection
+        peer.life, connection.session, connection.greeted = party.life, session, monotonic()
+        self._acknowledged(peer, received)
         connection.socket.send(session.sealer.head(b"", 0))  # proves that we are no replay
-        for batch in link.out.waiting():
-            self._net.counts["resent"] += batch.number <= link.transmitted
-            self._transmit(link, session, batch)
+        for batch in peer.out.waiting():
+            self._endpoint.counts["resent"] += batch.number <= peer.transmitted
+            self._transmit(peer, session, batch)
 
-    def _acknowledged(self, link: _Link, number: int) -> None:
-        if link.out.acknowledged(number):
-            link.since = monotonic()
+    def _acknowledged(self, peer: _Peer, number: int) -> None:
+        if peer.out.acknowledged(number):
+            peer.since = monotonic()
 
     def close(self) -> None:
         """Stop watching; the context closes the sockets."""
-        for link in self.links.values():
-            if not link.connection.socket.closed:
-                link.connection.socket.disable_monitor()
+        for peer in self.peers.values():
+            if not peer.connection.socket.closed:
+                peer.connection.socket.disable_monitor()

@@ -1,10 +1,10 @@
 """A worker's sockets to workers of other machines: sealed, numbered, acknowledged, over TCP.
 
 A worker binds one ROUTER (`inbound`). To each worker elsewhere that it talks to it opens a DEALER
-(`outbound`) and says hello over it (`communication.secure`); acknowledgements and credits come back
+(`outbound`) and says hello over it (`transport.secure`); acknowledgements and credits come back
 the same way. What a peer has not acknowledged is sent again after a reconnect
-(`communication.reliable`). There is no high-water mark: sockets are always drained, and a sender
-that is too fast is held by credits (`communication.credits`).
+(`transport.batches`). There is no high-water mark: sockets are always drained, and a sender
+that is too fast is held by credits (`transport.credits`).
 
 ZeroMQ's own thread answers heart-beats, so a peer that computes for minutes is not taken for lost.
 """
@@ -12,24 +12,24 @@ ZeroMQ's own thread answers heart-beats, so a peer that computes for minutes is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
 import zmq
 
 from decentralizepy.mappings.placement import WorkerId
-from decentralizepy.transport.endpoint import Net
-from decentralizepy.transport.inbound import Inbound, NewReader
+from decentralizepy.transport.endpoint import Endpoint
+from decentralizepy.transport.inbound import Inbound
 from decentralizepy.transport.outbound import Outbound
-from decentralizepy.transport.secure import Buffer, Party, RunKey, new_life
+from decentralizepy.transport.secure import Party, RunKey, new_life
 
 #: answers and broken connections are looked at no more often than this while there is work
 _SERVICE_S: Final = 0.01
 _OWING_MS: Final = 3
 
 
-class Wire:
+class RemoteSockets:
     """All sockets of one worker to workers of other machines; ``key`` None sends in the clear."""
 
     def __init__(
@@ -47,8 +47,10 @@ class Wire:
         """``give_up``: seconds of silence that fail the run; by default ``peer_timeout``."""
         self.counts: Counter[str] = Counter()
         party, run_key = Party(me.machine, me.worker, new_life()), RunKey(key) if key else None
-        net = Net(party, addresses, offset, context, poller, run_key, peer_timeout, self.counts)
-        self.inbound, self.outbound = Inbound(net), Outbound(net)
+        endpoint = Endpoint(
+            party, addresses, offset, context, poller, run_key, peer_timeout, self.counts
+        )
+        self.inbound, self.outbound = Inbound(endpoint), Outbound(endpoint)
         self.outbound.give_up = give_up or peer_timeout
         self._serviced = 0.0
 
@@ -56,35 +58,6 @@ class Wire:
         """Before anything is sent: how many workers each machine has, and how many bytes a peer
         may have waiting."""
         self.inbound.workers, self.outbound.window = workers, window
-
-    def send(
-        self,
-        peer: WorkerId,
-        frames: Sequence[Buffer],
-        uid: int | None = None,
-        done: Callable[[], None] | None = None,
-    ) -> int:
-        """Queue one message of node ``uid``; returns the bytes that it takes on the wire.
-
-        The frames' memory must not change until ``done`` is called: when the peer has all.
-        """
-        return self.outbound.send(peer, frames, uid, done)
-
-    def may_send(self, peer: WorkerId, uid: int) -> bool:
-        """Whether the peer has room for another message of node ``uid``."""
-        return self.outbound.may_send(peer, uid)
-
-    def forget(self, peer: WorkerId) -> None:
-        """Send nothing more to a worker that is dead, and let go what was held for it."""
-        self.outbound.forget(peer)
-
-    def flush(self) -> None:
-        """Let go what is queued."""
-        self.outbound.flush()
-
-    def receive(self, new_reader: NewReader) -> bool:
-        """Deliver all that has arrived; True if there was anything."""
-        return self.inbound.receive(new_reader)
 
     def service(self, idle: bool = False) -> bool:
         """Answers, broken connections, acknowledgements; True if a peer gave credit."""
@@ -98,10 +71,6 @@ class Wire:
     def patience(self, milliseconds: int) -> int:
         """How long to sleep at most: acknowledgements are not to wait for the next message."""
         return min(milliseconds, _OWING_MS) if self.inbound.owes else milliseconds
-
-    def consumed(self, peer: WorkerId, uid: int, nbytes: int) -> None:
-        """All receivers here have gone past a message of node ``uid``."""
-        self.inbound.consumed(peer, uid, nbytes)
 
     def summary(self) -> dict[str, Any]:
         """What was refused, by kind; how often connections and messages were made anew, messages

@@ -1,44 +1,57 @@
 """Carries messages from a worker's nodes to nodes anywhere, and counts their bytes.
 
-On its own worker a message is passed by reference. Another worker of the machine gets a notice with
-the row's number through a ring (`rings`), and reads the row where it lies; all else goes in frames.
-To other machines (`wire`) a large row is sent from where it lies; all else is copied into its
-frames. Sockets carry three kinds of message, told apart by the first byte of their first frame:
+On its own worker a message is passed by reference. Another worker of the machine gets a notice
+through a ring (`rings`) and reads where the bytes lie: rows and parts of rows in place, all else in
+a spare row that it was copied to. Other machines (`remote`), and what finds no spare row, get
+frames; a large row is sent from where it lies. Frames carry three kinds of message, told apart by
+the first byte of their first frame:
 
-==== ============================== =========================
+==== ============================== ========================================
 kind first frame                    frames after it
-==== ============================== =========================
+==== ============================== ========================================
 M    receivers (8 B each)           header, payload
-S    nothing                        header, payload: a sum
+S    nothing                        header, payload: a sum for an evaluation
 A    nothing                        header, payload: a mean
-==== ============================== =========================
+Q    nothing                        header: is the run at rest (`engine.rest`)
+==== ============================== ========================================
+
+Equal messages take equal bytes and give equal bits whichever way they go.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import torch
 from torch import Tensor
 
-from decentralizepy.engine.mailbox import Parcel
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
-from decentralizepy.messages.header import MessageError
-from decentralizepy.messages.message import Message, to_frames
-from decentralizepy.transport.batch import SMALL, Part
-from decentralizepy.transport.local import Links
-from decentralizepy.transport.reader import BatchReader
+from decentralizepy.messages.header import ALIGNMENT, Header, MessageError, TensorInfo, decode
+from decentralizepy.messages.message import TORCH_DTYPES, Message, check_size
+from decentralizepy.messages.meta import check_meta
+from decentralizepy.transport.batches import SMALL, Part
+from decentralizepy.transport.frames import MessageReader, flat_bytes, to_frames
+from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import Rings, fence
 
 _WORD: Final = 8
 _KEPT_ROUTES: Final = 1024
-#: words of a notice before its receivers: sender, iteration, averaging round, row
-_ROW_WORDS: Final = 4
+_KEPT_SIZES: Final = 4096
+#: notices: a whole row named ``params``, or anything else
+_ROW, _PARTS = 0, 1
+#: words of a notice before the rest: kind, sender, iteration, averaging round
+_HEAD_WORDS: Final = 4
+_PART_WORDS: Final = 3
+_ALIGN: Final = 64
+#: characters of the longest sender and round as JSON
+_MOST_DIGITS: Final = len(json.dumps([-(1 << 31), 1 << 40, 1 << 20]))
 
 
 @dataclass
@@ -50,22 +63,12 @@ class Traffic:
     wire: int = 0
 
 
-class Reference:
-    """One reference to a row, shared by the receivers of one message on one worker."""
-
-    def __init__(self, count: int, release: Callable[[], None]) -> None:
-        self._count, self._release = count, release
-
-    def __call__(self) -> None:
-        self._count -= 1
-        if not self._count:
-            self._release()
+#: where a tensor lies: row, first byte, bytes
+Place = tuple[int, int, int]
+Deliver = Callable[[int, Message], None]
 
 
-Deliver = Callable[[int, Parcel], None]
-
-
-class Post:
+class Router:
     """Sends for the nodes of one worker, and takes in what arrives for them."""
 
     def __init__(
@@ -75,46 +78,43 @@ class Post:
         arena: Arena,
         pool: RowPool,
         deliver: Deliver,
-        links: Links | None = None,
+        sockets: LocalSockets | None = None,
     ) -> None:
         self.me, self.placement = me, placement
-        self.arena, self.pool, self.links = arena, pool, links
+        self.arena, self.pool, self.sockets = arena, pool, sockets
         self._deliver = deliver
+        self._here = frozenset(placement.uids(me))
         self.rings = Rings(arena.memory, arena.plan, me.worker)
         # messages by socket to and from each worker of the machine: what notices have to follow
         self._frames_to: Counter[int] = Counter()
         self._frames_from: Counter[int] = Counter()
+        #: messages of nodes to and from each other worker, so that a run at rest can be told
+        self.sent: Counter[WorkerId] = Counter()
+        self.received: Counter[WorkerId] = Counter()
         self._gone: set[int] = set()
         self._routes: dict[tuple[int, ...], dict[WorkerId, list[int]]] = {}
         self._sizes: dict[object, tuple[int, int]] = {}
-        # a sum of rows in float64 is the largest thing that is sent, a method's extras aside
-        self._limit = 16 * arena.plan.length + (1 << 20)
         self.collective: Callable[[str, Message], None] = lambda kind, message: None
 
     # ---------------------------------------------------------------- outgoing
 
-    def send(self, uids: Sequence[int], message: Message, row: int, traffic: Traffic) -> None:
-        """Give ``message`` to the nodes ``uids``; ``row`` is the sender's own row's number."""
+    def send(self, uids: Sequence[int], message: Message, traffic: Traffic) -> None:
+        """Give ``message``, stamped with its sender, to the nodes ``uids``."""
         if self._gone:
             uids = [uid for uid in uids if uid not in self._gone]
         self.count(message, len(uids), traffic)
-        by_reference = self.carries(message, row)
-        readers: list[int] = []
+        near: dict[int, list[int]] = {}
         for worker, receivers in self._by_worker(uids).items():
             if worker == self.me:
-                readers += [worker.worker] * by_reference
-                self._send_here(receivers, message, row if by_reference else None)
-            elif worker.machine == self.me.machine and by_reference and _only_row(message):
-                readers.append(worker.worker)
-                self._send_row(worker.worker, receivers, message, row)
-            elif worker.machine == self.me.machine:
-                self._send_frames(worker, receivers, message)
+                self._send_here(receivers, message)
+                continue
+            self.sent[worker] += 1
+            if worker.machine == self.me.machine:
+                near[worker.worker] = receivers
             else:
-                held = by_reference and _only_row(message) and message["params"].nbytes >= SMALL
-                readers += [self.me.worker] * held
-                traffic.wire += self._send_far(worker, receivers, message, row if held else None)
-        if readers:
-            self.pool.publish(row, readers)
+                traffic.wire += self._send_far(worker, receivers, message)
+        if near:
+            self._send_near(near, message)
 
     def leave(self, uids: Iterable[int], dead: Iterable[WorkerId]) -> None:
         """Nodes have left: nothing more is sent to them, and dead workers hold no rows."""
@@ -122,8 +122,8 @@ class Post:
         for worker in dead:
             if worker.machine == self.me.machine:
                 self.pool.forgive(worker.worker)
-            if self.links is not None:
-                self.links.forget(worker)
+            if self.sockets is not None:
+                self.sockets.forget(worker)
 
     def _by_worker(self, uids: Sequence[int]) -> dict[WorkerId, list[int]]:
         """Receivers by worker; a node mostly speaks to the same ones, so that is remembered."""
@@ -139,88 +139,157 @@ class Post:
 
     def count(self, message: Message, receivers: int, traffic: Traffic) -> int:
         """Note what a message to so many nodes takes; returns the bytes of one."""
-        header_bytes, payload = self._size(message)
+        header_bytes, payload = self.size(message)
         traffic.data += payload * receivers
         traffic.meta += header_bytes * receivers
         return header_bytes + payload
 
-    def _size(self, message: Message) -> tuple[int, int]:
-        """(header, payload) bytes; headers are alike, so few are encoded to be counted."""
-        if not _only_row(message):
-            header = message.header()
-            return len(header.encode()), header.payload_bytes
-        digits = len(f"{message.sender}{message.round}")
-        if digits not in self._sizes:
-            header = message.header()
-            self._sizes[digits] = len(header.encode()), header.payload_bytes
-        return self._sizes[digits]
+    def size(self, message: Message) -> tuple[int, int]:
+        """(header, payload) bytes; those of alike messages without meta are remembered."""
+        if message.meta or message.asks or len(message.like) != 1:
+            return _size(message)
+        ((name, tensor),) = message.like.items()
+        key = name, tensor.dtype, tensor.shape
+        found = self._sizes.get(key)
+        if found is None:
+            found = _size(message)
+            text = json.dumps([message.sender, *message.round])
+            if len(self._sizes) < _KEPT_SIZES and _has_room(message, len(text)):
+                self._sizes[key] = found
+        return found
 
-    def carries(self, message: Message, row: int) -> bool:
-        """Whether a message holds a part of the row itself, not a copy."""
-        own = self.pool.tensor(row)
-        if message.tensors.get("params") is own:
-            return True
-        start, stop = own.data_ptr(), own.data_ptr() + 4 * self.arena.plan.stride
-        return any(start <= tensor.data_ptr() < stop for tensor in message.tensors.values())
+    # ------------------------------------------------- to nodes of the same worker
 
-    def _send_here(self, receivers: Sequence[int], message: Message, row: int | None) -> None:
-        release = None
-        if row is not None:
-            release = Reference(len(receivers), self._releaser(row))
+    def _send_here(self, receivers: Sequence[int], message: Message) -> None:
+        message = self.kept(message)
         for uid in receivers:
-            self._deliver(uid, Parcel(message, release))
+            self._deliver(uid, message)
 
-    def _releaser(self, row: int) -> Callable[[], None]:
-        control, worker = self.arena.control, self.me.worker
-        return lambda: control.release(worker, row)
+    def kept(self, message: Message) -> Message:
+        """The message as one that may wait: rows are values, all else is copied."""
+        if message.is_deferred:
+            return message
+        keeps, tensors = self.pool.keeps, message.tensors
+        copies = {
+            name: tensor.detach().clone() for name, tensor in tensors.items() if not keeps(tensor)
+        }
+        return message.carrying({**tensors, **copies}) if copies else message
 
-    def _send_row(self, worker: int, receivers: Sequence[int], message: Message, row: int) -> None:
-        before = self._frames_to[worker]
-        self.rings.send(worker, (before, message.sender, *message.round, row, *receivers))
-        self._wake(worker)
+    # ----------------------------------------------------- to workers of this machine
+
+    def _send_near(self, receivers: Mapping[int, list[int]], message: Message) -> None:
+        tensors = message.tensors
+        places = [self.pool.place(tensor) for tensor in tensors.values()]
+        if None not in places and not message.meta and list(tensors) == ["params"]:
+            place = places[0]
+            assert place is not None
+            if place[2] == 4 * self.arena.plan.length and tensors["params"].dim() == 1:
+                self._send_row(receivers, message, place[0])
+                return
+        spilled = self._spill(list(tensors.values()), places)
+        if spilled is None:
+            for worker, uids in receivers.items():
+                self._send_frames(worker, uids, message)
+            return
+        self._send_parts(receivers, message, [place for place in places if place is not None])
+        for row in spilled:  # comes back once it has been read
+            self.pool.retire_shared(row)
+
+    def _send_row(self, receivers: Mapping[int, list[int]], message: Message, row: int) -> None:
+        self.pool.publish(row, receivers)
+        for worker, uids in receivers.items():
+            before = self._frames_to[worker]
+            self.rings.send(worker, (before, _ROW, message.sender, *message.round, row, *uids))
+            self._wake(worker)
+
+    def _spill(self, tensors: Sequence[Tensor], places: list[Place | None]) -> list[int] | None:
+        """Copy what is no row to spare rows and note the places; returns these rows, or None if
+        there is no room: one tensor is never cut."""
+        row_bytes, rows, end = self.arena.plan.row_bytes, list[int](), 0
+        for at, tensor in enumerate(tensors):
+            if places[at] is None and not tensor.nbytes:
+                places[at] = -1, 0, 0
+            if places[at] is not None:
+                continue
+            if not rows or end + tensor.nbytes > row_bytes:
+                row = self.pool.acquire_shared() if tensor.nbytes <= row_bytes else None
+                if row is None:
+                    for taken in rows:
+                        self.pool.retire_shared(taken)
+                    return None
+                rows.append(row)
+                end = 0
+            _copy_into(self.arena.lease(rows[-1], _nothing), end, tensor)
+            places[at] = rows[-1], end, tensor.nbytes
+            end += -(-tensor.nbytes // _ALIGN) * _ALIGN
+        return rows
+
+    def _send_parts(
+        self, receivers: Mapping[int, list[int]], message: Message, places: Sequence[Place]
+    ) -> None:
+        """A notice of the header, and of where each tensor lies."""
+        header = message.header().encode()
+        words = struct.unpack(f"<{len(header) // _WORD}q", header)
+        parts = [word for place in places for word in place]
+        head = (_PARTS, message.sender, *message.round, len(places), len(words))
+        for row in {row for row, _, _ in places if row >= 0}:
+            self.pool.publish(row, receivers)
+        for worker, uids in receivers.items():
+            entry = (self._frames_to[worker], *head, *parts, *words, *uids)
+            self.rings.send(worker, entry)
+            self._wake(worker)
 
     def _wake(self, worker: int) -> None:
         fence()  # either it sees the notice before it sleeps, or we see that it sleeps
-        if self.links is not None and self.arena.control.idle(worker):
-            self.arena.control.set_idle(worker, False)  # one ring is enough
-            self.links.ring(worker)
+        if self.sockets is not None and self.arena.counters.idle(worker):
+            self.arena.counters.set_idle(worker, False)  # one ring is enough
+            self.sockets.ring(worker)
 
-    def _send_frames(self, worker: WorkerId, receivers: Sequence[int], message: Message) -> None:
-        assert self.links is not None
+    def _send_frames(self, worker: int, receivers: Sequence[int], message: Message) -> None:
+        assert self.sockets is not None
         header, payload = to_frames(message)
-        self.links.send(worker, [_first(receivers), header, *map(bytes, payload)])
-        self._frames_to[worker.worker] += 1
+        to = WorkerId(self.me.machine, worker)
+        self.sockets.send(to, [_first(receivers), header, *map(bytes, payload)])
+        self._frames_to[worker] += 1
 
-    def _send_far(
-        self, worker: WorkerId, receivers: Sequence[int], message: Message, row: int | None
-    ) -> int:
-        """To another machine; ``row`` holds the payload until it has arrived, None to copy it."""
-        assert self.links is not None and self.links.wire is not None
+    # ------------------------------------------------------------ to other machines
+
+    def _send_far(self, worker: WorkerId, receivers: Sequence[int], message: Message) -> int:
+        """Returns the bytes on the wire; a large row is held until it has arrived, not copied."""
+        assert self.sockets is not None and self.sockets.wire is not None
+        places = [self.pool.place(tensor) for tensor in message.tensors.values()]
+        rows = {place[0] for place in places if place is not None}
+        large = sum(tensor.nbytes for tensor in message.tensors.values()) >= SMALL
         header, payload = to_frames(message)
-        parts = payload if row is not None else map(bytes, payload)
-        done = None if row is None else self._releaser(row)
-        frames = [_first(receivers), header, *parts]
-        return self.links.wire.send(worker, frames, message.sender, done)
+        if None in places or not large:
+            frames = [_first(receivers), header, *map(bytes, payload)]
+            return self.sockets.wire.outbound.send(worker, frames, message.sender)
+        for row in rows:
+            self.pool.publish(row, (self.me.worker,))
+        releases = [self.pool.releaser(row) for row in rows]
+        return self.sockets.wire.outbound.send(
+            worker, [_first(receivers), header, *payload], message.sender, _all(releases)
+        )
 
     def may_send(self, uid: int, uids: Sequence[int]) -> bool:
         """Whether workers on other machines have room for a message of node ``uid``."""
-        wire = self.links.wire if self.links is not None else None
+        wire = self.sockets.wire if self.sockets is not None else None
         return wire is None or all(
-            wire.may_send(worker, uid)
+            wire.outbound.may_send(worker, uid)
             for worker in self._by_worker(uids)
             if worker.machine != self.me.machine
         )
 
     def send_collective(self, worker: WorkerId, kind: str, message: Message) -> None:
-        """Send a sum (``S``) or mean (``A``) to another worker."""
-        assert self.links is not None
+        """Send what no node says (``S``, ``A``, ``Q``) to another worker."""
+        assert self.sockets is not None
         header, payload = to_frames(message)
         frames = [kind.encode(), header, *map(bytes, payload)]
         if worker.machine == self.me.machine:
-            self.links.send(worker, frames)
+            self.sockets.send(worker, frames)
         else:
-            assert self.links.wire is not None
-            self.links.wire.send(worker, frames)
+            assert self.sockets.wire is not None
+            self.sockets.wire.outbound.send(worker, frames)
 
     # ---------------------------------------------------------------- incoming
 
@@ -229,43 +298,71 @@ class Post:
 
         ``idle`` says that there is no other work: then other machines are answered at once.
         """
-        if self.links is None:
+        if self.sockets is None:
             return False
         for worker in self.rings.catch_up():
             self._wake(worker)
         arrived = self._take_notices()
-        for frames in self.links.receive():
+        for frames in self.sockets.receive():
             arrived = True
             reader = self._reader(self.me)
             for frame in frames:
                 reader.frame(Part(frame))
             reader.deliver()
-        wire = self.links.wire
+        wire = self.sockets.wire
         if wire is not None:
-            arrived = wire.receive(self._reader) or arrived
+            arrived = wire.inbound.receive(self._reader) or arrived
             arrived = wire.service(idle and not arrived) or arrived
         return arrived
 
-    def _reader(self, peer: WorkerId) -> BatchReader:
-        return BatchReader(peer, self._limit, self._take_message)
+    def _reader(self, peer: WorkerId) -> MessageReader:
+        return MessageReader(peer, self._take_message)
 
     def _take_notices(self) -> bool:
-        """Deliver rows that are announced in rings."""
+        """Deliver what is announced in rings."""
         arrived = False
         for worker in self.rings.workers:
+            source = WorkerId(self.me.machine, worker)
             while (words := self.rings.take(worker, self._frames_from[worker])) is not None:
                 arrived = True
-                self._take_row(words)
+                self.received[source] += 1
+                self._take_notice(words)
         return arrived
 
-    def _take_row(self, words: tuple[int, ...]) -> None:
-        if len(words) <= _ROW_WORDS:
-            raise MessageError("a row without receivers")
-        sender, t, k, row = words[:_ROW_WORDS]
+    def _take_notice(self, words: tuple[int, ...]) -> None:
+        if len(words) <= _HEAD_WORDS + 1:
+            raise MessageError("a notice without receivers")
+        kind, sender, t, k = words[:_HEAD_WORDS]
+        if kind == _ROW:
+            row = self._checked_row(words[_HEAD_WORDS])
+            message = Message({"params": self.pool.reading(row)}, None, sender, (t, k))
+            receivers = words[_HEAD_WORDS + 1 :]
+        else:
+            message, receivers = self._read_parts(words[_HEAD_WORDS:])
+        for uid in self._mine(receivers):
+            self._deliver(uid, message)
+
+    def _read_parts(self, words: tuple[int, ...]) -> tuple[Message, tuple[int, ...]]:
+        n_parts, n_words, *rest = words
+        stop = _PART_WORDS * n_parts
+        text = struct.pack(f"<{n_words}q", *rest[stop : stop + n_words])
+        header = decode(text)
+        buffers: dict[int, Any] = {}
+        tensors = {}
+        for at, info in enumerate(header.tensors):
+            row, start, nbytes = rest[_PART_WORDS * at : _PART_WORDS * (at + 1)]
+            if row >= 0 and row not in buffers:
+                self._checked_row(row)
+                buffers[row] = self.arena.lease(row, self.pool.releaser(row))
+            if nbytes != info.nbytes or start + nbytes > self.arena.plan.row_bytes:
+                raise MessageError(f"a part of {nbytes} bytes at {start}, not {info.nbytes}")
+            tensors[info.name] = _tensor(buffers.get(row), start, info)
+        return _message(header, tensors), tuple(rest[stop + n_words :])
+
+    def _checked_row(self, row: int) -> int:
         if not 0 <= row < sum(self.arena.plan.rows):
             raise MessageError(f"no row {row}")
-        message = Message({"params": self.arena.row(row)}, {}, sender, (t, k))
-        self._send_here(self._mine(words[_ROW_WORDS:]), message, row)
+        return row
 
     def _take_message(
         self, peer: WorkerId, first: memoryview, message: Message, nbytes: int
@@ -273,7 +370,7 @@ class Post:
         if first[:1] != b"M":
             self.collective(bytes(first[:1]).decode(), message)
             return
-        if not 0 <= message.sender < self.placement.mapping.n:
+        if not self.placement.has(message.sender):
             raise MessageError(f"a message of node {message.sender}, which there is not")
         receivers = self._mine(_words(first))
         source = self.placement.owner(message.sender)
@@ -281,28 +378,87 @@ class Post:
             raise MessageError(f"{peer} speaks for node {message.sender}, which is elsewhere")
         if source.machine == self.me.machine:
             self._take_notices()  # those of before
-            for uid in receivers:
-                self._deliver(uid, Parcel(message))
-            self._frames_from[source.worker] += 1
+            self._take_near(source, receivers, message)
             self._take_notices()  # those that had to follow
         else:
             self._take_far(peer, receivers, message, nbytes)
+            self.received[source] += 1
+
+    def _take_near(self, source: WorkerId, receivers: Sequence[int], message: Message) -> None:
+        self.received[source] += 1
+        for uid in receivers:
+            self._deliver(uid, message)
+        self._frames_from[source.worker] += 1
 
     def _take_far(
-        self, peer: WorkerId, receivers: tuple[int, ...], message: Message, nbytes: int
+        self, peer: WorkerId, receivers: Sequence[int], message: Message, nbytes: int
     ) -> None:
-        """From another machine, which is told when it has been consumed."""
-        assert self.links is not None and self.links.wire is not None
-        wire, sender = self.links.wire, message.sender
-        consumed = Reference(len(receivers), lambda: wire.consumed(peer, sender, nbytes))
+        """From another machine, which is told once nobody here has the message any more."""
+        assert self.sockets is not None and self.sockets.wire is not None
+        wire, sender = self.sockets.wire, message.sender
+        message.lease = Lease(lambda: wire.inbound.consumed(peer, sender, nbytes))
         for uid in receivers:
-            self._deliver(uid, Parcel(message, consumed))
+            self._deliver(uid, message)
 
     def _mine(self, uids: tuple[int, ...]) -> tuple[int, ...]:
-        mine = self.placement.uids(self.me)
-        if not all(uid in mine for uid in uids):
+        if not self._here.issuperset(uids):
             raise MessageError(f"a message for nodes {uids}, which are not here")
         return uids
+
+
+class Lease:
+    """Calls ``release`` when nobody has it any more."""
+
+    __slots__ = ("_release",)
+
+    def __init__(self, release: Callable[[], object]) -> None:
+        self._release = release
+
+    def __del__(self) -> None:
+        self._release()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _all(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
+    def call() -> None:
+        for one in calls:
+            one()
+
+    return call
+
+
+def _size(message: Message) -> tuple[int, int]:
+    """Raises `MessageError` for what does not survive the way to another worker."""
+    check_meta(message.meta)
+    check_size(message.like)
+    header = message.header()
+    return len(header.encode()), header.payload_bytes
+
+
+def _has_room(message: Message, digits: int) -> bool:
+    """Whether the padding takes up any sender and round, so that all such headers are as long."""
+    header = message.header().encode()
+    return len(header.rstrip()) - digits + _MOST_DIGITS <= ALIGNMENT
+
+
+def _copy_into(buffer: Any, start: int, tensor: Tensor) -> None:
+    flat = flat_bytes("", tensor)
+    torch.frombuffer(buffer, dtype=torch.uint8, count=len(flat), offset=start).copy_(flat)
+
+
+def _tensor(buffer: Any, start: int, info: TensorInfo) -> Tensor:
+    dtype = TORCH_DTYPES[info.dtype]
+    if not info.nbytes:
+        return torch.empty(info.shape, dtype=dtype)
+    count = info.nbytes // dtype.itemsize
+    return torch.frombuffer(buffer, dtype=dtype, count=count, offset=start).view(info.shape)
+
+
+def _message(header: Header, tensors: dict[str, Tensor]) -> Message:
+    return Message(tensors, header.meta, header.sender, header.round, header.asks)
 
 
 def _first(receivers: Sequence[int]) -> bytes:
@@ -314,12 +470,3 @@ def _words(frame: memoryview) -> tuple[int, ...]:
     if len(body) % _WORD:
         raise MessageError("a first frame of odd length")
     return struct.unpack(f"<{len(body) // _WORD}q", body)
-
-
-def _only_row(message: Message) -> bool:
-    return not message.meta and list(message.tensors) == ["params"]
-
-
-def sum_message(total: Tensor, t: int, count: int, sender: int) -> Message:
-    """A partial sum of ``count`` rows for the evaluation of iteration ``t``."""
-    return Message({"sum": total}, {"nodes": count}, sender, (t, 0))

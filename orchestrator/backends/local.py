@@ -12,7 +12,7 @@ from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import EXIT_INTERRUPTED, ConfigError, RunError
 from decentralizepy.limits import allow_files, files_of_machine, files_of_orchestrator
-from decentralizepy.runfolder import machine_records
+from decentralizepy.runfolder import has_records
 from orchestrator.backends import ports, process
 from orchestrator.backends.base import Allocation, Check, Loss, Watch
 from orchestrator.backends.process import Guarded
@@ -102,7 +102,7 @@ class LocalBackend:
             f"machine {machine.machine} left no records"
             for machine in plan.machines
             if machine.machine not in allocation.gone
-            and not machine_records(folder.machine(machine.machine)).rows
+            and not has_records(folder.machine(machine.machine))
         ]
 
     def release(self, allocation: Allocation) -> None:

@@ -1,9 +1,8 @@
-"""What training costs: seconds per sample and core, from a table or from former runs here.
+"""What training costs: seconds per sample and core, by the model's class or former runs here.
 
-The table's figures are of one core of a virtual machine with AVX-512 (2 cores, torch 2.13, one
-thread); those marked "guess" are scaled by the model's arithmetic. They are meant to tell minutes
-from days. Every finished run refines them: what it measured is kept per model and CPU type in a
-small JSON in the user's cache folder, and the next plan on the same CPU type uses that.
+A class says what it takes on another machine (`decentralizepy.models`), to tell minutes from days.
+Every finished run refines that: what it measured is kept per model and CPU type in a small JSON in
+the user's cache folder, and the next plan on the same CPU type uses it.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.files import cache_home, write_json
+from decentralizepy.registry import Target, fact
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,7 @@ class Cost:
     measured: bool = False
 
 
-#: module and class of a model -> cost
-TABLE: Final[dict[str, Cost]] = {
-    "digits.MLP": Cost(1.5e-5, 2e-6),
-    "digits.DropoutMLP": Cost(2e-5, 2e-6),  # guess
-    "digits.CNN": Cost(6e-5, 1.2e-5),  # guess
-    "cifar10.CNN": Cost(2.1e-4, 4.1e-5),
-    "cifar10.LeNet": Cost(7.1e-4, 2.1e-4),
-    "cifar10.ResNet8": Cost(2.4e-2, 8e-3),  # guess
-    "cifar10.ResNet18": Cost(3.5e-2, 1.2e-2),  # guess
-    "cifar10.GN_ResNet18": Cost(3.5e-2, 1.2e-2),  # guess
-    "femnist.LogisticRegression": Cost(6e-6, 2e-6),
-    "femnist.CNN": Cost(8.5e-4, 3.2e-4),
-    "femnist.RNET": Cost(7e-4, 1.5e-4),
-    "femnist.GN_RNET": Cost(1.2e-3, 5e-4),
-}
-#: For a model outside the table: LeNet's seconds per parameter.
+#: For a model that does not say: LeNet's seconds per parameter.
 PER_PARAMETER_S: Final = 8e-9
 UNKNOWN_PARAMETERS: Final = 100_000
 #: Messages, merging and bookkeeping of one node in one averaging round.
@@ -56,21 +41,12 @@ WORKER_BYTES: Final = 180_000_000
 #: Copies of a node's row: this round's, the next, gradients, and one for the optimizer's state.
 ROWS_PER_NODE: Final = 4
 
-#: data set class -> (training samples, test samples)
-SAMPLES: Final[dict[str, tuple[int, int]]] = {
-    "Digits": (1442, 355),
-    "CIFAR10": (50_000, 10_000),
-    # LEAF's 805,263 samples, of every user nine tenths for training; smaller extracts are common
-    "Femnist": (724_700, 80_500),
-    "FemnistLabelSplit": (724_700, 80_500),
-}
 
-
-def table_cost(model: str, parameters: int | None) -> Cost:
-    """The cost of a model (a dotted name) by the table, or by its number of parameters."""
-    name = ".".join(model.split(".")[-2:])
-    if name in TABLE:
-        return TABLE[name]
+def stated_cost(model: Target, parameters: int | None) -> Cost:
+    """The cost of a model by what its class says, or by its number of parameters."""
+    train_s = fact(model, "train_s", 0.0, about="__init__")
+    if train_s > 0:
+        return Cost(train_s, fact(model, "evaluate_s", train_s / 3, about="__init__"))
     train_s = (parameters or UNKNOWN_PARAMETERS) * PER_PARAMETER_S
     return Cost(train_s, train_s / 3)
 
@@ -97,10 +73,10 @@ class CostBook:
     former: Mapping[str, Cost]
     cpu: str
 
-    def lookup(self, model: str, parameters: int | None) -> Cost:
-        """The measured cost of a model here, or the table's; ``model`` is a dotted name."""
-        found = self.former.get(f"{model}|{self.cpu}")
-        return found or table_cost(model, parameters)
+    def lookup(self, model: Target, parameters: int | None) -> Cost:
+        """The measured cost of a model here, or what its class says."""
+        found = self.former.get(f"{model.dotted}|{self.cpu}")
+        return found or stated_cost(model, parameters)
 
 
 def read_costs(path: Path) -> CostBook:
@@ -108,13 +84,13 @@ def read_costs(path: Path) -> CostBook:
     return CostBook(_entries(path), cpu_type())
 
 
-def remember(path: Path, model: str, cost: Cost) -> None:
+def remember(path: Path, model: Target, cost: Cost) -> None:
     """Keep what a run measured: the mean of it and of what was known (so the last runs count).
 
     A cache that cannot be written is left as it is: the next plan is only less exact.
     """
     entries = _entries(path)
-    key = f"{model}|{cpu_type()}"
+    key = f"{model.dotted}|{cpu_type()}"
     entries[key] = _mean(entries[key], cost) if key in entries else cost
     kept = {name: {k: v for k, v in asdict(c).items() if k != "measured"} for name, c in
             entries.items()}  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from decentralizepy.config import Component
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.text import bytes_text, plural, seconds_text
 from orchestrator.planning.plan import Plan
@@ -15,7 +16,7 @@ def headline(plan: Plan) -> str:
     """One line: how much of what, where."""
     config = plan.config
     return (
-        f"{config.job_name}: {plural(config.NB_AGENTS, 'agent')} on "
+        f"{config.job_name}: {plural(config.NB_AGENTS, 'node')} on "
         f"{plural(config.NB_MACHINE, 'machine')} ({plan.site.backend}), "
         f"{plural(config.NB_ITERATION, 'iteration')}, about {seconds_text(plan.estimate.seconds)}"
     )
@@ -33,7 +34,8 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     yield from _placement(plan)
     yield ""
     yield f"Graph     {_graph(plan)}"
-    yield f"Classes   {plan.task.model}, {plan.task.sharing}"
+    yield f"Classes   {plan.task.model.dotted}, {plan.task.sharing.dotted}"
+    yield f"Nodes     {_named(plan.task.wiring.program)}"
     yield from _bytes(plan.traffic)
     yield from _expected(plan)
     yield f"Results   {folder.root}"
@@ -48,19 +50,26 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
 def _placement(plan: Plan) -> Iterator[str]:
     yield "Placement"
     for machine in plan.machines:
-        last = machine.first_uid + machine.agents - 1
-        uids = f"uid {last}" if machine.agents == 1 else f"uids {machine.first_uid} to {last}"
+        last = machine.first_uid + machine.nodes - 1
+        uids = f"uid {last}" if machine.nodes == 1 else f"uids {machine.first_uid} to {last}"
         yield (
             f"  machine {machine.machine}  {machine.address}  "
-            f"{plural(machine.agents, 'agent')} ({uids}), {plural(machine.workers, 'worker')}"
+            f"{plural(machine.nodes, 'node')} ({uids}), {plural(machine.workers, 'worker')}"
         )
+
+
+def _named(part: Component) -> str:
+    options = " ".join(f"{name}={value}" for name, value in part.options.items())
+    return f"{part.target.dotted} {options}".rstrip()
 
 
 def _graph(plan: Plan) -> str:
     graph = plan.graph
     if graph["dynamic"]:
-        regular = plan.task.experiment.node.graph_degree
-        return f"a fresh random {regular}-regular one of {graph['nodes']} nodes in every iteration"
+        nodes = plural(graph["nodes"], "node")
+        return f"{_named(plan.task.wiring.schedule)} over {nodes}, which changes with time"
+    if plan.graph_name is None:
+        return f"none of {plural(graph['nodes'], 'node')}, as none is needed"
     low, high = graph["degree_min"], graph["degree_max"]
     degree = f"degree {low}" if low == high else f"degrees {low} to {high}"
     return (
@@ -71,6 +80,9 @@ def _graph(plan: Plan) -> str:
 
 
 def _bytes(traffic: Traffic) -> Iterator[str]:
+    if traffic.messages_per_round is None:
+        yield f"Bytes     {traffic.remark}"
+        return
     messages = plural(traffic.messages_per_round, "message")
     if traffic.bytes_per_round is None:
         yield f"Bytes     {messages} per iteration, {traffic.remark}"

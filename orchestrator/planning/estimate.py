@@ -9,7 +9,6 @@ from orchestrator.planning.costs import (
     PER_BYTE_S,
     PER_NODE_ROUND_S,
     ROWS_PER_NODE,
-    SAMPLES,
     WORKER_BYTES,
     Cost,
 )
@@ -17,9 +16,9 @@ from orchestrator.planning.costs import (
 
 @dataclass(frozen=True)
 class Load:
-    """What there is to do, and on what: one entry of ``agents`` and ``workers`` per machine."""
+    """What there is to do, and on what: one entry of ``nodes`` and ``workers`` per machine."""
 
-    agents: tuple[int, ...]
+    nodes: tuple[int, ...]
     workers: tuple[int, ...]
     cores: int
     computers: int
@@ -27,26 +26,37 @@ class Load:
     averaging_steps: int
     test_after: int
     train_evaluate_after: int
-    rounds: float  # means over the agents, weighted so that their product is the mean work
+    rounds: float  # means over the nodes, weighted so that their product is the mean work
     batch_size: float
     full_epochs: bool
-    dataset: str
+    samples: tuple[int, int]  # of the whole data set, training and test; 0: unknown
+    test_samples: int | None  # as many of the test set are used; None: all
+    evaluated: int  # nodes
     row_bytes: int
     bytes_per_round: int
 
     @property
     def samples_per_iteration(self) -> float:
-        """Training samples that one agent sees in one iteration, in the mean."""
+        """Training samples that one node sees in one iteration, in the mean."""
         if not self.full_epochs:
             return self.rounds * self.batch_size
-        train, _ = SAMPLES.get(self.dataset, (0, 0))
-        return self.rounds * max(train // sum(self.agents), 1)
+        train, _ = self.samples
+        return self.rounds * max(train // sum(self.nodes), 1)
 
     @property
-    def agents_in_turn(self) -> float:
-        """Agents that one core serves one after the other (the slowest machine counts)."""
-        slowest = max(math.ceil(a / w) for a, w in zip(self.agents, self.workers, strict=True))
-        return max(float(slowest), sum(self.agents) / self.cores)
+    def evaluated_samples(self) -> float:
+        """Samples that all evaluations of the run take together, where sizes are known."""
+        train, test = self.samples
+        tested = test if self.test_samples is None else min(test, self.test_samples)
+        tests = evaluations(self.iterations, self.test_after) * tested
+        losses = evaluations(self.iterations, self.train_evaluate_after) * train / sum(self.nodes)
+        return self.evaluated * (tests + losses)
+
+    @property
+    def nodes_in_turn(self) -> float:
+        """Nodes that one core serves one after the other (the slowest machine counts)."""
+        slowest = max(math.ceil(a / w) for a, w in zip(self.nodes, self.workers, strict=True))
+        return max(float(slowest), sum(self.nodes) / self.cores)
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,9 @@ def _multiples(iterations: int, every: int) -> int:
 
 def estimate(load: Load, cost: Cost) -> Estimate:
     """What a load costs; evaluation counts only data sets whose size is known."""
-    turn, n = load.agents_in_turn, sum(load.agents)
+    turn, n = load.nodes_in_turn, sum(load.nodes)
     training = load.iterations * turn * load.samples_per_iteration * cost.train_s
-    train, test = SAMPLES.get(load.dataset, (0, 0))
-    tests = evaluations(load.iterations, load.test_after) * test
-    losses = evaluations(load.iterations, load.train_evaluate_after) * train / n
-    evaluation = turn * (tests + losses) * cost.evaluate_s
+    evaluation = turn / n * load.evaluated_samples * cost.evaluate_s
     sharing = load.iterations * (
         turn * load.averaging_steps * PER_NODE_ROUND_S
         + load.bytes_per_round * PER_BYTE_S * turn / n
@@ -95,5 +102,5 @@ def estimate(load: Load, cost: Cost) -> Estimate:
         seconds=round(seconds, 3),
         memory_bytes=sum(load.workers) * WORKER_BYTES + n * ROWS_PER_NODE * load.row_bytes,
         node_hours=round(load.computers * seconds / 3600, 4),
-        basis="former runs here" if cost.measured else "the table of planning/costs.py",
+        basis="former runs here" if cost.measured else "the model's class",
     )

@@ -23,6 +23,11 @@ FOLDER: Final = "run_configuration"
 MAX_BYTES: Final = 1 << 20
 
 
+def in_repository() -> bool:
+    """Whether this is a checkout; else it was installed, and lies among other people's packages."""
+    return (REPOSITORY / "g5k_execution.py").is_file()
+
+
 @dataclass(frozen=True)
 class Inputs:
     """A checked configuration with the text of its INI and its graph."""
@@ -31,8 +36,8 @@ class Inputs:
     config: Config
     ini_path: Path
     ini_text: str
-    graph_path: Path
-    graph: Graph
+    graph_path: Path | None
+    graph: Graph  # without edges where no file is named
     simulate_path: Path | None = None
     faults_path: Path | None = None
 
@@ -42,7 +47,7 @@ def read_inputs(path: Path) -> Inputs:
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a symbolic link keeps its name
     config = read_config(path)
     ini_path = find(config.CONFIG_NAME, path, "CONFIG_NAME")
-    graph_path = find(config.GRAPH_FILE, path, "GRAPH_FILE")
+    graph_path = _named(config.GRAPH_FILE, path, "GRAPH_FILE")
     return Inputs(
         path=path,
         config=config,
@@ -59,9 +64,12 @@ def _named(name: str | None, path: Path, key: str) -> Path | None:
     return None if name is None else find(name, path, key)
 
 
-def _graph(graph_path: Path, config: Config, path: Path) -> Graph:
+def _graph(graph_path: Path | None, config: Config, path: Path) -> Graph:
     from decentralizepy.graphs.files import read_graph
+    from decentralizepy.graphs.graph import Graph
 
+    if graph_path is None:
+        return Graph(config.NB_AGENTS, ())
     try:
         graph = read_graph(graph_path, config.graph_type)
     except ValueError as error:

@@ -1,6 +1,6 @@
 """From a configuration to everything that will happen: pure, so that ``--dry-run`` can show it.
 
-`plan` decides which agents live where, which command every machine runs, how many bytes the
+`plan` decides which nodes live where, which command every machine runs, how many bytes the
 messages of a round take, and about how long it will last.
 """
 
@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping as Placement
+from decentralizepy.registry import fact
 from decentralizepy.runfolder import RunFolder
+from decentralizepy.settings import EvaluationOptions
 from decentralizepy.text import plural
 from orchestrator.config import Config
 from orchestrator.planning.costs import Cost
@@ -20,7 +23,7 @@ from orchestrator.planning.estimate import Estimate, Load, estimate
 from orchestrator.planning.scenario import TAKEN, Scenario, free_name
 from orchestrator.planning.site import Site
 from orchestrator.planning.task import Task
-from orchestrator.planning.traffic import Traffic, count_traffic, edges_per_round, is_dynamic
+from orchestrator.planning.traffic import Traffic, count_traffic, edges_per_round
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph
@@ -30,12 +33,12 @@ NO_SCENARIO: Final = Scenario()
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine's share: agents ``first_uid`` to ``first_uid + agents - 1``."""
+    """One machine's share: nodes ``first_uid`` to ``first_uid + nodes - 1``."""
 
     machine: int
     address: str
     first_uid: int
-    agents: int
+    nodes: int
     workers: int
 
 
@@ -48,7 +51,7 @@ class Plan:
     site: Site
     task: Task
     machines: tuple[Machine, ...]
-    graph_name: str
+    graph_name: str | None
     graph: Mapping[str, Any]
     files: Mapping[str, str]
     traffic: Traffic
@@ -60,13 +63,18 @@ class Plan:
 
     def inputs_arguments(self, folder: RunFolder) -> list[str]:
         """Flags that ``check`` and ``run`` share: graph, placement, driver."""
-        agents = [machine.agents for machine in self.machines]
-        shares = agents[:1] if len(set(agents)) == 1 else agents
+        nodes = [machine.nodes for machine in self.machines]
+        shares = nodes[:1] if len(set(nodes)) == 1 else nodes
         return [
             *("-ms", str(len(self.machines)), "-ps", *map(str, shares)),
-            *("-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type),
-            *("--eval_file", self.config.EVAL_FILE),
+            *self._graph_arguments(folder),
+            *(("--eval_file", driver) if (driver := self.config.EVAL_FILE) else ()),
         ]
+
+    def _graph_arguments(self, folder: RunFolder) -> tuple[str, ...]:
+        if self.graph_name is None:
+            return ()
+        return "-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type
 
     def command(self, machine: Machine, folder: RunFolder, again: bool | None = None) -> list[str]:
         """The command of one machine, as a list of arguments: nothing is left to a shell.
@@ -82,6 +90,7 @@ class Plan:
             *("-ld", logs, "-wsd", logs, "-cf", str(folder.ini), "-ll", config.LOG_LEVEL),
             *("-is", str(config.NB_ITERATION), "-ta", str(config.TEST_AFTER)),
             *("-tea", str(config.train_evaluate_after), "-ro", str(config.RESET_OPTIMIZER)),
+            *evaluation_arguments(config),
             *("-as", str(config.AVERAGING_STEPS), "--workers", str(machine.workers)),
             *("--device", config.DEVICE),
             *resilience_arguments(config),
@@ -107,7 +116,12 @@ class Plan:
             "backend": self.site.backend,
             "placement": [asdict(machine) for machine in self.machines],
             "graph": {"name": self.graph_name, **self.graph},
-            "classes": {"model": self.task.model, "sharing": self.task.sharing},
+            "classes": {
+                "model": self.task.model.dotted,
+                "sharing": self.task.sharing.dotted,
+                "node": self.task.wiring.program.target.dotted,
+                "schedule": self.task.wiring.schedule.target.dotted,
+            },
             "row_length": self.task.row_length,
             "commands": [self.command(machine, folder) for machine in self.machines],
             "files": dict(self.files),
@@ -115,6 +129,16 @@ class Plan:
             "estimate": asdict(self.estimate),
             "notes": list(self.notes),
         }
+
+
+def evaluation_arguments(config: Config) -> list[str]:
+    """Flags about who is evaluated on how much; what the JSON leaves open, the core knows."""
+    nodes, samples = config.EVALUATED_NODES, config.TEST_SAMPLES
+    listed = f"[{','.join(map(str, nodes))}]" if isinstance(nodes, tuple) else str(nodes)
+    return [
+        *(() if nodes == "all" else ("--evaluated_nodes", listed)),
+        *(() if samples is None else ("--test_samples", str(samples))),
+    ]
 
 
 def resilience_arguments(config: Config) -> list[str]:
@@ -144,8 +168,16 @@ def plan(
     scenario: Scenario = NO_SCENARIO,
 ) -> Plan:
     """Lay out an experiment; raises `ConfigError` for what cannot work."""
-    dynamic = is_dynamic(config, config_path)
-    edges = edges_per_round(config, task, graph, dynamic)
+    wired = task.wiring
+    if config.GRAPH_FILE is None and wired.needs_graph:
+        who = f"{wired.program.target.name} over {wired.schedule.target.name}"
+        raise ConfigError(f"{config_path}: needs the key 'GRAPH_FILE', for {who} needs a graph")
+    if wired.is_ours:
+        wired.build(graph, task.experiment.seed)
+    names = (f"{config_path}: EVALUATED_NODES", f"{config_path}: TEST_SAMPLES")
+    evaluation = EvaluationOptions(config.EVALUATED_NODES, config.TEST_SAMPLES)
+    evaluation.check(config.NB_AGENTS, wired.servers, names)
+    edges = edges_per_round(wired, graph)
     machines = place(config, site)
     traffic = count_traffic(config, task, edges)
     load = _load(config, task, site, machines, traffic)
@@ -156,33 +188,35 @@ def plan(
         task=task,
         machines=machines,
         graph_name=graph_name(config),
-        graph=_facts(graph, machines) | {"dynamic": dynamic},
+        graph=_facts(graph, machines) | {"dynamic": not wired.fixed},
         files=files,
         traffic=traffic,
         load=load,
         estimate=estimate(load, cost),
-        notes=_notes(config, task, graph, site, dynamic),
+        notes=_notes(config, task, graph, site),
         scenario=scenario,
     )
 
 
 def place(config: Config, site: Site) -> tuple[Machine, ...]:
-    """Spread the agents: uids run through the machines in order."""
+    """Spread the nodes: uids run through the machines in order."""
     spread = Placement.spread(config.NB_AGENTS, config.NB_MACHINE)
     return tuple(
-        Machine(m, site.addresses[m], spread.uids(m)[0], agents, min(site.workers, agents))
-        for m, agents in enumerate(spread.counts)
+        Machine(m, site.addresses[m], spread.uids(m)[0], nodes, min(site.workers, nodes))
+        for m, nodes in enumerate(spread.counts)
     )
 
 
-def graph_name(config: Config) -> str:
+def graph_name(config: Config) -> str | None:
     """The graph's name in the run folder; never one of the names that mean something there."""
+    if config.GRAPH_FILE is None:
+        return None
     taken = {*TAKEN, Path(config.CONFIG_NAME).name}
     return free_name(Path(config.GRAPH_FILE).name, "graph", taken)
 
 
 def _facts(graph: Graph, machines: tuple[Machine, ...]) -> dict[str, Any]:
-    owner = [machine.machine for machine in machines for _ in range(machine.agents)]
+    owner = [machine.machine for machine in machines for _ in range(machine.nodes)]
     degrees = list(graph.degrees())
     return {
         "nodes": graph.n,
@@ -200,7 +234,7 @@ def _load(
 ) -> Load:
     rounds, batch_size = _work(task.experiment.training.options, config.NB_AGENTS)
     return Load(
-        agents=tuple(machine.agents for machine in machines),
+        nodes=tuple(machine.nodes for machine in machines),
         workers=tuple(machine.workers for machine in machines),
         cores=site.cores,
         computers=site.computers,
@@ -211,35 +245,46 @@ def _load(
         rounds=rounds,
         batch_size=batch_size,
         full_epochs=bool(task.experiment.training.options.get("full_epochs", False)),
-        dataset=task.experiment.dataset.target.name,
+        samples=fact(task.experiment.dataset.target, "samples", (0, 0)),
+        test_samples=config.TEST_SAMPLES,
+        evaluated=_evaluated(config),
         row_bytes=4 * (task.row_length or 0),
         bytes_per_round=traffic.bytes_per_round or 0,
     )
 
 
-def _work(options: Mapping[str, Any], agents: int) -> tuple[float, float]:
-    """Rounds and batch size, as `Load` has them, where each agent may have its own."""
+def _evaluated(config: Config) -> int:
+    """How many nodes are evaluated."""
+    nodes = config.EVALUATED_NODES
+    if nodes == "all":
+        return config.NB_AGENTS
+    return len(nodes) if isinstance(nodes, tuple) else nodes
+
+
+def _work(options: Mapping[str, Any], nodes: int) -> tuple[float, float]:
+    """Rounds and batch size, as `Load` has them, where each node may have its own."""
     rounds, batches = (
-        [value if isinstance(value, int) else value.of(uid) for uid in range(agents)]
+        [value if isinstance(value, int) else value.of(uid) for uid in range(nodes)]
         for value in (options.get("rounds", 1), options.get("batch_size", 1))
     )
     if options.get("full_epochs", False):
-        return sum(rounds) / agents, sum(batches) / agents
+        return sum(rounds) / nodes, sum(batches) / nodes
     samples = sum(r * b for r, b in zip(rounds, batches, strict=True))
-    return samples / sum(batches), sum(batches) / agents
+    return samples / sum(batches), sum(batches) / nodes
 
 
-def _notes(config: Config, task: Task, graph: Graph, site: Site, dynamic: bool) -> tuple[str, ...]:
+def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, ...]:
     """What is allowed but may surprise."""
-    notes = []
+    notes, fixed = list(task.wiring.notes), task.wiring.fixed
     if config.records_nothing:
         why = "NB_ITERATION" if not config.NB_ITERATION else "TEST_AFTER"
         notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
     degree = task.experiment.node.graph_degree
-    if not dynamic and not graph.is_connected() and graph.n > 1:
-        notes.append("the graph is not connected: agents of different parts never agree")
-    if not dynamic and degree is not None:
-        notes.append(f"graph_degree = {degree} is not used: {config.EVAL_FILE} is static")
+    if config.GRAPH_FILE is not None and fixed and not graph.is_connected() and graph.n > 1:
+        notes.append("the graph is not connected: nodes of different parts never agree")
+    if fixed and degree is not None:
+        schedule = task.wiring.driver or task.wiring.schedule.target.name
+        notes.append(f"graph_degree = {degree} is not used: {schedule} is static")
     offset = task.experiment.offset
     if config.OFFSET is not None and offset not in (config.OFFSET, site.offset):
         notes.append(f"OFFSET = {config.OFFSET} is not used: the INI's own offset is {offset}")

@@ -17,7 +17,6 @@ from decentralizepy.runfolder import RESERVED
 from decentralizepy.scenario.faultplan import Kill, describe, read_fault_plan
 from decentralizepy.scenario.simulation import Simulation, read_simulation
 from orchestrator.planning.inputs import Inputs
-from orchestrator.planning.traffic import is_dynamic
 
 #: names that mean something in a run folder or in a machine's
 TAKEN: Final = RESERVED
@@ -57,14 +56,16 @@ class Scenario:
         ]
 
 
-def read_scenario(inputs: Inputs, workers: int, taken: Iterable[str] = ()) -> Scenario:
+def read_scenario(inputs: Inputs, fixed: bool, workers: int, taken: Iterable[str] = ()) -> Scenario:
     """Read and check both files for ``workers`` per machine; raises `ConfigError`.
 
-    ``taken`` are names in the run folder that other files have.
+    ``fixed``: the graph is that of the file at all times. ``taken`` are names in the run folder
+    that other files have.
     """
     names = {*TAKEN, *taken}
-    simulation = _simulation(inputs)
-    _check_faults(inputs, workers, simulation)
+    graph = inputs.graph if fixed else None
+    simulation = _simulation(inputs, graph)
+    _check_faults(inputs, graph, workers, simulation)
     simulate = faults = None
     if inputs.simulate_path is not None:
         name = free_name(inputs.simulate_path.name, "simulate", names)
@@ -84,21 +85,18 @@ def free_name(name: str, prefix: str, taken: Iterable[str]) -> str:
     return name
 
 
-def _simulation(inputs: Inputs) -> Simulation | None:
+def _simulation(inputs: Inputs, graph: Graph | None) -> Simulation | None:
     if inputs.simulate_path is None:
         return None
     try:
-        return read_simulation(inputs.simulate_path, inputs.config.NB_AGENTS, _fixed(inputs))
+        return read_simulation(inputs.simulate_path, inputs.config.NB_AGENTS, graph)
     except ConfigError as error:
         raise ConfigError(f"{inputs.path}: SIMULATE: {error}") from None
 
 
-def _fixed(inputs: Inputs) -> Graph | None:
-    """The graph of all iterations, if there is one."""
-    return None if is_dynamic(inputs.config, inputs.path) else inputs.graph
-
-
-def _check_faults(inputs: Inputs, workers: int, simulation: Simulation | None) -> None:
+def _check_faults(
+    inputs: Inputs, graph: Graph | None, workers: int, simulation: Simulation | None
+) -> None:
     config, path = inputs.config, inputs.faults_path
     if path is None:
         return
@@ -107,7 +105,7 @@ def _check_faults(inputs: Inputs, workers: int, simulation: Simulation | None) -
         places = Placement(simulation.machines)
     try:
         virtual = simulation is not None
-        plan = read_fault_plan(path, places, config.NB_ITERATION, virtual, _fixed(inputs))
+        plan = read_fault_plan(path, places, config.NB_ITERATION, virtual, graph)
     except ConfigError as error:
         raise ConfigError(f"{inputs.path}: FAULTS: {error}") from None
     for fault in plan.faults:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from decentralizepy.config import Component, Experiment, parse_experiment
-from decentralizepy.registry import Target, definition, source_path
+from decentralizepy.config import Experiment, parse_experiment
+from decentralizepy.drivers import Wiring, driver, wiring
+from decentralizepy.errors import ConfigError
+from decentralizepy.registry import Target, definition, fact
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.render import communication, render, with_communication
 from orchestrator.planning.site import Site
@@ -17,11 +19,11 @@ class Task:
     """What is trained: the rendered INI, typed, with the real names of its classes."""
 
     experiment: Experiment
-    sharing: str
-    model: str
+    wiring: Wiring
+    sharing: Target
+    model: Target
     row: tuple[int, int] | None  # parameters and floating-point buffers, if known
     search: tuple[Path, ...] = ()  # where the user's own modules are found
-    modules: tuple[Path, ...] = ()  # of these, the files that the INI names
 
     @property
     def row_length(self) -> int | None:
@@ -30,16 +32,28 @@ class Task:
 
 def read_task(inputs: Inputs, site: Site) -> Task:
     """Render the INI for a site and read it; raises `ConfigError`."""
+    name = _driver(inputs)
     experiment = parse_experiment(render_ini(inputs, site), inputs.ini_path)
-    model = _own_name(experiment.model.target)
+    model = _defined(experiment.model.target)
     return Task(
         experiment=experiment,
-        sharing=_own_name(experiment.sharing.target),
+        wiring=wiring(experiment, name),
+        sharing=_defined(experiment.sharing.target),
         model=model,
         row=_row(model),
         search=(inputs.ini_path.parent,),
-        modules=_own_modules(experiment),
     )
+
+
+def _driver(inputs: Inputs) -> str | None:
+    """The driver of the JSON, if it names one; raises `ConfigError` for one that is not there."""
+    name = inputs.config.EVAL_FILE
+    try:
+        if name is not None:
+            driver(name)
+    except ConfigError as error:
+        raise ConfigError(f"{inputs.path}: EVAL_FILE: {error}") from None
+    return name
 
 
 def render_ini(inputs: Inputs, site: Site) -> str:
@@ -54,22 +68,14 @@ def render_ini(inputs: Inputs, site: Site) -> str:
     return with_communication(text, path, None if keep else site.offset)
 
 
-def _own_modules(experiment: Experiment) -> tuple[Path, ...]:
-    """Files beside the INI (or in the working directory) that the experiment's classes are in."""
-    parts = (getattr(experiment, field.name) for field in fields(experiment))
-    targets = [part.target for part in parts if isinstance(part, Component)]
-    found = [(source_path(t.module, t.search), t.search) for t in targets]
-    own = (path for path, search in found if path is not None and str(path.parent) in search)
-    return tuple(dict.fromkeys(own))
-
-
-def _own_name(target: Target) -> str:
+def _defined(target: Target) -> Target:
     """Where a class is defined, however many modules pass it on."""
     found = definition(target)
-    return (found[1] if found else target).dotted
+    return found[1] if found else target
 
 
-def _row(model: str) -> tuple[int, int] | None:
-    from decentralizepy.models.sizes import MODEL_SIZES
-
-    return MODEL_SIZES.get(model)
+def _row(model: Target) -> tuple[int, int] | None:
+    """Parameters and floating-point buffers, if the model's class says how many."""
+    parameters = fact(model, "n_parameters", 0, about="__init__")
+    buffers = fact(model, "n_buffers", 0, about="__init__")
+    return (parameters, buffers) if parameters > 0 else None

@@ -53,7 +53,7 @@ def _time(reality: Reality, planned: Plan) -> str:
 def _bytes(reality: Reality) -> str:
     told = {True: ", as planned", False: ", not as planned (see plan.json)", None: ""}
     if reality.left:
-        told[None] = f", with {plural(reality.agents_left, 'agent')} fewer than planned at the end"
+        told[None] = f", with {plural(reality.nodes_left, 'node')} fewer than planned at the end"
     return (
         f"{reality.total:,} ({bytes_text(reality.payload)} payload, "
         f"{bytes_text(reality.headers)} headers{told[reality.bytes_as_planned]}), "

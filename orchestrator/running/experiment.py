@@ -25,7 +25,7 @@ from orchestrator.backends.base import Backend, refuse_unavailable, require
 from orchestrator.backends.local import LocalBackend
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.describe import headline
-from orchestrator.planning.inputs import REPOSITORY, Inputs, read_inputs
+from orchestrator.planning.inputs import REPOSITORY, Inputs, in_repository, read_inputs
 from orchestrator.planning.plan import Plan, graph_name, plan
 from orchestrator.planning.render import ADDRESSES, render_addresses
 from orchestrator.planning.scenario import free_name, read_scenario
@@ -187,8 +187,8 @@ def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[
         if not Path(name).is_absolute():  # beside the rendered INI, as beside the user's
             _check_name(name, inputs.ini_path)
             files[name] = source.read_text(encoding="utf-8")
-    taken = {*files, graph_name(inputs.config), ini_name(inputs)}
-    scenario = read_scenario(inputs, site.workers, taken)
+    taken = {*files, graph_name(inputs.config) or "", ini_name(inputs)}
+    scenario = read_scenario(inputs, task.wiring.fixed, site.workers, taken)
     files |= scenario.files
     made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
     return inputs, made
@@ -196,7 +196,7 @@ def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[
 
 def ini_name(inputs: Inputs) -> str:
     """The name in the run folder of the INI as the user wrote it; never one that is taken there."""
-    taken = {*RESERVED, graph_name(inputs.config)}
+    taken = {*RESERVED, graph_name(inputs.config) or ""}
     return free_name(inputs.ini_path.name, "original", taken)
 
 
@@ -221,8 +221,12 @@ def _learn(planned: Plan, folder: RunFolder, seconds: float, costs: Path) -> Rea
 
 
 def save_folder(planned: Plan) -> Path:
-    """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given."""
-    return REPOSITORY / expanded(Path(planned.config.LOCAL_SAVE_DIR))
+    """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given.
+
+    Where there is none, as the package was installed, it is in the working directory.
+    """
+    root = REPOSITORY if in_repository() else Path.cwd()
+    return root / expanded(Path(planned.config.LOCAL_SAVE_DIR))
 
 
 def run_name(planned: Plan, time: str) -> str:
@@ -268,12 +272,15 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Plan) -> None:
     (folder.root / ini_name(inputs)).write_text(inputs.ini_text, encoding="utf-8")
     for name, text in planned.files.items():
         write_atomic(folder.root / name, text)
-    beside = {"CONFIG_NAME": ini_name(inputs), "GRAPH_FILE": planned.graph_name}
+    beside: dict[str, Any] = {"CONFIG_NAME": ini_name(inputs)}
+    if inputs.graph_path is not None and planned.graph_name is not None:
+        beside["GRAPH_FILE"] = planned.graph_name
+        (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
     beside |= planned.scenario.keys
     write_json(folder.config, planned.config.resolved() | beside)
-    (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
-    for module in planned.task.modules:
-        (folder.root / module.name).write_bytes(module.read_bytes())
+    for relative, source in planned.task.experiment.own_files.items():
+        (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
+        (folder.root / relative).write_bytes(source.read_bytes())
     write_json(folder.plan, planned.as_dict(folder))
 
 

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from decentralizepy.jsonfile import read_object
-from decentralizepy.runfolder import RunFolder, machine_records
-from orchestrator.planning.costs import SAMPLES, Cost
-from orchestrator.planning.estimate import evaluations
+from decentralizepy.runfolder import RunFolder, final_records
+from orchestrator.planning.costs import Cost
 from orchestrator.planning.plan import Plan
 from orchestrator.status import merged_notes
 
@@ -31,7 +30,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Departure:
-    """Agents that left before an iteration (1-based), and why."""
+    """Nodes that left before an iteration (1-based), and why."""
 
     before: int
     uids: tuple[int, ...]
@@ -57,7 +56,7 @@ class Reality:
     """Measured seconds and bytes, and the final accuracy (None where nothing was tested).
 
     Seconds and bytes are what was spent; ``bytes_as_planned`` is None where the plan does not tell,
-    or tells of agents that left, and where nothing was recorded.
+    or tells of nodes that left, and where nothing was recorded.
     """
 
     seconds: float
@@ -71,7 +70,7 @@ class Reality:
     notes: tuple[str, ...] = ()
 
     @property
-    def agents_left(self) -> int:
+    def nodes_left(self) -> int:
         return sum(len(departure.uids) for departure in self.left)
 
     @property
@@ -83,9 +82,9 @@ class Reality:
 
 
 def read_rows(folder: RunFolder) -> list[Row]:
-    """The complete records of all machines."""
+    """The last records of all nodes, which is what `measure` needs of them."""
     machines = folder.machines().values()
-    return [row for machine in machines for row in machine_records(machine).rows]
+    return [row for machine in machines for row in final_records(machine)]
 
 
 def read_story(folder: RunFolder) -> Story:
@@ -129,16 +128,14 @@ def measure(
 def measured_cost(plan: Plan, rows: Sequence[Row], reality: Reality) -> Cost | None:
     """What the run says about seconds per sample; None when it says nothing.
 
-    Nor does one say it that was resumed or went back, that lost agents, or whose time is simulated.
+    Nor does one say it that was resumed or went back, that lost nodes, or whose time is simulated.
     """
     disturbed = reality.left or plan.resumed or any(row.get("attempt") for row in rows)
     if disturbed or plan.config.SIMULATE is not None:
         return None
     config, n = plan.config, plan.config.NB_AGENTS
     trained = n * config.NB_ITERATION * plan.load.samples_per_iteration
-    train, test = SAMPLES.get(plan.load.dataset, (0, 0))
-    evaluated = n * test * evaluations(config.NB_ITERATION, config.TEST_AFTER)
-    evaluated += train * evaluations(config.NB_ITERATION, config.train_evaluate_after)
+    evaluated = plan.load.evaluated_samples
     last = _last(rows)
     seconds = _total(last, "train_s"), _total(last, "evaluate_s")
     if not trained or not evaluated or min(seconds) <= 0:

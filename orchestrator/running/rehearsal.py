@@ -34,7 +34,7 @@ LOOK_FOR_GPU: Final = (
 )
 
 
-def rehearse(planned: Plan, graph: Path, ours: Mapping[str, str], screen: Screen) -> None:
+def rehearse(planned: Plan, graph: Path | None, ours: Mapping[str, str], screen: Screen) -> None:
     """Check and prepare; raises `ConfigError` with what the core says, or `RunError`."""
     instead = "set TMPDIR to a folder on another one"
     with (
@@ -44,13 +44,17 @@ def rehearse(planned: Plan, graph: Path, ours: Mapping[str, str], screen: Screen
         folder = RunFolder(Path(name))
         for file, text in planned.files.items():
             write_atomic(folder.root / file, text)
-        (folder.root / planned.graph_name).write_bytes(graph.read_bytes())
-        _rehearse(planned, folder, graph, environment(ours, planned.task.search), screen)
+        real = {folder.ini: planned.task.experiment.path}
+        if graph is not None and planned.graph_name is not None:
+            real[folder.root / planned.graph_name] = graph
+            (folder.root / planned.graph_name).write_bytes(graph.read_bytes())
+        _rehearse(planned, folder, real, environment(ours, planned.task.search), screen)
 
 
 def _rehearse(
-    planned: Plan, folder: RunFolder, graph: Path, env: Mapping[str, str], screen: Screen
-) -> None:
+    planned: Plan, folder: RunFolder, real: Mapping[Path, Path], env: Mapping[str, str],
+    screen: Screen,
+) -> None:  # fmt: skip
     names = {"check": planned.check_command(folder), "prepare": planned.prepare_command(folder)}
     if planned.config.backend == "local" and planned.config.DEVICE != "cpu":
         names["gpu"] = [planned.site.core[0], "-c", LOOK_FOR_GPU]
@@ -71,8 +75,6 @@ def _rehearse(
                 'on this computer; set "DEVICE": "cpu", or leave it out'
             )
         if code not in (0, -1):
-            real = {folder.ini: planned.task.experiment.path,
-                    folder.root / planned.graph_name: graph}  # fmt: skip
             raise _error(name, code, _as_given(tail(ended.err, 30), real))
 
 

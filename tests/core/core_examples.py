@@ -55,7 +55,7 @@ def ini(**changes: str | None) -> str:
         if value is None:
             sections[section].pop(key)
         else:
-            sections[section][key] = value
+            sections.setdefault(section, {})[key] = value
     parts = []
     for name, keys in sections.items():
         parts += [f"[{name}]", *(f"{key} = {value}" for key, value in keys.items()), ""]

@@ -7,12 +7,14 @@ from pathlib import Path
 import core_examples as examples
 import pytest
 
+from decentralizepy import reference
 from decentralizepy.commands import arguments, flags
 from decentralizepy.commands.arguments import flags_of, settings_of
 from decentralizepy.communication.keys import load_key, make_key
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import regular
 from decentralizepy.graphs.schedules import RandomRegularSchedule, StaticSchedule
+from decentralizepy.settings import EvaluationOptions
 
 #: short, long, a value, what it becomes, the default (None: computed)
 REFERENCE_FLAGS = [
@@ -32,7 +34,7 @@ REFERENCE_FLAGS = [
     ("-sm", "--server_machine", ["1"], 1, 0),
     ("-sr", "--server_rank", ["-2"], -2, -1),
     ("-wr", "--working_rate", ["0.5"], 0.5, 1.0),
-    ("-as", "--averaging_rounds", ["3"], 3, 1),
+    ("-as", "--averaging_steps", ["3"], 3, 1),
 ]
 #: args.json of the reference
 REFERENCE_ARGS = [
@@ -82,6 +84,15 @@ def test_every_flag_of_the_reference(short, long, words, value, default):
         assert getattr(parse(), name) == default
 
 
+def test_one_parameter_has_one_name_and_the_references_is_taken_too():
+    for flag in ("-as", "--averaging_steps", "--averaging_rounds"):
+        found = vars(parse(flag, "3"))
+        assert found["averaging_steps"] == 3 and "averaging_rounds" not in found
+    assert reference.flags({"averaging_steps": 3, "iterations": 1}) == {
+        "averaging_rounds": 3, "iterations": 1,
+    }  # fmt: skip
+
+
 def test_all_flags_at_once():
     line = [word for short, _, words, *_ in REFERENCE_FLAGS for word in (short, *words)]
     found = vars(parse(*line))
@@ -95,7 +106,7 @@ def test_a_log_folder_is_made_up_of_the_minute():
 def test_args_json_has_the_references_names_and_plain_values(folder):
     args = parse("-cf", "small.ini", "-gf", "ring.edges", "-ld", "out", "-ms", "2", "-mid", "1")
     flags = flags_of(args, settings_of(args))
-    assert set(REFERENCE_ARGS) <= set(flags)
+    assert set(REFERENCE_ARGS) <= set(reference.flags(flags))
     assert json.loads(json.dumps(flags)) == flags
     assert flags["procs_per_machine"] == [4, 4] and flags["log_dir"] == "out"
     assert flags["weights_store_dir"] == "out" and flags["config_file"] == "small.ini"
@@ -164,7 +175,55 @@ def test_a_directed_graph_serves_where_graphs_are_drawn(folder):
     assert "way.adj is directed" in found and "add the edges back" in found
 
 
-def test_one_agent_alone(folder):
+@pytest.mark.parametrize(
+    ("words", "nodes", "samples"),
+    [
+        ([], "all", None),
+        (["--evaluated_nodes", "all", "--test_samples", "100"], "all", 100),
+        (["--evaluated_nodes", "3"], 3, None),
+        (["--evaluated_nodes", "8"], 8, None),
+        (["--evaluated_nodes", "[3]"], (3,), None),
+        (["--evaluated_nodes", "0,3,7"], (0, 3, 7), None),
+        (["--evaluated_nodes", "[7, 0, 7]"], (7, 0), None),
+    ],
+)
+def test_who_is_evaluated_on_how_much(folder, words, nodes, samples):
+    found = accept(*words)
+    assert found.evaluation == EvaluationOptions(nodes, samples)
+    flags = flags_of(parse(*words, "-gf", "ring.edges"), found)
+    told = json.loads(json.dumps(flags))
+    expected = list(nodes) if isinstance(nodes, tuple) else nodes
+    assert (told["evaluated_nodes"], told["test_samples"]) == (expected, samples)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--evaluated_nodes", "9"], "--evaluated_nodes 9: there are 8 nodes"),
+        (["--evaluated_nodes", "0"], "--evaluated_nodes 0: there are 8 nodes"),
+        (["--evaluated_nodes", "[8]"], "there is no node 8; nodes are 0 to 7"),
+        (["--evaluated_nodes", "[-1,0]"], "there is no node -1"),
+        (["--test_samples", "0"], "--test_samples 0: at least 1"),
+    ],
+)
+def test_nodes_that_cannot_be_evaluated(folder, words, said):
+    assert said in refuse(*words)
+
+
+@pytest.mark.parametrize("text", ["", "some", "[]", "1.5", "0..3"])
+def test_evaluated_nodes_that_are_none(folder, text, capsys):
+    with pytest.raises(SystemExit):
+        parse("--evaluated_nodes", text)
+    assert "uids as [0,3,7] are expected" in capsys.readouterr().err
+
+
+def test_servers_can_be_evaluated_too():
+    EvaluationOptions((-2, 0)).check(8, servers=2)
+    with pytest.raises(ConfigError, match="nodes are -2 to 7"):
+        EvaluationOptions((-3, 0)).check(8, servers=2)
+
+
+def test_one_node_alone(folder):
     Path("one.edges").write_text("1\n")
     found = accept("-gf", "one.edges", "--workers", "5")
     assert found.mapping.n == 1 and found.workers == 1
@@ -186,15 +245,15 @@ def test_one_agent_alone(folder):
         (["-ms", "9"], "-ms 9: ring.edges has 8 nodes"),
         (["-ms", "1000000000"], "-ms 1000000000: ring.edges has 8 nodes"),
         (["-ps", "7"], "ring.edges has 8 nodes, but -ps and -ms make 7"),
-        (["-ps", "0"], "-ps: machine 0 has 0 agents"),
-        (["-ms", "2", "-ps", "8", "-1"], "-ps: machine 1 has -1 agents"),
+        (["-ps", "0"], "-ps: machine 0 has 0 nodes"),
+        (["-ms", "2", "-ps", "8", "-1"], "-ps: machine 1 has -1 nodes"),
         (["-ms", "2", "-ps", "8"], "ring.edges has 8 nodes, but -ps and -ms make 16"),
         (["-ms", "2", "-ps", "4", "2", "2"], "-ps gives 3 machines, -ms 2: give one number"),
         (["-ps", "4", "4"], "-ps gives 2 machines, -ms 1"),
         (["-ms", "2", "-mid", "2"], "-mid 2: machines are 0 to 1 (-ms)"),
         (["-mid", "-1"], "-mid -1: machines are 0 to 0"),
         (["-is", "-1"], "--iterations -1: at least 0"),
-        (["-as", "0"], "--averaging_rounds 0: at least 1"),
+        (["--averaging_rounds", "0"], "--averaging_steps 0: at least 1"),
         (["--threads", "0"], "--threads 0: at least 1"),
         (["-ta", "-1"], "--test_after -1: at least 0"),
         (["-tea", "-1"], "--train_evaluate_after -1: at least 0"),
@@ -249,7 +308,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(folder):
 @pytest.mark.parametrize(
     ("n", "degree", "said"),
     [
-        (8, None, "small.ini: [NODE] needs 'graph_degree'"),
+        (8, None, "small.ini: [NODE] needs 'graph_degree': testingPeerSamplerDynamic.py"),
         (8, 8, "[NODE] graph_degree = 8: no connected 8-regular graph of 8 nodes"),
         (8, 0, "[NODE] graph_degree = 0"),
         (8, -2, "[NODE] graph_degree = -2"),

@@ -22,7 +22,7 @@ def test_help_has_examples(call, command):
 
 def test_help_lists_every_flag_and_exit_code(call):
     out = call("run", "--help").out
-    for flag in ("-mid", "--machine_id", "-tea", "--averaging_rounds", "--workers", "exit codes"):
+    for flag in ("-mid", "--machine_id", "-tea", "--averaging_steps", "--workers", "exit codes"):
         assert flag in out
 
 
@@ -58,7 +58,7 @@ def test_usage_errors(call, words):
 
 WRONG = {
     "graph missing": (["-gf", "none.edges"], "none.edges", "(-gf)"),
-    "graph of another size": (["-ps", "16"], "ring.edges has 8 nodes", "one node per agent"),
+    "graph of another size": (["-ps", "16"], "ring.edges has 8 nodes", "give both the same"),
     "procs for other machines": (["-ps", "4", "4"], "-ps gives 2 machines", "one number for all"),
     "no such machine": (["-mid", "5"], "-mid 5", "machines are 0 to 0"),
     "unknown driver": (["--eval_file", "x.py"], "unknown driver 'x.py'", "known: testing.py"),
@@ -70,7 +70,7 @@ WRONG = {
     "no degree": (
         ["-cf", "none.ini", "--eval_file", "testingPeerSamplerDynamic.py"],
         "none.ini: [NODE] needs 'graph_degree'",
-        "testingPeerSamplerDynamic.py draws graphs",
+        "testingPeerSamplerDynamic.py needs it",
     ),
     "bad addresses": (["-ms", "2", "-cf", "bad.ini"], "bad.json", "exactly the keys 0, 1"),
     "one-way graph": (["-gf", "way.adj", "-gt", "adjacency"], "way.adj is directed", "both ways"),

@@ -1,4 +1,4 @@
-"""Clocks and timers: order by time, then by setting; virtual time only goes forward."""
+"""Clocks and timers: order by time, node and setting; virtual time only goes forward."""
 
 import pytest
 from hypothesis import given
@@ -10,18 +10,27 @@ from decentralizepy.engine.clock import RealClock, Timers, VirtualClock
 times = st.floats(0, 100)
 
 
-@given(st.lists(times), st.lists(times))
-def test_what_is_due_comes_in_the_order_of_time_and_setting(whens, nows):
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.5]) | times, st.integers(-1, 2))),
+    st.lists(times),
+    st.sets(st.integers(0, 20)),
+)
+def test_what_is_due_comes_in_the_order_of_time_node_and_setting(whens, nows, cancelled):
     timers = Timers()
-    for number, when in enumerate(whens):
-        timers.set(when, (when, number))
-    left = sorted(zip(whens, range(len(whens)), strict=True))
+    left = []
+    for number, (when, uid) in enumerate(whens):
+        timer = timers.set(when, (when, uid, number), uid)
+        if number in cancelled:
+            timer.cancel()
+        else:
+            left.append((when, uid, number))
+    left.sort()
     for now in [*sorted(nows), 101.0]:
         assert timers.next == (left[0][0] if left else None)
         due = [item for item in left if item[0] <= now]
-        assert timers.due(now) == due
+        assert list(timers.due(now)) == due
         left = left[len(due) :]
-    assert not left and timers.next is None and timers.due(1e9) == []
+    assert not left and timers.next is None and list(timers.due(1e9)) == []
 
 
 def test_timers_never_compare_what_they_carry():
@@ -29,15 +38,30 @@ def test_timers_never_compare_what_they_carry():
     things = [object(), object()]
     for thing in things:
         timers.set(1.0, thing)
-    assert timers.due(0.999) == [] and timers.due(1.0) == things
+    assert list(timers.due(0.999)) == [] and list(timers.due(1.0)) == things
 
 
 def test_timers_may_be_set_while_others_are_due():
     timers = Timers()
     timers.set(1.0, "first")
-    assert timers.due(1.0) == ["first"]
-    timers.set(0.5, "in the past")
-    assert timers.next == 0.5 and timers.due(1.0) == ["in the past"]
+    timers.set(1.0, "second")
+    found = []
+    for thing in timers.due(1.0):
+        found.append(thing)
+        if thing == "first":
+            timers.set(0.5, "in the past")
+    assert found == ["first", "in the past", "second"] and timers.next is None
+
+
+def test_what_happens_may_cancel_what_would_come_next():
+    timers = Timers()
+    timers.set(1.0, "answer")
+    deadline = timers.set(1.0, "deadline")
+    for thing in timers.due(2.0):
+        assert thing == "answer"
+        deadline.cancel()
+    deadline.cancel()  # twice does no harm
+    assert timers.next is None
 
 
 @given(st.lists(times))

@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import typing
 from pathlib import Path
 
 import pytest
+
+import decentralizepy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = ("decentralizepy", "orchestrator", "results")
@@ -21,10 +24,10 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.communication.ports",
     "decentralizepy.config",
     "decentralizepy.cpus",
+    "decentralizepy.drivers",
     "decentralizepy.errors",
     "decentralizepy.graphs",
     "decentralizepy.mappings",
-    "decentralizepy.models.sizes",
     "decentralizepy.registry",
     "decentralizepy.files",
     "decentralizepy.ini",
@@ -33,6 +36,7 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.runfolder",
     "decentralizepy.scenario.faultplan",
     "decentralizepy.scenario.simulation",
+    "decentralizepy.settings",
     "decentralizepy.interrupts",
     "decentralizepy.limits",
     "decentralizepy.standard",
@@ -42,26 +46,24 @@ FOR_ORCHESTRATOR = (
 TORCH_FREE = (
     "decentralizepy.commands.arguments",
     "decentralizepy.cli",
-    "decentralizepy.transport.acknowledgement",
-    "decentralizepy.transport.batch",
+    "decentralizepy.transport.batches",
     "decentralizepy.transport.credits",
     "decentralizepy.messages.header",
     "decentralizepy.communication.keys",
     "decentralizepy.communication.local",
     "decentralizepy.communication.ports",
-    "decentralizepy.transport.reliable",
     "decentralizepy.transport.secure",
     "decentralizepy.communication.tcp",
     "decentralizepy.config",
     "decentralizepy.commands.convert",
     "decentralizepy.cpus",
     "decentralizepy.datasets",
+    "decentralizepy.drivers",
     "decentralizepy.errors",
     "decentralizepy.commands.flags",
     "decentralizepy.graphs",
     "decentralizepy.jsonfile",
     "decentralizepy.mappings",
-    "decentralizepy.models.sizes",
     "decentralizepy.node.membership",
     "decentralizepy.pernode",
     "decentralizepy.reference",
@@ -81,8 +83,8 @@ TORCH_FREE = (
     "decentralizepy.supervision.control",
     "decentralizepy.datasets.experiment",
     "decentralizepy.scenario.faultplan",
-    "decentralizepy.supervision.codec",
-    "decentralizepy.supervision.words",
+    "decentralizepy.codec",
+    "decentralizepy.words",
     "decentralizepy.transport.inbound",
     "decentralizepy.transport.local",
     "decentralizepy.supervision.machine",
@@ -196,9 +198,47 @@ def test_nobody_imports_the_orchestrator_but_its_command():
     assert not offences(everybody, lambda _, name: within(name, "orchestrator"))
 
 
+FRONT_DOOR = REPOSITORY / "decentralizepy" / "__init__.py"
+
+
+def for_the_type_checker(tree):
+    """The imports below ``if TYPE_CHECKING``."""
+    blocks = (node for node in tree.body if isinstance(node, ast.If))
+    return ast.Module([line for node in blocks for line in node.body], [])
+
+
 def test_the_cores_front_door_imports_nothing():
-    found = list(imports(REPOSITORY / "decentralizepy" / "__init__.py"))
-    assert [name for name, _ in found if not within(name, "__future__")] == []
+    code = """
+        import sys
+        before = set(sys.modules)
+        import decentralizepy
+        new = set(sys.modules) - before
+        assert not {n for n in new if n.startswith(("decentralizepy.", "torch", "numpy"))}, new
+        assert "Sharing" in dir(decentralizepy) and "Sharing" not in vars(decentralizepy)
+        from decentralizepy import Schedule
+        assert "torch" not in sys.modules and "Schedule" in vars(decentralizepy)
+        from decentralizepy import ANY, Node, Receive, Sharing, Train
+        from decentralizepy.node.effects import ANY as same
+        assert ANY is same and "torch" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+
+
+def test_public_names_are_there_and_the_type_checker_knows_them_all():
+    public = set(decentralizepy.__all__)
+    for name in public:
+        found = getattr(decentralizepy, name)
+        assert getattr(found, "__name__", name) in (name, "Generator")
+        assert name in dir(decentralizepy)
+    tree = for_the_type_checker(ast.parse(FRONT_DOOR.read_text(encoding="utf-8")))
+    checked = {name for name, _ in imports(FRONT_DOOR, tree)}
+    lazily = {f"decentralizepy.{module}.{name}" for name, module in decentralizepy._NAMES.items()}
+    assert checked == lazily
+    assert {name.rpartition(".")[2] for name in lazily} == public
+    effects = {kind.__name__ for kind in typing.get_args(decentralizepy.node.effects.Effect)}
+    assert effects <= public, "a program can be written from the front door alone"
+    with pytest.raises(AttributeError, match="has no attribute 'Sharin'"):
+        _ = decentralizepy.Sharin
 
 
 def test_the_walker_sees_every_kind_of_import():
@@ -226,7 +266,7 @@ def test_the_walker_sees_every_kind_of_import():
 FORKS = """
 import importlib, json, os, sys
 
-HEAVY = ("torch", "enoslib", "pandas", "matplotlib")
+HEAVY = ("torch", "enoslib", "pandas", "matplotlib", *json.loads(sys.argv[2]))
 loaded = {}
 modules = json.loads(sys.argv[1])
 for name in ("numpy", "networkx", "zmq", "pydantic", "jinja2", "rich.console", "email", "decimal"):
@@ -251,10 +291,10 @@ print(json.dumps(loaded))
 """
 
 
-def loaded_by(modules):
-    """Heavy libraries that each module loads; a text instead where it can't be imported."""
+def loaded_by(modules, *more):
+    """Heavy libraries, or ``more``, that each module loads; a text where it can't be imported."""
     done = subprocess.run(
-        [sys.executable, "-c", FORKS, json.dumps(modules)],
+        [sys.executable, "-c", FORKS, json.dumps(modules), json.dumps(more)],
         capture_output=True, text=True, check=True, timeout=120, cwd=REPOSITORY,
         env={**os.environ, "MPLBACKEND": "Agg"},
     )  # fmt: skip
@@ -266,6 +306,31 @@ def test_planning_loads_no_heavy_library(room):
     allowed = TORCH_FREE if room == "decentralizepy" else ("orchestrator",)
     modules = [name for name in sources(room) if within(name, *allowed)]
     assert {name: heavy for name, heavy in loaded_by(modules).items() if heavy} == {}
+
+
+VOCABULARY = ("decentralizepy.messages", "decentralizepy.sharing")
+
+
+def test_methods_load_nothing_of_the_transport():
+    """Whoever writes a method, or uses one in a script, needs messages and no sockets."""
+    modules = [name for name in sources("decentralizepy") if within(name, *VOCABULARY)]
+    assert "decentralizepy.messages.message" in modules
+    loaded = loaded_by(modules, "cryptography", "decentralizepy.transport")
+    assert {name: found for name, found in loaded.items() if set(found) - {"torch"}} == {}
+
+
+def test_frames_are_made_without_cryptography():
+    assert loaded_by(["decentralizepy.transport.frames"], "cryptography") == {
+        "decentralizepy.transport.frames": ["torch"]
+    }
+
+
+def test_messages_import_nothing_of_ours():
+    modules = {n: p for n, p in sources("decentralizepy").items() if within(n, VOCABULARY[0])}
+    assert not offences(
+        modules,
+        lambda _, name: within(name, "decentralizepy") and not within(name, VOCABULARY[0]),
+    )
 
 
 def test_results_load_neither_torch_nor_enoslib():
@@ -292,7 +357,7 @@ def test_the_list_of_torch_free_modules_is_right():
 
 def test_a_module_that_loads_torch_would_be_found():
     names = ["decentralizepy.errors", "decentralizepy.messages.message", "no.module"]
-    assert loaded_by(names) == {
+    assert loaded_by(names, "cryptography") == {
         "decentralizepy.errors": [],
         "decentralizepy.messages.message": ["torch"],
         "no.module": "ModuleNotFoundError: No module named 'no'",

@@ -1,124 +1,189 @@
 """Messages that wait: what a node hears and when, against a plain list of what was sent."""
 
-from dataclasses import FrozenInstanceError
-
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from decentralizepy.engine.mailbox import Mailbox, Parcel
+from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Receive, Train
+from decentralizepy.node.mail import Mail
 
 rounds = st.tuples(st.integers(0, 2), st.integers(0, 1))
-senders = st.integers(0, 4)
-wishes = st.builds(
-    Receive,
-    st.lists(senders, unique=True, max_size=5) | st.just(ANY),
-    rounds | st.just(ANY),
-)
-counted = st.builds(Receive, st.just(ANY), rounds | st.just(ANY), st.integers(1, 4))
+senders = st.integers(-1, 4)
+named = st.builds(Receive, st.lists(senders, unique=True, max_size=5), rounds | st.just(ANY))
+counted = st.builds(Receive, st.just(ANY), rounds | st.just(ANY), st.none() | st.integers(1, 4))
+puts = st.tuples(st.just("put"), senders, rounds)
+takes = st.tuples(st.just("take"), named | counted, st.sampled_from(["", "lost", "deadline"]))
+forgets = st.tuples(st.just("forget"), rounds)
 
 
-def parcel(sender, round_=(0, 0), text=""):
-    return Parcel(Message({}, {"text": text}, sender, round_))
+def message(sender, round_=(0, 0), text=""):
+    return Message({}, {"text": text}, sender, round_)
 
 
-def filled(*parcels):
-    box = Mailbox()
-    for one in parcels:
+def filled(*messages, mail=None):
+    box = Mailbox(mail)
+    for one in messages:
         box.put(one)
     return box
 
 
-def expected(waiting, wanted):
-    """Parcels that a `Receive` takes of those that wait, which are in the order of sending."""
-    fitting = [p for p in waiting if wanted.round is ANY or p.message.round == wanted.round]
-    fitting.sort(key=lambda p: (p.message.sender, p.message.round))  # stable: then as sent
-    if wanted.sources is ANY:
-        return fitting[: wanted.count]
-    firsts = {p.message.sender: p for p in reversed(fitting) if p.message.sender in wanted.sources}
-    return [firsts[sender] for sender in sorted(firsts)]
+class Listed:
+    """What a mailbox is for, as a list in the order of arrival."""
+
+    def __init__(self, newest=None):
+        self.newest, self.waiting = newest, []
+        self.before, self.closed = (0, 0), set()
+
+    def put(self, one):
+        key = one.round, one.sender
+        if one.round < self.before:
+            return False
+        if key in self.closed:
+            self.closed.discard(key)
+            return False
+        mine = [old for old in self.waiting if old.sender == one.sender]
+        if self.newest is not None and len(mine) >= self.newest:
+            self.waiting.remove(mine[0])
+        self.waiting.append(one)
+        return True
+
+    def fitting(self, wanted):
+        return [one for one in self.waiting if wanted.round is ANY or one.round == wanted.round]
+
+    def absent(self, wanted):
+        return set(wanted.sources) - {one.sender for one in self.fitting(wanted)}
+
+    def take(self, wanted, reason):
+        """(messages, who is missing)"""
+        there, absent = self.fitting(wanted), []
+        if wanted.sources is ANY:
+            found = there[: wanted.count]
+        else:
+            absent = sorted(self.absent(wanted))
+            there.sort(key=lambda one: one.round)  # stable: then as they came
+            firsts = {one.sender: one for one in reversed(there)}
+            found = [firsts[uid] for uid in wanted.sources if uid in firsts]
+        found.sort(key=lambda one: (one.sender, one.round))
+        self.waiting = [one for one in self.waiting if one not in found]
+        if reason == "deadline" and wanted.round is not ANY:
+            self.closed |= {(wanted.round, uid) for uid in absent}
+        return found, absent
+
+    def forget(self, before):
+        self.before = max(self.before, before)
+        self.waiting = [one for one in self.waiting if one.round >= before]
+        self.closed = {key for key in self.closed if key[0] >= before}
 
 
-@given(st.lists(st.tuples(senders, rounds)), st.lists(wishes | counted, max_size=8))
-def test_like_a_list_of_what_was_sent(sent, wanteds):
-    waiting = [parcel(sender, round_) for sender, round_ in sent]
-    box = filled(*waiting)
-    for wanted in wanteds:
-        found = expected(waiting, wanted)
-        least = (wanted.count or 1) if wanted.sources is ANY else len(wanted.sources)
-        assert box.complete(wanted) == (len(found) >= least)
-        heard, parcels = box.take(wanted, "late")
-        assert parcels == found
-        assert [item for item in heard if isinstance(item, Message)] == [p.message for p in found]
-        gone = [item for item in heard if isinstance(item, Missing)]
-        named = [] if wanted.sources is ANY else wanted.sources
-        came = {p.message.sender for p in found}
-        assert gone == [Missing(uid, "late") for uid in sorted(set(named) - came)]
-        assert [item.sender for item in heard] == sorted(item.sender for item in heard)
-        waiting = [p for p in waiting if p not in found]
-        assert len(box) == len(waiting)
+@given(st.none() | st.integers(1, 3), st.lists(puts | puts | takes | forgets, max_size=40))
+@example(1, [("put", 1, (0, 0)), ("forget", (1, 0)), ("put", 1, (1, 0)), ("put", 1, (1, 0))])
+def test_like_a_list_of_what_was_sent(newest, steps):
+    box, listed = Mailbox(Mail(newest)), Listed(newest)
+    for kind, *rest in steps:
+        if kind == "put":
+            one = message(*rest)
+            assert box.put(one) == listed.put(one)
+        elif kind == "forget":
+            box.forget(*rest)
+            listed.forget(*rest)
+        else:
+            _check_take(box, listed, *rest)
+        assert len(box) == box.number(ANY) == len(listed.waiting)
+        assert box.waiting() == listed.waiting
+
+
+def _check_take(box, listed, wanted, reason):
+    assert box.number(wanted.round) == len(listed.fitting(wanted))
+    if wanted.sources is not ANY:
+        assert box.absent(wanted) == listed.absent(wanted)
+        assert box.absent(wanted, frozenset({1, 2})) == listed.absent(wanted) - {1, 2}
+    found, absent = listed.take(wanted, reason)
+    heard = box.take(wanted, reason)
+    assert [item for item in heard if isinstance(item, Message)] == found
+    assert [item for item in heard if isinstance(item, Missing)] == [
+        Missing(uid, reason) for uid in absent
+    ]
+    assert [item.sender for item in heard] == sorted(item.sender for item in heard)
 
 
 def test_an_empty_mailbox():
     box = Mailbox()
-    assert len(box) == 0 and box.take(Receive(ANY, ANY)) == ([], [])
-    assert box.complete(Receive([], (0, 0))) and box.complete(Receive([], ANY))
-    assert not box.complete(Receive([1], (0, 0))) and not box.complete(Receive(ANY, ANY))
-    assert box.take(Receive([2, 1], (0, 0)), "gone")[0] == [Missing(1, "gone"), Missing(2, "gone")]
+    assert len(box) == 0 and box.take(Receive(ANY, ANY)) == []
+    assert not box.absent(Receive([], (0, 0))) and not box.absent(Receive([], ANY))
+    assert box.absent(Receive([1], (0, 0))) == {1} and box.number(ANY) == 0
+    assert box.take(Receive([2, 1], (0, 0)), "lost") == [Missing(1, "lost"), Missing(2, "lost")]
 
 
 def test_neighbours_are_heard_in_ascending_order_whenever_they_came():
-    box = filled(parcel(3), parcel(1), parcel(2))
-    heard, parcels = box.take(Receive([3, 2, 1], (0, 0)))
-    assert [message.sender for message in heard] == [1, 2, 3] and len(parcels) == 3
+    box = filled(message(3), message(-1), message(2))
+    heard = box.take(Receive([3, 2, -1], (0, 0)))
+    assert [one.sender for one in heard] == [-1, 2, 3] and len(box) == 0
 
 
 def test_later_rounds_wait():
-    early, late = parcel(1, (0, 0)), parcel(1, (1, 0))
+    early, late = message(1, (0, 0)), message(1, (1, 0))
     box = filled(late, early)
-    assert not box.complete(Receive([1], (0, 1)))
-    assert box.take(Receive([1], (0, 0)))[1] == [early]
-    assert not box.complete(Receive([1], (0, 0))) and box.complete(Receive([1], (1, 0)))
-    assert box.take(Receive([1], ANY))[1] == [late] and len(box) == 0
+    assert box.absent(Receive([1], (0, 1))) == {1}
+    assert box.take(Receive([1], (0, 0))) == [early]
+    assert box.absent(Receive([1], (0, 0))) == {1} and not box.absent(Receive([1], (1, 0)))
+    assert box.take(Receive([1], ANY)) == [late] and len(box) == 0
 
 
 def test_of_a_named_source_only_the_oldest_is_taken():
-    first, second = parcel(1, text="first"), parcel(1, text="second")
+    first, second = message(1, text="first"), message(1, text="second")
     box = filled(first, second)
-    assert box.take(Receive([1], (0, 0)))[1] == [first]
-    assert box.take(Receive([1], (0, 0)))[1] == [second]
+    assert box.take(Receive([1], (0, 0))) == [first]
+    assert box.take(Receive([1], (0, 0))) == [second]
 
 
-def test_equal_messages_are_told_apart():
-    message = Message({}, sender=1)
-    one, two = Parcel(message), Parcel(message)
-    box = filled(one, two)
-    assert box.take(Receive([1], (0, 0)))[1][0] is one
-    assert box.take(Receive([1], (0, 0)))[1][0] is two
+def test_any_takes_all_or_those_that_came_first():
+    messages = [message(uid, (t, 0)) for t in (1, 0) for uid in (2, 0)]
+    assert [one.sender for one in filled(*messages).take(Receive(ANY, ANY))] == [0, 0, 2, 2]
+    box = filled(*messages)
+    taken = box.take(Receive(ANY, ANY, count=3))
+    assert [(one.sender, one.round[0]) for one in taken] == [(0, 1), (2, 0), (2, 1)]
+    assert box.waiting() == [messages[3]], "node 0 said that last"
 
 
-def test_any_takes_all_or_as_many_as_asked():
-    parcels = [parcel(uid, (t, 0)) for t in (1, 0) for uid in (2, 0)]
-    assert [p.message.sender for p in filled(*parcels).take(Receive(ANY, ANY))[1]] == [0, 0, 2, 2]
-    box = filled(*parcels)
-    assert box.complete(Receive(ANY, ANY, 4)) and not box.complete(Receive(ANY, ANY, 5))
-    taken = box.take(Receive(ANY, ANY, count=3))[1]
-    assert [(p.message.sender, p.message.round[0]) for p in taken] == [(0, 0), (0, 1), (2, 0)]
-    assert len(box) == 1
+def test_what_a_deadline_missed_is_dropped_when_it_comes():
+    box = filled(message(1))
+    wanted = Receive([1, 2], (0, 0), deadline=1.0)
+    assert box.take(wanted, "deadline")[1] == Missing(2, "deadline")
+    assert not box.put(message(2)) and len(box) == 0
+    assert box.put(message(2, (0, 1))), "only of that round"
+    assert box.put(message(1)), "who was heard in time may say more"
+    box.take(Receive([3], (5, 0)), "lost")
+    assert box.put(message(3, (5, 0))), "nobody was too late"
 
 
-def test_releases_travel_with_the_parcel():
-    released = []
-    box = filled(Parcel(Message({}, sender=4), lambda: released.append(4)))
-    (taken,) = box.take(Receive([4], (0, 0)))[1]
-    assert not released
-    taken.release()
-    assert released == [4]
+def test_rounds_that_a_deadline_ended_are_not_remembered_for_ever():
+    box = Mailbox()
+    for t in range(5000):
+        box.take(Receive([1], (t, 0)), "deadline")
+    late = [box.put(message(1, (t, 0))) for t in range(5000)]
+    assert not any(late[-200:]) and sum(late) > 4000
 
 
-def test_effects_are_plain_and_frozen():
+def test_only_the_newest_of_each_sender_wait():
+    said = [message(uid, (t, 0), str(t)) for t in range(5) for uid in (1, 2)]
+    box = filled(*said, mail=Mail(newest=2))
+    assert box.waiting() == said[-4:]
+    assert [one.round for one in box.take(Receive([1, 2]))] == [(3, 0), (3, 0)]
+    assert box.put(message(1, (9, 0))) and len(box) == 3
+    with pytest.raises(ValueError, match="newest = 0"):
+        Mail(newest=0)
+
+
+def test_nothing_is_kept_of_a_mailbox_that_is_cleared():
+    box = filled(message(1), message(2), mail=Mail(newest=1))
+    box.clear()
+    assert len(box) == 0 and box.waiting() == [] and box.take(Receive(ANY, ANY)) == []
+    assert box.put(message(1)) and box.number((0, 0)) == 1
+
+
+def test_effects_are_plain_values():
     assert Train(3) == Train(3) and Receive(ANY, ANY) == Receive(ANY, ANY) != Receive([], ANY)
-    with pytest.raises(FrozenInstanceError):
-        Train(3).t = 4
+    with pytest.raises(AttributeError):
+        Train(3).iteration = 4

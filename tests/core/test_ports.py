@@ -58,8 +58,8 @@ def test_ports_that_do_not_exist(addresses, offset, workers, said):
 
 
 def test_endpoints():
-    assert ports.endpoint("node-1", 9) == "tcp://node-1:9"
-    assert ports.endpoint("fe80::1", 9) == "tcp://[fe80::1]:9"
+    assert ports.url("node-1", 9) == "tcp://node-1:9"
+    assert ports.url("fe80::1", 9) == "tcp://[fe80::1]:9"
     assert ports.has_ipv6(["a", "::1"]) and not ports.has_ipv6(["a", "127.0.0.1"])
 
 

@@ -10,14 +10,13 @@ import pytest
 from decentralizepy import registry
 from decentralizepy.errors import ConfigError
 from decentralizepy.registry import (
-    DRIVERS,
-    LEGACY,
     Option,
     Target,
     check_options,
     coerce,
     definition,
-    driver,
+    fact,
+    legacy,
     literal,
     options,
     source_path,
@@ -59,16 +58,16 @@ def described(found):
 
 
 def test_every_legacy_module_is_tested_here():
-    assert {package for package, _ in LEGACY_CLASSES} == set(LEGACY)
+    assert {package for package, _ in LEGACY_CLASSES} == set(legacy())
 
 
 @pytest.mark.parametrize(("package", "name"), LEGACY_CLASSES)
 def test_legacy_names_lead_to_classes_of_ours(package, name):
     found = target(package, name)
     node, where = definition(found)
-    assert node.name == name and where.module == LEGACY[package]
+    assert node.name == name and where.module == legacy()[package]
     assert options(found) is not None
-    assert target(LEGACY[package], name) == found  # the new name works too
+    assert target(legacy()[package], name) == found  # the new name works too
 
 
 @pytest.mark.parametrize(
@@ -118,8 +117,8 @@ def test_a_broken_users_file_is_named(module, tmp_path):
 
 
 def test_loading_what_is_not_there():
-    with pytest.raises(ConfigError, match=r"has no LEGAC \(did you mean 'LEGACY'\?\)"):
-        Target("decentralizepy.registry", "LEGAC").load()
+    with pytest.raises(ConfigError, match=r"has no legac \(did you mean 'legacy'\?\)"):
+        Target("decentralizepy.registry", "legac").load()
     with pytest.raises(ConfigError, match="cannot import no_such_module"):
         Target("no_such_module", "X").load()
 
@@ -177,6 +176,11 @@ def test_inherited_options_come_first_and_only_where_they_pass(module):
         "import decentralizepy.training.training\n"
         "class Mine(decentralizepy.training.training.Training): ...",
         "import decentralizepy.training.training as t\nclass Mine(t.Training): ...",
+        "from decentralizepy import Training\nclass Mine(Training): ...",
+        "import decentralizepy\nclass Mine(decentralizepy.Training): ...",
+        "import decentralizepy as dp\nclass Mine(dp.Training): ...",
+        "try:\n    import nothing\nexcept ImportError:\n"
+        "    from decentralizepy import Training\nclass Mine(Training): ...",
     ],
 )
 def test_options_through_every_kind_of_import(module, text):
@@ -354,13 +358,117 @@ def test_a_missing_option_is_named(module):
     assert check_options(found, {"a": "2"}, "x.ini") == {"a": 2}  # unannotated: passed at run time
 
 
-def test_drivers_by_name_and_path():
-    assert driver("eval/testing.py") == driver("testing") == DRIVERS["testing.py"]
-    assert driver("testingPeerSamplerDynamic.py").schedule == "dynamic"
-    assert {entry.schedule for entry in DRIVERS.values()} == {"static", "dynamic"}
-    for entry in DRIVERS.values():
-        assert definition(entry.node) is not None
-    with pytest.raises(ConfigError, match=r"unknown driver 'testingPeer'.*known: testing.py, "):
-        driver("testingPeer")
-    with pytest.raises(ConfigError, match=r"did you mean 'testingPeerSampler.py'\?"):
-        driver("testingPeerSample.py")
+# ---------------------------------------------------------------- facts
+
+FACTS = """
+from decentralizepy.sharing.sharing import Sharing
+from typing import ClassVar, Generic
+COUNT = 3
+
+class Base:
+    servers: ClassVar[int] = 1
+    size = (2, -3)
+    cost: float = 1e-3
+    name, classes = "blobs", 2
+    declared: ClassVar[int]
+    twice = 1
+    twice = 2
+
+    def outgoing(self): ...
+
+class Silent(Base[int]): ...
+
+class Louder(Silent):
+    servers = 5
+
+class Rewritten(Base):
+    def outgoing(self): ...
+
+class Below(Rewritten): ...
+
+class Anew(Base):
+    servers = 7
+    def outgoing(self): ...
+
+class Mixin:
+    size = (9, 9)
+
+class Diamond(Silent, Mixin, Louder): ...
+
+class Computed(Base):
+    servers = COUNT
+
+class Wrong(Base):
+    servers = "two"
+    classes = True
+
+class Method(Sharing):
+    def merge(self): ...
+
+class Other(Sharing):
+    def outgoing(self): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "default", "value"),
+    [
+        ("Base", "servers", 0, 1),
+        ("Base", "size", (), (2, -3)),
+        ("Base", "cost", 0.0, 0.001),
+        ("Base", "name", "", "blobs"),
+        ("Base", "classes", 0, 2),
+        ("Base", "declared", 4, 4),
+        ("Base", "nothing", "x", "x"),
+        ("Base", "twice", 0, 2),
+        ("Silent", "servers", 0, 1),
+        ("Louder", "servers", 0, 5),
+        ("Diamond", "servers", 0, 5),
+        ("Diamond", "size", (), (9, 9)),
+        ("Method", "sends_whole_row", False, True),
+        ("Other", "needs_symmetric", False, True),
+    ],
+)
+def test_facts_are_read_from_the_text(module, name, key, default, value):
+    assert fact(module(FACTS, name), key, default) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("Base", 1), ("Silent", 1), ("Rewritten", 0), ("Below", 0), ("Anew", 7), ("Louder", 5)],
+)
+def test_who_overrides_a_method_says_anew_what_it_is_like(module, name, value):
+    assert fact(module(FACTS, name), "servers", 0, about="outgoing") == value
+
+
+def test_a_users_sharing_method_is_known_by_what_it_overrides(module):
+    for name, whole in (("Method", True), ("Other", False)):
+        assert fact(module(FACTS, name), "sends_whole_row", False, about="outgoing") is whole
+    plain = target("decentralizepy.sharing.PlainAverageSharing", "PlainAverageSharing")
+    assert fact(plain, "sends_whole_row", False, about="outgoing")
+    assert not fact(plain, "needs_symmetric", True, about="mixing")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "default", "said"),
+    [
+        ("Computed", "servers", 0, r"Computed.servers = COUNT: .* write the value itself"),
+        ("Wrong", "servers", 0, r"Wrong.servers = 'two': int is expected"),
+        ("Wrong", "classes", 0, r"Wrong.classes = True: int is expected"),
+        ("Base", "name", 0, r"Base.name = 'blobs': int is expected"),
+    ],
+)
+def test_facts_that_cannot_be_read_name_the_file(module, name, key, default, said):
+    with pytest.raises(ConfigError, match=f"my_method.py: {said}"):
+        fact(module(FACTS, name), key, default)
+
+
+def test_whole_numbers_are_fractions_too_and_what_cannot_be_read_is_unknown(module):
+    assert fact(module(FACTS, "Base"), "servers", 0.5) == 1.0
+    assert fact(Target("no_such_module", "X"), "servers", 3) == 3
+    assert fact(target("torch.optim", "SGD"), "servers", 3) == 3
+
+
+def test_a_class_whose_bases_go_round_in_a_circle_has_facts(module):
+    text = "class Mine(Other):\n    a = 1\nclass Other(Mine):\n    b = 2\n"
+    assert [fact(module(text), key, 0) for key in ("a", "b", "c")] == [1, 2, 0]

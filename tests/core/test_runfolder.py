@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentralizepy import runfolder
 from decentralizepy.files import write_json
 from decentralizepy.runfolder import (
     LEGACY_RESULTS,
@@ -19,6 +20,8 @@ from decentralizepy.runfolder import (
     MachineFolder,
     RecordWriter,
     RunFolder,
+    final_records,
+    has_records,
     legacy_results,
     machine_records,
     read_records,
@@ -63,10 +66,28 @@ def test_numbers_that_json_has_not(tmp_path):
     assert math.isnan(row["test_loss"]) and row["train_loss"] == math.inf == -row["test_acc"]
 
 
-def test_a_column_without_a_description_is_a_mistake_of_ours(tmp_path):
+def test_other_columns_follow_the_known_ones(tmp_path):
+    own = {"staleness": 2, "test_rmse": math.inf, "fresh": True, "phase": "warm"}
+    write(tmp_path / "r", [{**own, "test_acc": 1.5, "uid": -1, "iteration": 3}])
+    (row,) = read_records(tmp_path / "r").rows
+    assert list(row) == ["iteration", "uid", "test_acc", *own]
+    assert row == {"iteration": 3, "uid": -1, "test_acc": 1.5, **own}
+
+
+@pytest.mark.parametrize("value", [None, [1], {"a": 1}, b"x", 1j, math])
+def test_a_value_that_is_no_number_and_no_text_is_refused(tmp_path, value):
     writer = RecordWriter(tmp_path / "r")
-    with pytest.raises(AssertionError, match="colour"):
-        writer.append(record(colour=1))
+    with pytest.raises(ValueError, match="column colour: "):
+        writer.append(record(colour=value))
+    writer.close()
+    assert (tmp_path / "r").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["", "test acc", "a\n"])
+def test_a_name_with_blanks_is_refused(tmp_path, name):
+    writer = RecordWriter(tmp_path / "r")
+    with pytest.raises(ValueError, match="a name has no blanks"):
+        writer.append(record(**{name: 1}))
     writer.close()
     assert (tmp_path / "r").read_bytes() == b""
 
@@ -164,6 +185,42 @@ def test_records_of_a_machine_are_merged_and_the_last_writer_wins(tmp_path):
     assert found.rows[2]["test_acc"] == 2.0
 
 
+def test_whether_there_are_records_is_told_by_the_first(tmp_path, monkeypatch):
+    folder = MachineFolder(tmp_path)
+    assert not has_records(folder)
+    folder.records(0).write_text('{"iteration":1,"uid":0}')  # cut
+    folder.records(1).write_text("\nnonsense\n")
+    assert not has_records(folder)
+    with folder.records(1).open("a") as out:
+        out.write('{"iteration":1,"uid":0}\n' * 1000)
+    parsed = []
+    parse = runfolder.parse_record
+    monkeypatch.setattr(runfolder, "parse_record", lambda line: parsed.append(1) or parse(line))
+    assert has_records(folder) and len(parsed) == 2
+
+
+def test_final_records_are_those_of_the_merged_records(tmp_path, monkeypatch):
+    """Lines from other hands, a resumed attempt on other workers, and a cut line are among them."""
+    folder = MachineFolder(tmp_path)
+    rows = [record(uid, t, test_acc=10.0 * uid + t) for t in (1, 2, 3) for uid in range(20)]
+    rows += [record(uid, 4, train_loss=0.5) for uid in range(19)]
+    write(folder.records(0), rows)
+    write(folder.records(1), [record(3, 3, attempt=1, test_acc=7.0), record(5, 2, attempt=1)])
+    with folder.records(1).open("a") as out:
+        out.write('{"uid": -1, "iteration": 9, "test_acc": 99}\n{"iteration":9,"uid":4,"te\n')
+        out.write('{"iteration":9,"uid":5,"test_acc":1}')
+    merged = machine_records(folder).rows
+    last = {row["uid"]: row for row in merged}
+    tested = {row["uid"]: row for row in merged if "test_acc" in row}
+    expected = [*last.values(), *(row for uid, row in tested.items() if row is not last[uid])]
+    parse, parsed = runfolder.parse_record, []
+    monkeypatch.setattr(runfolder, "parse_record", lambda line: parsed.append(1) or parse(line))
+    found = final_records(folder)
+    key = json.dumps
+    assert sorted(found, key=key) == sorted(expected, key=key)
+    assert len(parsed) < len(rows)
+
+
 # ---------------------------------------------------------------- the reference's results
 
 
@@ -173,7 +230,7 @@ def test_the_references_results_are_derived(tmp_path):
         record(8, 1, rank=0, train_loss=2.5, test_loss=2.25, test_acc=10.0,
                total_bytes=300, total_meta=100, total_data=200, wire_bytes=5, elapsed_s=0.5),
         record(8, 5, rank=0, train_loss=math.nan, total_bytes=600),
-        record(9, 1, rank=1, test_acc=None, total_bytes=1),
+        record(9, 1, rank=1, total_bytes=1),
     ])  # fmt: skip
     assert write_legacy_results(folder) == [folder.results(0), folder.results(1)]
     found = json.loads((tmp_path / "0_results.json").read_text())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decentralizepy.memory.shared import ArenaPlan, Control, create, resize
+from decentralizepy.memory.shared import ArenaPlan, Counters, create, resize
 from decentralizepy.settings import Intervals
 
 plans = st.builds(
@@ -62,7 +62,7 @@ def counters():
     plan = ArenaPlan((2, 3), 10)
     fd = sized(plan)
     assert os.fstat(fd).st_size == plan.nbytes and not os.pread(fd, plan.nbytes, 0).strip(b"\0")
-    yield plan, *(Control(mmap.mmap(fd, plan.control_bytes), plan) for _ in range(2))
+    yield plan, *(Counters(mmap.mmap(fd, plan.control_bytes), plan) for _ in range(2))
     os.close(fd)
 
 

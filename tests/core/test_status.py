@@ -10,10 +10,11 @@ import core_examples as examples
 import pytest
 
 import decentralizepy
+from decentralizepy import reference
 from decentralizepy.commands import arguments, flags
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
-from decentralizepy.memory.shared import ArenaPlan, Control, create, resize
+from decentralizepy.memory.shared import ArenaPlan, Counters, create, resize
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.settings import Intervals
 from decentralizepy.supervision import provenance
@@ -68,7 +69,7 @@ def test_progress_is_read_from_the_shared_counters(status):
     resize(memory, plan)
     status.watch(memory, plan)
     control = status._control
-    assert isinstance(control, Control)
+    assert isinstance(control, Counters)
     for node, rounds in enumerate((3, 5, 4, 8)):
         control.rounds[node] = rounds
     control.busy(1, 6, 8)
@@ -150,11 +151,11 @@ def test_the_inputs_are_copied_and_described(run):
     }  # fmt: skip
     assert (out / "small.ini").read_text() == examples.ini()
     assert (out / "ring.edges").read_text() == Path("ring.edges").read_text()
-    assert json.loads((out / "args.json").read_text()) == flags
+    assert json.loads((out / "args.json").read_text()) == reference.flags(flags)
     found = json.loads((out / "run.json").read_text())
     assert found["outcome"] == "running" and found["seed"] == 90 and found["flags"] == flags
     assert found["graph"] == {"file": "ring.edges", "sha256": settings.graph.digest()}
-    assert found["agents_per_machine"] == [8] and found["ini"] == examples.ini()
+    assert found["nodes_per_machine"] == [8] and found["ini"] == examples.ini()
     assert found["packages"]["torch"] and found["version"] == decentralizepy.__version__
     assert settings.folder.holds_a_run()
 
@@ -232,7 +233,7 @@ def test_machines_may_differ_in_what_is_their_own(run, words):
         ("--iterations", ["-is", "9"]),
         ("--test_after", ["-ta", "9"]),
         ("--reset_optimizer", ["-ro", "0"]),
-        ("--averaging_rounds", ["-as", "2"]),
+        ("--averaging_steps", ["-as", "2"]),
         ("--threads", ["--threads", "2"]),
         ("--procs_per_machine", ["-ps", "5", "3"]),
     ],

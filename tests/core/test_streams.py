@@ -34,6 +34,7 @@ NEIGHBOURS = [
     (1, 0, "batches", 0, 0),
     (0, 1, "batches", 0, 0),
 ]
+PEERS = [(97, 3, "sharing", 5, 1, peer) for peer in (1, 2, -1)]
 
 
 def raw(name, count=4):
@@ -55,7 +56,7 @@ def test_different_names_give_different_streams(one, other):
 
 def test_no_number_of_a_stream_is_in_its_neighbours():
     """64-bit numbers: 150,000 honest ones meet by chance once in 10^9 tries."""
-    draws = np.concatenate([raw(name, 10_000) for name in NEIGHBOURS])
+    draws = np.concatenate([raw(name, 10_000) for name in (*NEIGHBOURS, *PEERS)])
     assert len(np.unique(draws)) == len(draws)
 
 
@@ -89,8 +90,12 @@ def test_golden_numbers():
     negative = [hex(value) for value in raw((-1, -1, "node", 0), 2).tolist()]
     assert negative == ["0x6e102644d000dbbc", "0xa629900d90332bea"]
     assert torch_seed(97, 3, "dropout", 5, 1) == 3080234539708184306
-    expected = {"batches": 1, "dropout": 2, "sharing": 3, "node": 4, "validation": 5}
-    assert expected == PURPOSES
+    neighbour = generator(97, 3, "sharing", 5, 1, peer=4).bit_generator.random_raw(2).tolist()
+    assert [hex(value) for value in neighbour] == ["0x930f9351dd5da844", "0x96b84e66a86f5ece"]
+    assert PURPOSES == {
+        "batches": 1, "dropout": 2, "sharing": 3, "node": 4, "validation": 5, "peer": 6,
+        "evaluation": 7, "shared": 8,
+    }  # fmt: skip
 
 
 def test_golden_draws_of_numpys_methods():

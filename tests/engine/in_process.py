@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from decentralizepy.engine.worker import Worker
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
+from decentralizepy.node.node import Node, Program
 
 
 def build(experiment: Experiment, iterations: int, *more: str, name: str = "log") -> Worker:
@@ -32,12 +33,25 @@ def build(experiment: Experiment, iterations: int, *more: str, name: str = "log"
     )  # fmt: skip
     settings = arguments.settings_of(args)
     assembly = Assembly(settings)
-    plan = shared.ArenaPlan((settings.mapping.n,), assembly.row_length)
+    n = len(settings.hosted)
+    plan = shared.ArenaPlan((n,), assembly.row_length, assembly.named_rows)
     memory = shared.create()
     shared.resize(memory, plan)
     arena = Arena(memory, plan)
     os.close(memory)
     return assembly.worker(WorkerId(0, 0), Placement(settings.mapping, (1,)), arena)
+
+
+def inject(worker: Worker, programs: Mapping[int, Callable[[Node], Program]]) -> None:
+    """Give nodes programs of the test's, by uid; those not named end at once."""
+    for uid, seat in worker.seats.items():
+        program = programs.get(uid, _nothing)
+        seat.node.programs = lambda node=seat.node, program=program: (program(node),)
+
+
+def _nothing(node: Node) -> Program:
+    return
+    yield
 
 
 def run_here(experiment: Experiment, iterations: int, *more: str, name: str = "here") -> Path:

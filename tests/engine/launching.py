@@ -36,8 +36,8 @@ class Everything(nn.Module):
 
 INI = """\
 [DATASET]
-dataset_package = decentralizepy.datasets.Digits
-dataset_class = Digits
+dataset_package = {dataset_package}
+dataset_class = {dataset}
 model_package = {model_package}
 model_class = {model}
 random_seed = 90
@@ -49,7 +49,7 @@ optimizer_class = {optimizer}
 lr = 0.05
 {optimizer_options}
 [TRAIN_PARAMS]
-training_package = decentralizepy.training.{training}
+training_package = {training_package}
 training_class = {training}
 rounds = {rounds}
 batch_size = {batch_size}
@@ -71,6 +71,8 @@ sharing_class = {sharing}
 """
 
 DEFAULTS = {
+    "dataset_package": "decentralizepy.datasets.Digits",
+    "dataset": "Digits",
     "model_package": "decentralizepy.models.digits",
     "model": "MLP",
     "partition": "kshard",
@@ -79,6 +81,7 @@ DEFAULTS = {
     "sharing_package": "decentralizepy.sharing.Sharing",
     "sharing": "Sharing",
     "node": "",
+    "training_package": "",
     "training": "Training",
     "rounds": "3",
     "batch_size": "8",
@@ -120,6 +123,9 @@ class Experiment:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.graph, self.cache = folder, graph, cache
         values = DEFAULTS | options
+        values["training_package"] = (
+            values["training_package"] or f"decentralizepy.training.{values['training']}"
+        )
         (folder / "config.ini").write_text(INI.format(**values, offset=free_ports(12)))
         (folder / "everything.py").write_text(MODEL)
         (folder / "ip.json").write_text(json.dumps({"0": "127.0.0.1", "1": "127.0.0.2"}))

@@ -56,8 +56,8 @@ ROUNDS, BATCH = "rounds = 3", "batch_size = 8"
 
 #: what is refused before anything is started
 AT_ONCE = {
-    "graph of another size": flags("-ps", "5", said=("graph.edges", "-ps", "one node per agent")),
-    "fewer agents than machines": flags("-ms", "5", said=("-ms 5", "4 nodes", "needs one")),
+    "graph of another size": flags("-ps", "5", said=("graph.edges", "-ps", "give both the same")),
+    "fewer nodes than machines": flags("-ms", "5", said=("-ms 5", "4 nodes", "needs one")),
     "self-loop": graph("4\n0 1\n2 2\n", "bad.edges, line 3", "node 2", "delete"),
     "self-loop in .adj": graph(
         "2\n1\n1\n", "bad.adjac, line 3", "sends to itself", kind="adjacency"

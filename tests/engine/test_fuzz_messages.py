@@ -16,18 +16,26 @@ from mutations import bounded, mutated
 
 from decentralizepy.commands.check import construct
 from decentralizepy.config import parse_experiment
+from decentralizepy.drivers import wiring
 from decentralizepy.engine import nodefile
-from decentralizepy.engine.report import Meeting
+from decentralizepy.engine.meeting import Meeting, sum_message
+from decentralizepy.engine.rest import _KEYS, Position, Rest
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.messages.header import MessageError
-from decentralizepy.messages.message import Message, to_frames
-from decentralizepy.transport.batch import Part
-from decentralizepy.transport.reader import BatchReader
-from decentralizepy.transport.router import sum_message
+from decentralizepy.messages.message import Message
+from decentralizepy.transport.batches import Part
+from decentralizepy.transport.frames import MessageReader, to_frames
 
+words = st.sampled_from(["state", "reply", "done", "ask", "save", "saved", "end"])
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | words,
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+#: bytes that the damaged messages can hold, as no more are sent
 LIMIT = 1 << 20
 
 
@@ -54,7 +62,7 @@ GOOD = [FIRST, HEADER, *map(bytes, FRAMES)]
 def read(frames: list[bytes]) -> list[Message]:
     """What a worker takes from frames of another one."""
     found: list[Message] = []
-    reader = BatchReader(WorkerId(1, 0), LIMIT, lambda peer, first, one, size: found.append(one))
+    reader = MessageReader(WorkerId(1, 0), lambda peer, first, one, size: found.append(one))
     for frame in frames:
         reader.frame(Part(frame))
     reader.deliver()
@@ -70,6 +78,8 @@ def test_frames_that_are_not_damaged_are_read() -> None:
 @fuzz(300)
 @given(mutated([HEADER.rstrip()]), st.lists(mutated([bytes(f) for f in FRAMES]), max_size=3))
 @example(shaped(10**9), [])
+@example(shaped(4 << 30), [bytes(1 << 20)] * 8)
+@example(shaped((4 << 30) + 1), [])
 @example(shaped(0, 2**61, 2**61), [])
 @example(shaped(2**61, 2**61, 0), [])
 @example(shaped(0, 0, 0), [])
@@ -108,7 +118,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Experim
         Message({}, {"nodes": 2}),
         Message({"sum": torch.zeros(3, dtype=torch.float64)}, {"nodes": 2}),
         Message({"sum": torch.zeros(4810)}, {"nodes": 2}),
-        sum_message(torch.zeros(4810, dtype=torch.float64), 0, 0, 0),
+        sum_message(torch.zeros(4810, dtype=torch.float64), 0, -1, 0),
         Message({"sum": torch.zeros(4810, dtype=torch.float64)}, {"nodes": "2"}),
         Message({"sum": torch.zeros(4810, dtype=torch.float64)}),
     ],
@@ -118,6 +128,30 @@ def test_sums_that_are_none(kind: str, message: Message) -> None:
     meeting = Meeting(WorkerId(0, 0), placement, 4810, lambda *message: None, lambda t, mean: None)
     with pytest.raises(MessageError):
         meeting.take(kind, message)
+
+
+def test_a_sum_of_a_worker_that_there_is_not() -> None:
+    placement = Placement(Mapping((2,)), (1,))
+    meeting = Meeting(WorkerId(0, 0), placement, 3, lambda *message: None, lambda t, mean: None)
+    for number in (1, -1):
+        with pytest.raises(MessageError, match=f"a sum of worker {number}"):
+            meeting.take("S", sum_message(torch.zeros(3, dtype=torch.float64), 0, 1, number))
+
+
+@fuzz(300)
+@given(st.dictionaries(st.sampled_from([*_KEYS, "x"]), json_like), st.integers(-1, 3))
+def test_words_about_rest(meta: dict, sender: int) -> None:
+    """Whatever another worker says is obeyed, or refused in a sentence."""
+    placement = Placement(Mapping((2,)), (2,))
+    rest = Rest(WorkerId(0, 0), placement, lambda *said: None, _busy, list, lambda saved: None)
+    try:
+        rest.take(Message({}, meta, sender, (0, 0)))
+    except MessageError as error:
+        assert len(str(error)) < 200
+
+
+def _busy() -> Position:
+    return Position(False, False, False, {}, {})
 
 
 def test_checkpoints_of_a_node(experiment: Experiment, tmp_path: Path) -> None:
@@ -157,7 +191,8 @@ def test_classes_and_their_options(experiment: Experiment, data: st.DataObject) 
     found = data.draw(mutated([text])).decode("utf-8", "replace")
     with bounded():
         try:
-            for line in construct(parse_experiment(found, experiment.folder / "config.ini")):
+            parsed = parse_experiment(found, experiment.folder / "config.ini")
+            for line in construct(parsed, wiring(parsed), ring(4)):
                 assert line
         except ConfigError as error:
             assert str(error) and "Traceback" not in str(error)

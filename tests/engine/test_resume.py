@@ -230,7 +230,7 @@ def test_what_can_not_be_resumed_is_said(
     (folder / "config.ini").write_text(text.replace("lr = 0.05", "lr = 0.06"))
     assert "different INI file" in complain(*keep, "--resume")
     (folder / "config.ini").write_text(text)
-    assert "different --averaging_rounds, --reset_optimizer;" in complain(
+    assert "different --averaging_steps, --reset_optimizer;" in complain(
         *keep, "--resume", "-as", "2", "-ro", "1"
     )
     assert "--iterations (fewer than the 16 that are done)" in complain(

@@ -16,11 +16,11 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
-from decentralizepy.memory.shared import ArenaPlan, Control
+from decentralizepy.memory.shared import ArenaPlan, Counters
 from decentralizepy.messages.message import Message
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import Ring, Rings
-from decentralizepy.transport.router import Post, Traffic
+from decentralizepy.transport.router import Router, Traffic
 
 _WORDS = 64
 
@@ -123,63 +123,99 @@ def test_nothing_is_lost_or_mixed_up_between_processes(memory):
 
 def test_the_sleep_flag_is_one_per_worker(memory):
     fd, plan = memory
-    control = Control(mmap.mmap(fd, plan.nbytes), plan)
+    control = Counters(mmap.mmap(fd, plan.nbytes), plan)
     control.set_idle(1, True)
     assert control.idle(1) and not control.idle(0)
     control.busy(1, 3, 9)
     assert control.busy_with(1) == (3, 9) and control.idle(1)
 
 
-def worker_post(memory, me: int, folder, delivered: list) -> Post:
-    """The post of one of two workers with two nodes each."""
+def two_routers(memory, folder, delivered: list) -> tuple[Router, Router]:
+    """The routers of two workers with two nodes each; what the second one delivers is noted."""
     fd, plan = memory
-    arena = Arena(fd, plan)
-    who = WorkerId(0, me)
-    links = Links(who, str(folder), ("127.0.0.1",), 0)
-    placement = Placement(Mapping((4,)), (2,))
-    pool = RowPool(arena, me)
-    return Post(who, placement, arena, pool, lambda uid, parcel: delivered.append(parcel), links)
+    found = []
+    for me in range(2):
+        arena, who = Arena(fd, plan), WorkerId(0, me)
+        sockets = LocalSockets(who, str(folder), ("127.0.0.1",), 0)
+        placement = Placement(Mapping((4,)), (2,))
+        pool = RowPool(arena, me)
+        note = lambda uid, message: delivered.append(message)  # noqa: E731
+        found.append(Router(who, placement, arena, pool, note, sockets))
+    return found[0], found[1]
 
 
-def test_rows_and_frames_of_a_sender_stay_in_order(memory, tmp_path):
-    delivered: list = []
-    posts = [worker_post(memory, me, tmp_path, delivered) for me in range(2)]
-    mine, theirs = posts
-    row = mine.pool.acquire()
-    assert row is not None
-    for i in range(12):
-        bare = Message({"params": mine.pool.tensor(row)}, {}, 1, (0, i))
-        said = (
-            bare if i % 3 else Message({"params": torch.full((8,), 1.0 * i)}, {"i": i}, 1, (0, i))
-        )
-        mine.send([3], said, row, Traffic())
-    mine.links.flush()
+@pytest.fixture
+def delivered() -> list[Message]:
+    return []
+
+
+@pytest.fixture
+def routers(memory, tmp_path, delivered):
+    found = two_routers(memory, tmp_path, delivered)
+    yield found
+    delivered.clear()
+    for router in found:
+        assert router.sockets is not None
+        router.sockets.close()
+
+
+def arrive(theirs: Router, delivered: list, count: int) -> None:
+    """Let a worker take in what comes until it has so many messages."""
+    assert theirs.sockets is not None
     for _ in range(500):
         theirs.take_in()
-        if len(delivered) == 12:
+        if len(delivered) == count:
             break
-        theirs.links.sleep(10)
-    assert [parcel.message.round for parcel in delivered] == [(0, i) for i in range(12)]
-    assert mine.pool.read(row)  # eight notices carry it
-    for parcel in delivered:
-        if parcel.release:
-            parcel.release()
+        theirs.sockets.sleep(10)
+    assert len(delivered) == count
+
+
+def test_rows_parts_and_frames_of_a_sender_stay_in_order(routers, delivered):
+    mine, theirs = routers
+    row = mine.pool.acquire()
+    row.tensor.copy_(torch.arange(8))
+    too_large = torch.zeros(1 << 12)  # for a row, so it goes by socket
+    said = [
+        {"params": row.tensor}, {"params": row.tensor[2:5]}, {"all": too_large},
+        {"of no row": torch.arange(3)},
+    ]  # fmt: skip
+    for i in range(20):
+        mine.send([3], Message(said[i % 4], {}, 1, (0, i)), Traffic())
+    mine.sockets.flush()
+    arrive(theirs, delivered, 20)
+    assert [message.round for message in delivered] == [(0, i) for i in range(20)]
+    for i, message in enumerate(delivered):
+        (name,) = said[i % 4]
+        assert torch.equal(message[name], said[i % 4][name])
+    assert mine.pool.read(row)
+    del message
+    delivered[:] = delivered[:2]
+    assert mine.pool.read(row), "two messages still hold it"
+    kept = delivered[1]["params"].numpy()[:2]
+    delivered.clear()
+    assert mine.pool.read(row), "so does an array on a part of it"
+    assert kept.tolist() == [2.0, 3.0]
+    del kept
     assert not mine.pool.read(row)
-    for post in posts:
-        post.links.close()
 
 
-def test_who_sleeps_is_woken_for_what_comes_late(memory, tmp_path):
-    mine, theirs = (worker_post(memory, me, tmp_path, []) for me in range(2))
-    row, control = mine.pool.acquire(), mine.arena.control
-    assert row is not None
-    said = Message({"params": mine.pool.tensor(row)}, {}, 1, (0, 0))
+def test_a_message_much_larger_than_the_row_passes_between_workers(routers, delivered):
+    mine, theirs = routers
+    said = Message({"all": torch.arange(3 << 20)}, {}, 1, (0, 0))  # 24 MB; a row has 32 bytes
+    mine.send([3], said, Traffic())
+    mine.sockets.flush()
+    arrive(theirs, delivered, 1)
+    assert torch.equal(delivered[0]["all"], said["all"])
+
+
+def test_who_sleeps_is_woken_for_what_comes_late(routers, delivered):
+    mine, theirs = routers
+    row, counters = mine.pool.acquire(), mine.arena.counters
+    said = Message({"params": row.tensor}, {}, 1, (0, 0))
     while not mine.rings.behind:
-        mine.send([3], said, row, Traffic())
+        mine.send([3], said, Traffic())
     theirs.take_in()
-    control.set_idle(1, True)  # it has read all that was there, and goes to sleep
+    counters.set_idle(1, True)  # it has read all that was there, and goes to sleep
     mine.take_in()
-    assert not mine.rings.behind and not control.idle(1)
-    assert theirs.links.poller.poll(0)  # the bell
-    for post in (mine, theirs):
-        post.links.close()
+    assert not mine.rings.behind and not counters.idle(1)
+    assert theirs.sockets.poller.poll(0)  # the bell

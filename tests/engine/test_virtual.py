@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import build
+from in_process import build, inject
 from launching import Experiment, digests, finish
 
 from decentralizepy.engine.worker import Worker
@@ -18,6 +18,7 @@ from decentralizepy.messages.message import Missing
 from decentralizepy.node.effects import Now, Receive, Send, Train
 from decentralizepy.node.node import Node, Program
 from decentralizepy.runfolder import MachineFolder, machine_records
+from decentralizepy.words import NodesLost
 
 EVERY = ("-ta", "1", "-tea", "0")
 SEEN: dict[int, Any] = {}
@@ -221,15 +222,9 @@ def programs(
     if faults is not None:
         flags += ["--faults", simulation(tmp_path, faults, "faults.json")[1]]
     worker = build(experiment, 9, *flags, "-ta", "0", "-tea", "0")
-    for uid, seat in worker.seats.items():
-        seat.program = programs[uid](seat.node) if uid in programs else iter_nothing()
+    inject(worker, programs)
     worker.run()
     return worker
-
-
-def iter_nothing() -> Program:
-    return
-    yield
 
 
 def speaker(rounds: int) -> Any:
@@ -290,10 +285,10 @@ def test_a_killed_virtual_machine_takes_its_nodes_along(tmp_path: Path, cache: P
     faults = simulation(tmp_path, [{"kill": {"machine": 1}, "round": 2}], "faults.json")[1]
     worker = build(experiment, 4, *simulation(tmp_path, value), "--faults", faults)
     worker._tell = told.append
-    with pytest.raises(Exception, match="no node can go on; node 0 waits in iteration 2 for"):
+    with pytest.raises(Exception, match="no node can go on: node 0 waits in iteration 2 for"):
         worker.run()
-    lost = [news for news in told if "lost" in news]
-    assert [news["lost"] for news in lost] == [[3], [4], [5]]
+    lost = [word for word in told if isinstance(word, NodesLost)]
+    assert [word.uids for word in lost] == [(3,), (4,), (5,)]
     assert [seat.lost for seat in worker.seats.values()] == [False] * 3 + [True] * 3
     assert fired(tmp_path / "log")[0][:2] == (1, "fired")
 
@@ -358,7 +353,7 @@ def test_a_synchronous_run_stands_still_in_a_partition_by_rounds(
 ) -> None:
     """Nobody gets past the rounds without the messages that wait for that."""
     text = (
-        r"no node can go on; node 0 waits in iteration 4 for .*; "
+        r"no node can go on: node 0 waits in iteration 4 for .*; "
         r"fault 1 \(partition\) holds back 4 message\(s\)"
     )
     with pytest.raises(Exception, match=text):

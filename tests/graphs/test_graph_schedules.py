@@ -42,7 +42,7 @@ def test_static_is_always_the_same_graph():
 
 @pytest.mark.parametrize("t", [0, 1, 41])
 def test_a_graph_per_iteration_is_the_references(t):
-    schedule = RandomRegularSchedule(16, 4, random_seed=97)
+    schedule = RandomRegularSchedule(16, 4, seed=97)
     assert schedule.at(t) == networkx_graph(16, 4, 97 * 100000 + t)
     assert schedule.at(t, 9) is schedule.at(t)
 

@@ -32,13 +32,13 @@ def test_linear_is_the_formula(machines, procs):
 
 
 @given(st.integers(1, 300), st.integers(1, 40))
-def test_spread_is_even_and_starts_full(agents, machines):
-    if agents < machines:
-        with pytest.raises(ValueError, match=f"at most {agents}"):
-            Mapping.spread(agents, machines)
+def test_spread_is_even_and_starts_full(nodes, machines):
+    if nodes < machines:
+        with pytest.raises(ValueError, match=f"at most {nodes}"):
+            Mapping.spread(nodes, machines)
         return
-    mapping = Mapping.spread(agents, machines)
-    assert mapping.n == agents and mapping.machines == machines
+    mapping = Mapping.spread(nodes, machines)
+    assert mapping.n == nodes and mapping.machines == machines
     assert max(mapping.counts) - min(mapping.counts) <= 1
     assert list(mapping.counts) == sorted(mapping.counts, reverse=True)
 
@@ -60,16 +60,16 @@ def test_servers_keep_their_rank_as_uid():
     ("make", "words"),
     [
         (lambda: Mapping(()), "at least one machine"),
-        (lambda: Mapping((2, 0)), "machine 1 has 0 agents"),
-        (lambda: Mapping((2, -1)), "machine 1 has -1 agents"),
+        (lambda: Mapping((2, 0)), "machine 1 has 0 nodes"),
+        (lambda: Mapping((2, -1)), "machine 1 has -1 nodes"),
         (lambda: Mapping((2,), server_machine=1), "no machine 1: the machines are 0 to 0"),
         (lambda: Mapping.linear(0, 4), "at least one machine"),
-        (lambda: Mapping.linear(4, 0), "machine 0 has 0 agents"),
+        (lambda: Mapping.linear(4, 0), "machine 0 has 0 nodes"),
         (lambda: Mapping.spread(4, 0), "at least one machine"),
         (lambda: Mapping((2, 3)).uid(2, 0), "no rank 2 on machine 0: its ranks are 0 to 1"),
         (lambda: Mapping((2, 3)).uid(0, 2), "no machine 2"),
         (lambda: Mapping((2, 3)).uid(0, -1), "no machine -1"),
-        (lambda: Mapping((2, 3)).machine_rank(5), "no agent 5: the agents are 0 to 4"),
+        (lambda: Mapping((2, 3)).machine_rank(5), "no node 5: the nodes are 0 to 4"),
         (lambda: Mapping((2, 3)).uids(2), "no machine 2"),
     ],
 )

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import textbook
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from decentralizepy.models import cifar10, digits, femnist
-from decentralizepy.models.sizes import MODEL_SIZES
+from decentralizepy.registry import Target, fact
 
 CIFAR = ("CNN", "LeNet", "ResNet8", "ResNet18", "GN_ResNet18")
 FEMNIST = ("LogisticRegression", "CNN", "RNET", "GN_RNET")
@@ -211,7 +212,15 @@ def test_the_sizes_are_those_of_the_built_models():
         net = build(model_class)
         floats = [b.numel() for b in net.buffers() if b.is_floating_point()]
         counted[name] = (sum(p.numel() for p in net.parameters()), sum(floats))
-    assert counted == MODEL_SIZES
+    said = {}
+    for name in counted:
+        found = Target(*name.rsplit(".", 1))
+        said[name] = tuple(
+            fact(found, key, 0, about="__init__") for key in ("n_parameters", "n_buffers")
+        )
+        assert fact(found, "evaluate_s", 0.0, about="__init__") > 0
+        assert fact(found, "evaluate_s", 0.0) < fact(found, "train_s", 0.0, about="__init__") < 1
+    assert counted == said
 
 
 @pytest.mark.parametrize(
@@ -254,5 +263,11 @@ def test_every_model_has_an_evaluation_batch_and_documentation(model_class):
 
 
 def test_the_sizes_are_known_without_torch():
-    code = "import sys, decentralizepy.models.sizes; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+    code = """
+        import sys
+        from decentralizepy.registry import Target, fact
+        mlp = Target("decentralizepy.models.digits", "MLP")
+        assert fact(mlp, "n_parameters", 0) == 4810
+        assert "torch" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env={**os.environ})

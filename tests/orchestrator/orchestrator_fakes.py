@@ -67,7 +67,7 @@ def values(**changes: Any) -> dict[str, Any]:
 
 # How the fake core behaves is its first argument, before the verb.
 CORE = """
-import json, os, pathlib, signal, subprocess, sys, time
+import itertools, json, os, pathlib, signal, subprocess, sys, time
 
 mode, verb, *rest = sys.argv[1:]
 
@@ -95,15 +95,16 @@ if verb == "prepare":
     sys.exit(leave(5, "decentralizepy: no network") if mode == "bad-prepare" else 0)
 
 machine, folder, rounds = int(option("-mid")), pathlib.Path(option("-ld")), int(option("-is"))
-shares = rest[rest.index("-ps") + 1 : rest.index("-gf")]
-shares = [int(s) for s in shares] * (int(option("-ms")) if len(shares) == 1 else 1)
-first, agents = sum(shares[:machine]), shares[machine]
+shares = itertools.takewhile(str.isdecimal, rest[rest.index("-ps") + 1 :])
+shares = [int(s) for s in shares]
+shares *= int(option("-ms")) if len(shares) == 1 else 1
+first, nodes = sum(shares[:machine]), shares[machine]
 
 
 def status(state, done, error=None, notes=()):
-    value = dict(state=state, machine=machine, workers=1, nodes=agents, iterations=rounds,
+    value = dict(state=state, machine=machine, workers=1, nodes=nodes, iterations=rounds,
                  round_min=done, round_mean=float(done), round_max=done, elapsed_s=0.1 * done,
-                 test_acc=dict(iteration=done, mean=50.0 + machine, nodes=agents) if done else None,
+                 test_acc=dict(iteration=done, mean=50.0 + machine, nodes=nodes) if done else None,
                  train_loss=None, error=error, notes=notes)
     (folder / "status.tmp").write_text(json.dumps(value))
     os.replace(folder / "status.tmp", folder / "status.json")
@@ -163,7 +164,7 @@ if mode in ("fail", "hang", "stubborn"):
 with (folder / "records_0.jsonl").open("w") as out:
     due = rounds and (int(option("-ta")) or int(option("-tea")))
     for iteration in (1, rounds) if due else ():
-        for rank in range(agents):
+        for rank in range(nodes):
             sent = iteration * 4 * (19240 + 128)
             print(json.dumps(dict(
                 iteration=iteration, uid=first + rank, machine=machine, rank=rank,

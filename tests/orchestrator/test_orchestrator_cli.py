@@ -32,7 +32,7 @@ def test_a_dry_run_tells_everything_and_starts_nothing(
     path = make()
     assert main([str(path), "--dry-run"], setting()) == 0
     shown = capsys.readouterr().out
-    for expected in ("machine 1  127.0.0.2  4 agents (uids 5 to 8)", "697,248 per iteration",
+    for expected in ("machine 1  127.0.0.2  4 nodes (uids 5 to 8)", "697,248 per iteration",
                      "6,972,480 in all", "-mid 1", "addresses_filepath = ip.json",
                      '"1": "127.0.0.2"', "Expected  about", "Nothing was started"):  # fmt: skip
         assert expected in shown
@@ -43,7 +43,7 @@ def test_a_dry_run_as_json(make: Make, setting: Build, capsys: pytest.CaptureFix
     assert main(["run", str(make()), "--dry-run", "--json"], setting()) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["traffic"]["bytes_per_round"] == 36 * (19240 + 128)
-    assert [machine["agents"] for machine in plan["placement"]] == [5, 4]
+    assert [machine["nodes"] for machine in plan["placement"]] == [5, 4]
     assert plan["files"]["ip.json"].startswith("{")
 
 

@@ -122,7 +122,7 @@ def test_what_is_no_json_object_is_told_with_its_place(text: str, expected: str)
     assert expected in refused(text)
 
 
-def test_fewer_agents_than_machines_is_an_error() -> None:
+def test_fewer_nodes_than_machines_is_an_error() -> None:
     message = refused(json.dumps(values(NB_AGENTS=2, NB_MACHINE=3)))
     assert "NB_AGENTS = 2, NB_MACHINE = 3" in message
     assert "lower NB_MACHINE to 2" in message

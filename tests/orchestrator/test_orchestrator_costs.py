@@ -6,15 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.planning.costs import Cost, cache_path, read_costs, remember, table_cost
+from decentralizepy.registry import Target
+from orchestrator.planning.costs import Cost, cache_path, read_costs, remember, stated_cost
 
-MLP = "decentralizepy.models.digits.MLP"
+MLP = Target("decentralizepy.models.digits", "MLP")
+OWN = ("Net", "Slow", "Wider", "Other")
 
 
-def test_the_table_knows_our_models_and_guesses_others() -> None:
-    assert table_cost("decentralizepy.models.cifar10.CNN", 1).train_s == 2.1e-4
-    assert table_cost("my_model.Net", 1_000_000).train_s == pytest.approx(8e-3)
-    assert table_cost("my_model.Net", None).train_s > 0
+def test_models_say_their_cost_and_others_are_guessed(tmp_path: Path) -> None:
+    cost = stated_cost(Target("decentralizepy.models.cifar10", "CNN"), 1)
+    assert (cost.train_s, cost.evaluate_s, cost.measured) == (2.1e-4, 4.1e-5, False)
+    (tmp_path / "my_model.py").write_text(
+        "from decentralizepy.models.cifar10 import CNN\n"
+        "class Net:\n    pass\n"
+        "class Slow:\n    train_s = 3\n"
+        "class Wider(CNN):\n    def __init__(self, width=9): ...\n"
+        "class Other(CNN):\n    def forward(self, x): ...\n"
+    )
+    mine = {name: Target("my_model", name, (str(tmp_path),)) for name in OWN}
+    assert stated_cost(mine["Net"], 1_000_000).train_s == pytest.approx(8e-3)
+    assert stated_cost(mine["Net"], None).train_s > 0
+    assert stated_cost(mine["Slow"], 1) == Cost(3.0, 1.0)
+    assert stated_cost(mine["Wider"], 1_000_000).train_s == pytest.approx(8e-3)
+    assert stated_cost(mine["Other"], 1_000_000).train_s == 2.1e-4
 
 
 def test_what_was_measured_comes_first(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import pytest
 from orchestrator_fakes import REPOSITORY, Make, alive, await_true, read_when_there
 
 from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.registry import Target
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends import ports
 from orchestrator.backends.base import Allocation, Watch
@@ -104,11 +105,11 @@ def test_plan_and_reality_stand_side_by_side(make: Make, setting: Build) -> None
 def test_the_run_refines_the_next_plan(make: Make, setting: Build) -> None:
     given = setting()
     outcome, _ = run(make(), given)
-    cost = read_costs(given.costs).lookup("decentralizepy.models.digits.MLP", None)
+    cost = read_costs(given.costs).lookup(Target("decentralizepy.models.digits", "MLP"), None)
     assert cost.measured
     assert cost.train_s == pytest.approx(9 * 0.02 / (9 * 10 * 24))
     assert "former runs" in make_plan(make(), given)[1].estimate.basis
-    assert outcome.plan.estimate.basis.startswith("the table")
+    assert outcome.plan.estimate.basis == "the model's class"
 
 
 def test_the_resolved_configuration_runs_again(make: Make, setting: Build) -> None:
@@ -176,7 +177,31 @@ def test_a_users_own_module_is_kept(make: Make, setting: Build) -> None:
     assert (outcome.folder.root / "mine.py").read_text() == "class Mine:\n    pass\n"
 
 
-def test_a_file_of_numbers_by_agent_is_kept_and_found_again(make: Make, setting: Build) -> None:
+OWN = """
+class Rotating:
+    def __init__(self, n: int): ...
+"""
+GRAPH = "\n[GRAPH]\ngraph_package = pack.schedule\ngraph_class = Rotating\n"
+
+
+def test_a_run_without_driver_and_graph_can_be_repeated(make: Make, setting: Build) -> None:
+    """What the INI names instead lies in the run folder, where it did beside the INI."""
+    path = make(ini=fakes.INI + GRAPH, EVAL_FILE=None, GRAPH_FILE=None, EVALUATED_NODES=[0, 3])
+    path.with_name("pack").mkdir()
+    path.with_name("pack").joinpath("schedule.py").write_text(OWN)
+    given = setting()
+    outcome, _ = run(path, given)
+    root = outcome.folder.root
+    assert (root / "pack" / "schedule.py").read_text() == OWN
+    kept = json.loads(outcome.folder.config.read_text())
+    assert kept["GRAPH_FILE"] is None and kept["EVAL_FILE"] is None
+    assert kept["EVALUATED_NODES"] == [0, 3] and not list(root.glob("*.edges"))
+    (path.parent / "pack" / "schedule.py").unlink()
+    again, _ = run(outcome.folder.config, given)
+    assert again.complete and again.plan.config.EVALUATED_NODES == (0, 3)
+
+
+def test_a_file_of_numbers_by_node_is_kept_and_found_again(make: Make, setting: Build) -> None:
     given, text = setting(), fakes.INI.replace("rounds = 3", "rounds = work/rounds.json")
     path = make(ini=text)
     path.with_name("work").mkdir()

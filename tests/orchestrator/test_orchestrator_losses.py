@@ -96,10 +96,10 @@ def test_who_left_is_told_in_the_end(make: Make, setting: Build) -> None:
         machine.run.write_text(json.dumps({"membership": [epoch], "notes": notes}))
     rows = read_rows(outcome.folder)
     reality = measure(outcome.plan, rows, 3.0, read_story(outcome.folder))
-    assert reality.agents_left == 4
+    assert reality.nodes_left == 4
     assert reality.bytes_as_planned is None
     assert measured_cost(outcome.plan, rows, reality) is None
     lines = list(closing_lines(replace(outcome, reality=reality)))
     assert f"left      before iteration 8: {why}" in lines
     assert "notes     going on after iteration 5" in lines
-    assert any("with 4 agents fewer than planned at the end" in line for line in lines)
+    assert any("with 4 nodes fewer than planned at the end" in line for line in lines)

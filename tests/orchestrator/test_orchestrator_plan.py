@@ -49,9 +49,9 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
-def test_agents_need_not_divide(make: Make) -> None:
+def test_nodes_need_not_divide(make: Make) -> None:
     machines = planned(make(NB_AGENTS=11, NB_MACHINE=3), workers=8).machines
-    assert [machine.agents for machine in machines] == [4, 4, 3]
+    assert [machine.nodes for machine in machines] == [4, 4, 3]
     assert [machine.first_uid for machine in machines] == [0, 4, 8]
     assert [machine.workers for machine in machines] == [4, 4, 3]
     assert [machine.address for machine in machines] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
@@ -89,7 +89,81 @@ def test_dynamic_bytes_go_by_the_degree_of_the_ini(make: Make) -> None:
     made = planned(make(ini=DYNAMIC.format(2), EVAL_FILE="testingPeerSamplerDynamic.py"))
     assert made.traffic.messages_per_round == 9 * 2
     assert made.graph["dynamic"] is True
-    assert "fresh random 2-regular" in describe(made, RUN)
+    said = describe(made, RUN)
+    assert "RandomRegularSchedule degree=2 per_averaging_round=False over 9 nodes" in said
+
+
+OWN = """
+class Quiet:
+    def __init__(self, *, every: int = 2): ...
+
+class Rotating:
+    out_degree = 3
+    def __init__(self, n: int): ...
+"""
+
+
+def test_a_driver_is_not_needed_where_the_ini_names_program_and_schedule(
+    make: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "my_program.py").write_text(OWN)
+    node = "\n[NODE]\nnode_package = my_program\nnode_class = Quiet\nevery = 5\n"
+    graph = "\n[GRAPH]\ngraph_package = my_program\ngraph_class = Rotating\n"
+    made = planned(make(ini=INI + graph, EVAL_FILE=None))
+    assert made.traffic.exact and made.traffic.messages_per_round == 9 * 3
+    assert "--eval_file" not in made.command(made.machines[0], RUN)
+    made = planned(make(ini=INI + node + graph, EVAL_FILE=None))
+    assert made.traffic.total_bytes is None and not made.traffic.exact
+    said = describe(made, RUN)
+    assert "my_program.Quiet every=5" in said and "my_program.Rotating over 9 nodes" in said
+    assert "how many messages Quiet and Rotating give is known when it runs" in said
+    assert made.as_dict(RUN)["classes"]["node"] == "my_program.Quiet"
+    assert not made.notes
+    made = planned(make(ini=INI + node + graph))
+    assert "not DPSGD of testingPeerSampler.py" in made.notes[0]
+    assert planned(make(EVAL_FILE=None)).traffic.exact, "D-PSGD over the graph of the file"
+
+
+def test_no_graph_file_is_needed_where_nobody_looks_at_it(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "my_program.py").write_text(OWN)
+    graph = "\n[GRAPH]\ngraph_package = my_program\ngraph_class = Rotating\n"
+    made = planned(make(ini=INI + graph, EVAL_FILE=None, GRAPH_FILE=None))
+    assert made.traffic.messages_per_round == 9 * 3 and made.graph_name is None
+    words = made.command(made.machines[0], RUN)
+    assert "-gf" not in words and "-gt" not in words and "-ps" in words
+    assert "my_program.Rotating over 9 nodes" in describe(made, RUN) and not made.notes
+    message = refused(make(GRAPH_FILE=None))
+    assert "needs the key 'GRAPH_FILE', for DPSGD over StaticSchedule needs a graph" in message
+
+
+def test_who_is_evaluated_is_passed_on(make: Make) -> None:
+    made = planned(make(EVALUATED_NODES=[0, 8], TEST_SAMPLES=100))
+    words = made.command(made.machines[0], RUN)
+    at = words.index("--evaluated_nodes")
+    assert words[at : at + 4] == ["--evaluated_nodes", "[0,8]", "--test_samples", "100"]
+    assert made.as_dict(RUN)["config"]["EVALUATED_NODES"] == [0, 8]
+    words = planned(make(EVALUATED_NODES=3)).command(made.machines[0], RUN)
+    assert words[words.index("--evaluated_nodes") + 1] == "3"
+    assert "--evaluated_nodes" not in planned(make()).command(made.machines[0], RUN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"EVALUATED_NODES": 10}, "EVALUATED_NODES 10: there are 9 nodes"),
+        ({"EVALUATED_NODES": 0}, "EVALUATED_NODES 0: there are 9 nodes"),
+        ({"EVALUATED_NODES": []}, "EVALUATED_NODES = "),
+        ({"EVALUATED_NODES": "some"}, "EVALUATED_NODES = "),
+        ({"EVALUATED_NODES": [1.5]}, "EVALUATED_NODES = "),
+        ({"EVALUATED_NODES": [9]}, "EVALUATED_NODES: there is no node 9"),
+        ({"EVALUATED_NODES": [-1]}, "EVALUATED_NODES: there is no node -1"),
+        ({"TEST_SAMPLES": 0}, "TEST_SAMPLES = 0"),
+    ],
+)
+def test_nodes_that_cannot_be_evaluated(make: Make, changes: dict[str, Any], expected: str) -> None:
+    message = refused(make(**changes))
+    assert expected in message
+    assert message.count("EVALUATED_NODES =") <= 1
 
 
 def test_plain_averaging_is_exact_too(make: Make) -> None:
@@ -105,7 +179,7 @@ def test_bytes_of_a_method_of_ones_own_are_a_bound(make: Make, tmp_path: Path) -
     made = planned(make(ini=ini.replace("sharing_class = Sharing", "sharing_class = Mine")))
     assert not made.traffic.exact
     assert "at most, for whole models; what Mine sends" in describe(made, RUN)
-    assert made.task.modules == (tmp_path / "my_method.py",)
+    assert made.task.experiment.own_files == {Path("my_method.py"): tmp_path / "my_method.py"}
 
 
 def test_bytes_of_a_model_of_ones_own_are_unknown(make: Make, tmp_path: Path) -> None:
@@ -117,7 +191,7 @@ def test_bytes_of_a_model_of_ones_own_are_unknown(make: Make, tmp_path: Path) ->
     assert made.as_dict(RUN)["traffic"]["bytes_per_round"] is None
 
 
-def test_graph_and_agents_must_agree(make: Make) -> None:
+def test_graph_and_nodes_must_agree(make: Make) -> None:
     path = make()
     path.with_name("ring.edges").write_text("3\n0 1\n1 2\n")
     message = refused(path)
@@ -144,17 +218,17 @@ def test_wrong_names(make: Make, changes: dict[str, Any], expected: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("ini", "agents", "expected"),
+    ("ini", "nodes", "expected"),
     [
-        (INI, 9, "graph_degree is missing"),
-        (DYNAMIC.format(9), 9, "below NB_AGENTS = 9"),
-        (DYNAMIC.format(0), 9, "at least 1"),
-        (DYNAMIC.format(3), 9, "9 x 3 is odd"),
+        (INI, 9, "[NODE] needs 'graph_degree'"),
+        (DYNAMIC.format(9), 9, "graph_degree = 9: no connected 9-regular graph"),
+        (DYNAMIC.format(0), 9, "choose a degree of at least 2"),
+        (DYNAMIC.format(3), 9, "nodes x degree must be even"),
         (DYNAMIC.format("four"), 9, "graph_degree"),
     ],
 )
-def test_dynamic_graphs_that_do_not_exist(make: Make, ini: str, agents: int, expected: str) -> None:
-    message = refused(make(ini=ini, NB_AGENTS=agents, EVAL_FILE="testingPeerSamplerDynamic.py"))
+def test_dynamic_graphs_that_do_not_exist(make: Make, ini: str, nodes: int, expected: str) -> None:
+    message = refused(make(ini=ini, NB_AGENTS=nodes, EVAL_FILE="testingPeerSamplerDynamic.py"))
     assert expected in message
     assert "small.ini" in message
 
@@ -204,7 +278,7 @@ def test_evaluations_are_at_1_every_t_and_the_last(iterations: int, every: int) 
 
 def load(**changes: Any) -> Load:
     base = Load(
-        agents=(8, 8),
+        nodes=(8, 8),
         workers=(1, 1),
         cores=2,
         computers=1,
@@ -215,7 +289,9 @@ def load(**changes: Any) -> Load:
         rounds=3,
         batch_size=8,
         full_epochs=False,
-        dataset="unknown",
+        samples=(0, 0),
+        test_samples=None,
+        evaluated=16,
         row_bytes=1000,
         bytes_per_round=0,
     )
@@ -226,14 +302,34 @@ def test_the_estimate_follows_the_slowest_machine_and_the_cores() -> None:
     cost = Cost(train_s=1e-3, evaluate_s=0.0)
     seconds = [
         estimate(load(**changes), cost).training_s
-        for changes in ({}, {"agents": (15, 1)}, {"cores": 1}, {"workers": (2, 2)})
+        for changes in ({}, {"nodes": (15, 1)}, {"cores": 1}, {"workers": (2, 2)})
     ]
     assert seconds == pytest.approx([100 * 8 * 24e-3, 100 * 15 * 24e-3, 100 * 16 * 24e-3, 19.2])
 
 
 def test_epochs_go_by_the_size_of_the_data_set() -> None:
-    assert load(full_epochs=True, dataset="CIFAR10").samples_per_iteration == 3 * 3125
+    assert load(full_epochs=True, samples=(50_000, 10_000)).samples_per_iteration == 3 * 3125
     assert load(full_epochs=True).samples_per_iteration == 3
+
+
+def test_evaluation_goes_by_who_is_evaluated_on_how_much(make: Make) -> None:
+    """Of 100 iterations those 1, 10, ..., 100 are evaluated: eleven."""
+    cost = Cost(train_s=0.0, evaluate_s=1e-3)
+    known = {"samples": (1600, 500)}
+    for changes, samples in (
+        ({}, 16 * 11 * (500 + 100)),
+        ({"evaluated": 4}, 4 * 11 * (500 + 100)),
+        ({"test_samples": 50}, 16 * 11 * (50 + 100)),
+        ({"test_samples": 5000, "train_evaluate_after": 0}, 16 * 11 * 500),
+    ):
+        one = load(**known, **changes)
+        assert one.evaluated_samples == samples
+        seconds = estimate(one, cost).evaluation_s
+        assert seconds == pytest.approx(one.nodes_in_turn / 16 * samples * 1e-3, abs=1e-3)
+    assert planned(make()).load.samples == (1442, 355)
+    assert [planned(make(EVALUATED_NODES=some)).load.evaluated for some in ("all", 3, [0, 8])] == [
+        9, 3, 2,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -253,13 +349,13 @@ def test_the_estimate_takes_the_mean_of_unequal_work(
     assert found.training_s == pytest.approx(10 * 5 * samples * 1e-3)
 
 
-def test_one_agent_on_one_machine(make: Make) -> None:
+def test_one_node_on_one_machine(make: Make) -> None:
     path = make(NB_AGENTS=1, NB_MACHINE=1)
     path.with_name("ring.edges").write_text("1\n")
     made = planned(path)
     assert made.traffic.total_bytes == 0
     assert made.notes == ()
-    assert "1 agent on 1 machine" in describe(made, RUN)
+    assert "1 node on 1 machine" in describe(made, RUN)
 
 
 def test_the_device_is_handed_on(make: Make) -> None:

@@ -12,10 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from results.cli import main
-from results.plots import FIGURES
+from results.tidy import TIDY_COLUMNS
+
+FIGURES = {
+    "train_loss_iteration", "train_loss_bytes", "test_loss_iteration", "test_loss_bytes",
+    "test_accuracy_iteration", "test_accuracy_bytes", "test_accuracy_seconds",
+    "consensus_distance_iteration",
+}  # fmt: skip
 
 
 def _files(root: Path) -> dict[Path, bytes]:
@@ -44,9 +51,9 @@ def test_one_run_is_written_into_its_folder_always_the_same(
     written = make_run(name="my run/1")
     assert main([str(written.root)]) == 0
     names = {path.name for path in (written.root / "tables").iterdir()}
-    assert names == {"my_run_1.csv", "my_run_1_tidy.csv", "my_run_1_tidy.parquet"}
-    assert {path.stem for path in (written.root / "figures").glob("*.pdf")} == set(FIGURES)
-    assert {path.stem for path in (written.root / "figures").glob("*.csv")} == set(FIGURES)
+    assert names == {"README.md", "my_run_1.csv", "my_run_1_tidy.csv", "my_run_1_tidy.parquet"}
+    assert {path.stem for path in (written.root / "figures").glob("*.pdf")} == FIGURES
+    assert {path.stem for path in (written.root / "figures").glob("*.csv")} == FIGURES
     out = capsys.readouterr().out
     final = written.values("test_acc", 30)
     assert "my run/1: 5 nodes on 2 machines, 4 evaluations up to iteration 30" in out
@@ -84,18 +91,138 @@ def test_several_runs_are_compared(
     out = tmp_path / "comparison"
     assert main([*roots, "--output", str(out), "--width", "double"]) == 0
     names = {path.name for path in (out / "tables").iterdir()}
-    tables = {"s1.csv", "s2.csv", "s3.csv", "other.csv"}
-    assert names == tables | {"comparison_tidy.csv", "comparison_tidy.parquet"}
+    tables = {"s1.csv", "s2.csv", "s3.csv", "other.csv", "README.md"}
+    compared = {"runs.csv", "settings.csv", "tidy.csv", "tidy.parquet"}
+    assert names == tables | {f"comparison_{name}" for name in compared}
     assert (out / "figures" / "test_accuracy_bytes.pdf").is_file()
     assert not (tmp_path / "s1" / "tables").exists()
     assert "other" in capsys.readouterr().out
+
+
+def test_one_bad_run_of_four_is_named_and_the_rest_drawn(
+    make_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots = [str(make_run(f"lr{lr}", lr=lr).root) for lr in (1, 2, 3)]
+    empty = tmp_path / "empty"
+    (empty / "machine0").mkdir(parents=True)
+    out = tmp_path / "out"
+    assert main([roots[0], str(empty), *roots[1:], "--output", str(out)]) == 6
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"error: {empty}: no node has recorded anything yet")
+    assert shown.err.count("\n") == 1
+    assert len(pd.read_csv(out / "tables" / "comparison_runs.csv")) == 3
+    assert {path.stem for path in (out / "figures").glob("*.pdf")} == FIGURES
+    assert main([roots[0], str(empty), "--output", str(out)]) == 6  # one is left: still drawn
+    assert main([str(empty), str(tmp_path / "no"), "--output", str(out)]) == 2
+
+
+def test_tables_of_an_earlier_comparison_among_the_runs_are_passed_over(
+    make_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for lr in (1, 2):
+        make_run(f"runs/lr{lr}", lr=lr)
+    for _ in range(2):
+        folders = sorted(str(path) for path in (tmp_path / "runs").iterdir())
+        assert main([*folders, "--output", str(tmp_path / "runs" / "compared")]) == 0
+    err = capsys.readouterr().err
+    assert err == f"warning: {tmp_path}/runs/compared: tables and figures only, no run\n"
+
+
+def test_a_seed_that_cuts_its_setting_is_named_once(
+    make_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots = [str(make_run(f"s{seed}", seed=seed).root) for seed in (1, 2)]
+    roots.append(str(make_run("short", seed=3, iterations=(1, 10)).root))
+    assert main([*roots, "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "warning: mean of 3 seeds: the mean over 3 seeds is taken where all were evaluated, "
+        "2 times up to iteration 10; short ends at 10, s2 at 30\n"
+    )
+    assert "mean of 3 seeds: test accuracy" in shown.out and "over 3 seeds (95 %" in shown.out
+
+
+def test_figures_as_asked_for(
+    make_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots = [str(make_run(f"lr{lr}", lr=lr).root) for lr in (1, 2)]
+    out = tmp_path / "out"
+    asked = ["--output", str(out), "--metrics", "test_acc", "samples", "--log", "samples"]
+    assert main([*roots, *asked, "--labels", "slow", "fast", "--format", "png", "svg"]) == 0
+    kinds = {"png", "svg", "csv"}
+    stems = {f"{m}_{x}" for m in ("test_accuracy", "samples")
+             for x in ("iteration", "bytes", "seconds")}  # fmt: skip
+    names = {path.name for path in (out / "figures").iterdir()}
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in kinds} | {"README.md"}
+    assert set(pd.read_csv(out / "figures" / "samples_bytes.csv")["curve"]) == {"slow", "fast"}
+    before = _files(out)
+    assert main([*roots, *asked, "--labels", "slow", "fast", "--format", "png", "svg"]) == 0
+    assert _files(out) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--metrics", "test_accuracy"], "no run recorded test_accuracy; did you mean test_acc?"),
+        (["--log", "tset_loss"], "no run recorded tset_loss; did you mean test_loss?"),
+        (["--labels", "a", "b"], "2 labels for 1 settings: 'mean of 5 nodes'"),
+    ],
+)
+def test_wrong_wishes_about_figures_get_one_message(
+    make_run: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+    message: str,
+) -> None:
+    root = make_run().root
+    assert main([str(root), *asked]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert not (root / "tables").exists()
+
+
+def test_every_column_of_a_figures_data_is_explained_beside_it(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    roots = [str(make_run(f"s{seed}", seed=seed).root) for seed in (1, 2)]
+    assert main([roots[0]]) == 0
+    assert main([*roots, "--output", str(tmp_path / "out")]) == 0
+    for folder in (Path(roots[0]), tmp_path / "out"):
+        text = (folder / "figures" / "README.md").read_text()
+        for path in (folder / "figures").glob("*.csv"):
+            assert all(f"| `{name}` |" in text for name in pd.read_csv(path))
+        tables = (folder / "tables" / "README.md").read_text()
+        assert all(f"| `{name}` |" in tables for name in TIDY_COLUMNS)
+        for path in (folder / "tables").glob("comparison_*"):
+            assert f"`{path.name}`" in tables.replace("<name>", "comparison")
+
+
+def test_a_run_without_accuracy_tells_what_it_measured(
+    make_run: Callable[..., Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        kept = ("iteration", "uid", "machine", "rank", "test_loss", "total_bytes", "elapsed_s")
+        own = {"test_perplexity": 8.0 + row["uid"], "staleness": 0.5}
+        return {key: row[key] for key in kept} | own
+
+    root = make_run(change=change).root
+    assert main([str(root)]) == 0
+    out = capsys.readouterr().out
+    assert "  final test perplexity  mean 10   min 8   max 12   (iteration 30)" in out
+    assert "test accuracy" not in out
+    stems = {"test_perplexity_iteration", "test_perplexity_bytes", "test_perplexity_seconds",
+             "staleness_iteration", "test_loss_iteration", "test_loss_bytes"}  # fmt: skip
+    assert {path.stem for path in (root / "figures").glob("*.pdf")} == stems
+    assert main([str(root), str(make_run("b", lr=1).root), "--output", str(tmp_path / "o")]) == 0
+    assert "final test accuracy: mean" in capsys.readouterr().out  # as b has it
+    other = make_run("c", lr=1, change=change).root
+    assert main([str(root), str(other), "--output", str(tmp_path / "o")]) == 0
+    assert "final test perplexity: mean" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "no such folder"),
-        (["run", "nowhere"], "no such folder"),
         (["run", "second"], "say where the comparison goes with --output"),
         (["run", "--output", "run/config.ini"], "config.ini"),
     ],
@@ -206,7 +333,7 @@ def test_a_full_disk_is_told_with_the_file_and_a_remedy(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     root = make_run().root
-    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
+    monkeypatch.setattr("pyarrow.csv.write_csv", full)
     assert main([str(root)]) == 2
     err = capsys.readouterr().err
     assert "No space left on device" in err

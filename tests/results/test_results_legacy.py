@@ -12,6 +12,7 @@ import pytest
 from decentralizepy.runfolder import LEGACY_RESULTS, RunFolder
 from results.load import RunWarning, load_run
 from results.tables import wide
+from results.tidy import tidy
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -25,9 +26,9 @@ def test_same_frame_as_from_the_records(
     make_run: Callable[..., Any], as_reference: Callable[[Path], None]
 ) -> None:
     root = make_run().root
-    before = load_run(root).frame
+    before = tidy([load_run(root)])
     as_reference(root)
-    after = load_run(root).frame
+    after = tidy([load_run(root)])
     expected = before[before["metric"].isin(LEGACY_RESULTS)].reset_index(drop=True)
     assert len(after) == len(expected)
     merged = after.merge(expected, on=["run", "machine", "uid", "iteration", "metric"])
@@ -41,7 +42,7 @@ def test_nodes_are_numbered_by_machine_then_rank(tmp_path: Path) -> None:
         for rank in range(count):
             value = 100.0 * machine + rank
             _write(run.machine(machine).results(rank), test_acc={"1": value})
-    frame = load_run(tmp_path).frame.sort_values("uid")
+    frame = tidy([load_run(tmp_path)]).sort_values("uid")
     assert frame["uid"].tolist() == list(range(14))
     assert frame["value"].tolist() == [0, 1, 2] + [100 + rank for rank in range(11)]
 
@@ -53,7 +54,7 @@ def test_placement_comes_from_the_flags(tmp_path: Path, procs: Any, first: int) 
     for machine, rank in ((0, 0), (0, 1), (1, 0)):
         _write(run.machine(machine).results(rank), test_acc={"1": 1.0})
         run.machine(machine).args.write_text(json.dumps({"procs_per_machine": procs}))
-    assert sorted(load_run(tmp_path).frame["uid"]) == [0, 1, first]
+    assert sorted(tidy([load_run(tmp_path)])["uid"]) == [0, 1, first]
 
 
 def test_cut_file_is_left_out_with_a_warning(
@@ -65,14 +66,14 @@ def test_cut_file_is_left_out_with_a_warning(
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.warns(RunWarning, match="left out 1 results file"):
         run = load_run(root)
-    assert sorted(set(run.frame["uid"])) == [0, 2, 3, 4]
+    assert run.uids.tolist() == [0, 2, 3, 4]
 
 
 def test_a_single_machine_without_its_folder(tmp_path: Path) -> None:
     _write(tmp_path / "0_results.json", test_acc={"1": 10.0}, received_this_round={})
     _write(tmp_path / "not_results.json", test_acc={"1": 10.0})
     (tmp_path / "args.json").write_text('{"machine_id": 3, "procs_per_machine": [1]}')
-    frame = load_run(tmp_path).frame
+    frame = tidy([load_run(tmp_path)])
     assert frame[["machine", "uid", "value"]].values.tolist() == [[3, 3, 10.0]]
 
 

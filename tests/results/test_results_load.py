@@ -15,9 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentralizepy.runfolder import RunFolder
-from results.load import TIDY_COLUMNS, RunWarning, load, load_run, load_runs
+from results.load import Run, RunWarning, load_each, load_run, load_runs, newest
+from results.tidy import TIDY_COLUMNS, tidy
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+def _frame(run: Run) -> Any:
+    return tidy([run])
 
 
 def _as_set(frame: Any) -> set[tuple[Any, ...]]:
@@ -36,7 +41,7 @@ def _expected(rows: list[dict[str, Any]]) -> set[tuple[Any, ...]]:
 
 def test_every_recorded_value_is_one_row(make_run: Callable[..., Any]) -> None:
     written = make_run()
-    frame = load([written.root])
+    frame = _frame(load_run(written.root))
     assert list(frame.columns) == list(TIDY_COLUMNS)
     assert set(frame["run"]) == {"run"}
     assert len(frame) == len(_expected(written.rows))
@@ -98,9 +103,12 @@ def test_a_broken_ini_or_json_only_costs_the_attributes(
 
 def test_nan_is_kept_and_null_has_no_row(make_run: Callable[..., Any]) -> None:
     def change(row: dict[str, Any]) -> dict[str, Any]:
-        return row | {"train_loss": math.nan, "test_loss": None, "test_acc": 10**400}
+        return row | {"train_loss": math.nan, "test_loss": "", "test_acc": 10**400}
 
-    frame = load_run(make_run(change=change).root).frame
+    root = make_run(change=change).root
+    for path in root.glob("machine*/records_*.jsonl"):
+        path.write_text(path.read_text().replace('"test_loss":""', '"test_loss":null'))
+    frame = _frame(load_run(root))
     assert frame.loc[frame["metric"] == "train_loss", "value"].isna().sum() == 20
     assert "test_loss" not in set(frame["metric"])
     assert set(frame.loc[frame["metric"] == "test_acc", "value"]) == {math.inf}
@@ -110,7 +118,7 @@ def test_unknown_columns_are_kept_after_the_known(make_run: Callable[..., Any]) 
     root = make_run(counts=(1,), iterations=[1]).root
     with RunFolder(root).machine(0).records(0).open("a") as out:
         out.write('{"iteration":2,"uid":0,"mine":3,"label":"x","flag":true}\n')
-    metrics = list(dict.fromkeys(load_run(root).frame["metric"]))
+    metrics = load_run(root).metrics
     assert metrics[0] == "train_loss"
     assert metrics[-2:] == ["flag", "mine"]
 
@@ -127,7 +135,7 @@ def test_killed_at_any_byte_all_complete_rows_are_read(make_run: Callable[..., A
         path.write_bytes(whole[:size])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            frame = load_run(root).frame
+            frame = _frame(load_run(root))
         assert len(frame) == 2 + whole[:size].count(b"\n")
         cut = not (whole[:size].endswith(b"\n") or size == 0)
         assert [w.category for w in caught] == [RunWarning] * cut
@@ -138,7 +146,7 @@ def test_broken_lines_are_counted(make_run: Callable[..., Any]) -> None:
     with RunFolder(written.root).machine(1).records(0).open("a") as out:
         out.write('nonsense\n[1]\n{"iteration":-1,"uid":0}\n{"iteration":1,"uid":10e30}\n{"cut"')
     with pytest.warns(RunWarning, match="run: left out 5 broken or cut line"):
-        frame = load_run(written.root).frame
+        frame = _frame(load_run(written.root))
     assert _as_set(frame) == _expected(written.rows)
 
 
@@ -149,21 +157,44 @@ def test_a_node_that_moved_counts_once(make_run: Callable[..., Any]) -> None:
         out.write(json.dumps(moved) + "\n")
     with pytest.warns(RunWarning, match="1 record"):
         run = load_run(written.root)
-    frame = run.frame.query("uid == 0 and iteration == 1 and metric == 'test_acc'")
+    frame = _frame(run).query("uid == 0 and iteration == 1 and metric == 'test_acc'")
     assert (frame["value"].tolist(), frame["machine"].tolist()) == ([1.5], [1])
     assert run.nodes == 5
 
 
 def test_the_folder_of_one_machine_can_be_read(make_run: Callable[..., Any]) -> None:
     run = load_run(make_run().root / "machine1")
-    assert (run.name, run.nodes, set(run.frame["machine"])) == ("run-machine1", 2, {1})
+    assert (run.name, run.nodes, set(_frame(run)["machine"])) == ("run-machine1", 2, {1})
 
 
 def test_runs_are_told_apart_by_their_path(make_run: Callable[..., Any]) -> None:
     first, second = make_run("lr1/out").root, make_run("lr2/out").root
     runs = load_runs([first, second, first])
     assert [run.name for run in runs] == ["lr1-out", "lr2-out"]
-    assert set(load([first, second])["run"]) == {"lr1-out", "lr2-out"}
+    assert set(tidy(load_runs([first, second]))["run"]) == {"lr1-out", "lr2-out"}
+
+
+def test_one_bad_folder_costs_only_itself(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    good = make_run("good").root
+    (tmp_path / "explored" / "figures").mkdir(parents=True)
+    folders = [tmp_path / "absent", good, tmp_path / "explored", tmp_path / "explored" / "figures"]
+    loaded = load_each(folders)
+    assert [run.folder for run in loaded.runs] == [good]
+    assert list(loaded.failed) == [tmp_path / "absent"]
+    assert "no such folder" in loaded.failed[tmp_path / "absent"]
+    assert list(loaded.skipped) == folders[2:]
+
+
+def test_the_newest_run_is_that_which_started_last(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    for name, started in (("b", "2026-01-02T00:00"), ("a", "2026-01-03T00:00"), ("c", "")):
+        root = make_run(f"runs/{name}").root
+        (root / "machine0" / "run.json").write_text(json.dumps({"started": started}))
+    (tmp_path / "runs" / "explored").mkdir()
+    assert newest(tmp_path / "runs").name == "a"
+    with pytest.raises(ValueError, match="holds no run folder yet: `make run` makes one"):
+        newest(tmp_path)
 
 
 def test_wrong_folders_are_named(make_run: Callable[..., Any], tmp_path: Path) -> None:
@@ -208,8 +239,7 @@ def test_whatever_stands_in_a_file_the_reader_reads_or_says_so(
         path = RunFolder(Path(folder)).machine(0).records(0)
         path.parent.mkdir()
         path.write_bytes(good + b"\n".join(lines) + end)
-        frame = load_run(folder).frame
+        frame = _frame(load_run(folder))
     assert not frame.duplicated(["uid", "iteration", "metric"]).any()
-    assert (frame["uid"] >= 0).all()
     kept = frame.query("iteration == 7 and uid == 9 and metric == 'test_acc'")
     assert kept["value"].tolist() == [50.0] or any(b'"uid": 9' in line for line in lines)

@@ -14,17 +14,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from decentralizepy.runfolder import RunFolder
+from results.csvfile import write_csv
 from results.files import replacing
-from results.load import load_run, load_runs, tidy
+from results.load import load_run, load_runs
+from results.settings import settings
 from results.spread import RunWarning
 from results.tables import (
     WIDE_METRICS,
     WIDE_STATISTICS,
+    runs_table,
+    settings_table,
     time_to_accuracy,
     wide,
-    write_tidy,
     write_wide,
 )
+from results.tidy import tidy, tidy_rows, write_tidy
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -59,7 +63,7 @@ def test_every_statistic_equals_numpys(make_run: Callable[..., Any]) -> None:
     written = make_run()
     table = wide(load_run(written.root))
     assert table["iteration"].tolist() == [1, 10, 20, 30]
-    for metric, name in RECORDED.items():
+    for metric, name in {**RECORDED, "wire_bytes": "wire_bytes", "elapsed_s": "elapsed_s"}.items():
         for statistic, compute in STATISTICS.items():
             expected = [compute(written.values(metric, t)) for t in table["iteration"]]
             np.testing.assert_allclose(table[f"{name} {statistic}"], expected, rtol=1e-12)
@@ -68,6 +72,8 @@ def test_every_statistic_equals_numpys(make_run: Callable[..., Any]) -> None:
 def test_columns_are_those_of_the_reference_notebooks(make_run: Callable[..., Any]) -> None:
     columns = list(wide(load_run(make_run().root)).columns)
     values = [f"{name} {s}" for name in RECORDED.values() for s in WIDE_STATISTICS]
+    more = ("wire_bytes", "consensus_distance", "local_steps", "samples", "elapsed_s")
+    values += [f"{name} {s}" for name in more for s in WIDE_STATISTICS]
     assert columns[: len(values) + 3] == [
         "iteration",
         *values,
@@ -77,6 +83,88 @@ def test_columns_are_those_of_the_reference_notebooks(make_run: Callable[..., An
     assert "total_data_per_n mean" in values
     assert "total_data mean" not in values
     assert {"lr", "random_seed", "graph_file"} <= set(columns)
+
+
+def test_metrics_of_other_tasks_and_of_programs_have_columns(make_run: Callable[..., Any]) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: row[key] for key in ("iteration", "uid", "machine", "rank", "total_bytes")}
+        own = {"staleness": row["uid"], "fresh": True, "phase": "warm", "attempt": 1, "nan": 3}
+        return {**kept, "test_perplexity": row["test_loss"] * 9, "train_rmse": 0.5, **own}
+
+    written = make_run(change=change)
+    run = load_run(written.root)
+    table = wide(run)
+    names = [name.removesuffix(" mean") for name in table if name.endswith(" mean")]
+    assert names == ["total_bytes", "fresh", "staleness", "test_perplexity", "train_rmse"]
+    assert table["staleness max"].tolist() == [4] * 4
+    expected = [written.values("test_perplexity", t).mean() for t in table["iteration"]]
+    np.testing.assert_allclose(table["test_perplexity mean"], expected)
+
+
+def _compared(make_run: Callable[..., Any]) -> list[Any]:
+    """Two settings: three seeds of one, one run of the other, which failed."""
+    runs = [make_run(f"lr1_{seed}", lr=1.0, seed=seed) for seed in (1, 2, 3)]
+    runs.append(make_run("lr2", lr=2.0, iterations=(1, 10)))
+    about = {"seed": 1, "outcome": "failed", "error": "machine 1 is gone"}
+    (runs[3].root / "machine0" / "run.json").write_text(json.dumps(about))
+    return runs
+
+
+def test_a_comparison_has_a_row_per_run(make_run: Callable[..., Any]) -> None:
+    runs = _compared(make_run)
+    table = runs_table(settings(load_runs([run.root for run in runs]))).set_index("run")
+    assert table["setting"].tolist() == ["lr = 1.0"] * 3 + ["lr = 2.0"]
+    assert table["outcome"].tolist() == ["done"] * 3 + ["failed"]
+    assert table["error"].iloc[3] == "machine 1 is gone"
+    assert table["iteration"].tolist() == [30] * 3 + [10]
+    assert table["lr"].tolist() == [1.0] * 3 + [2.0]
+    assert table["random_seed"].tolist() == [1, 2, 3, 1]
+    final = runs[1].values("test_acc", 30)
+    row = table.loc["lr1_2"]
+    np.testing.assert_allclose([row["test_acc mean"], row["test_acc std"]],
+                               [final.mean(), final.std(ddof=1)])  # fmt: skip
+    assert (row["bytes_per_node"], row["bytes"]) == (126002, 630010)
+    assert (row["wire_bytes"], row["seconds"]) == (150_000, pytest.approx(3.0))
+    assert (row["nodes"], row["machines"], row["evaluations"]) == (5, 2, 4)
+
+
+def test_a_comparison_has_a_row_per_setting(make_run: Callable[..., Any]) -> None:
+    runs = _compared(make_run)
+    means = np.array([run.values("test_acc", 30).mean() for run in runs[:3]])
+    target = float(np.sort(means)[1]) - 1e-3  # two of three seeds get there
+    table = settings_table(settings(load_runs([run.root for run in runs])), [60.0, target])
+    first, second = (row for _, row in table.iterrows())
+    assert (first["setting"], first["n"], first["seeds"]) == ("lr = 1.0", 3, "1 2 3")
+    half = 4.302653 * means.std(ddof=1) / math.sqrt(3)
+    found = [first[f"test_acc {name}"] for name in ("mean", "ci95_low", "ci95_high")]
+    np.testing.assert_allclose(found, [means.mean(), means.mean() - half, means.mean() + half])
+    assert (first["test_acc n"], second["test_acc n"]) == (3, 1)
+    assert math.isnan(second["test_acc ci95_low"])
+    assert (first["iteration"], second["iteration"]) == (30, 10)
+    assert (first["seconds to 60 mean"], first["seconds to 60 n"]) == (pytest.approx(2.0), 3)
+    assert (first["bytes_per_node to 60 mean"], first["iteration to 60 mean"]) == (84002, 20)
+    assert first[f"seconds to {target:g} n"] == 2
+    assert second["seconds to 60 n"] == 0 and math.isnan(second["seconds to 60 mean"])
+
+
+def test_a_short_seed_is_compared_where_all_were_evaluated(make_run: Callable[..., Any]) -> None:
+    long, short = make_run("a", seed=1), make_run("b", seed=2, iterations=(1, 10))
+    with pytest.warns(RunWarning, match="b ends at 10, a at 30"):
+        compared = settings(load_runs([long.root, short.root]))
+    (row,) = settings_table(compared).to_dict("records")
+    means = [run.values("test_loss", 10).mean() for run in (long, short)]
+    assert (row["iteration"], row["test_loss n"]) == (10, 2)
+    assert row["test_loss mean"] == pytest.approx(np.mean(means))
+    assert row["bytes_per_node mean"] == 42002
+
+
+def test_tables_with_any_text_are_read_back(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a,b": [1.5, math.nan], "text": ['x, "y"\nz', None], "yes": [True, False],
+                          "mixed": pd.Series([1, "x"], dtype=object)})  # fmt: skip
+    read = pd.read_csv(write_csv(frame, tmp_path / "t.csv"))
+    assert read["text"].iloc[0] == 'x, "y"\nz' and pd.isna(read["text"].iloc[1])
+    assert read["yes"].tolist() == [True, False] and read["mixed"].tolist() == ["1", "x"]
+    assert read["a,b"].iloc[0] == 1.5 and math.isnan(read["a,b"].iloc[1])
 
 
 def test_only_metrics_that_were_recorded(make_run: Callable[..., Any]) -> None:
@@ -119,7 +207,7 @@ def test_end_that_few_nodes_reached_is_left_out(make_run: Callable[..., Any]) ->
     with pytest.warns(RunWarning, match="iteration 40 was reported by 2 of 5 nodes"):
         table = wide(run)
     assert table["iteration"].tolist() == [1, 10, 20, 30]
-    assert 40 in set(run.frame["iteration"])
+    assert 40 in set(tidy([run])["iteration"])
 
 
 def test_a_node_that_left_for_good_ends_nothing(make_run: Callable[..., Any]) -> None:
@@ -144,6 +232,18 @@ def test_tidy_files_hold_everything(make_run: Callable[..., Any], tmp_path: Path
     pd.testing.assert_frame_equal(pd.read_parquet(parquet), tidy(runs), check_dtype=False)
     read = pd.read_csv(csv)
     pd.testing.assert_frame_equal(read, tidy(runs), check_dtype=False, rtol=1e-15)
+
+
+def test_a_long_csv_is_written_on_demand_only(
+    make_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [load_run(make_run().root)]
+    assert tidy_rows(runs) == len(tidy(runs))
+    assert len(write_tidy(runs, tmp_path, "x")) == 2
+    monkeypatch.setattr("results.tidy.MOST_CSV_ROWS", tidy_rows(runs) - 1)
+    assert [path.name for path in write_tidy(runs, tmp_path, "x")] == ["x_tidy.parquet"]
+    assert not (tmp_path / "x_tidy.csv").exists()  # that of before would be another run's
+    assert len(write_tidy(runs, tmp_path, "x", always_csv=True)) == 2
 
 
 def test_parquet_says_what_it_is(make_run: Callable[..., Any], tmp_path: Path) -> None:

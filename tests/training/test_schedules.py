@@ -20,8 +20,9 @@ from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.schedules import Rate
 from decentralizepy.training.stacked import StackedTrainer
+from decentralizepy.training.task import Classification
 from decentralizepy.training.template import Template
-from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.trainer import LocalWork, Trainer
 from decentralizepy.training.training import Training
 
 ITERATIONS = 40
@@ -92,7 +93,7 @@ def trainer(kind: type[Trainer], optimizer: str, options: dict, rate: Rate | Non
     template = Template(MLP())
     made = make_optimizer(template, Component(Target("torch.optim", optimizer), options))
     training = Training(rounds=2, batch_size=8, shuffle=True)
-    return kind(template, made, training, nn.CrossEntropyLoss(), data(), seed=7, rate=rate)
+    return kind(template, made, training, Classification(), data(), seed=7, rate=rate)
 
 
 def trained(one: Trainer, order: list[int]) -> list[torch.Tensor]:
@@ -101,7 +102,7 @@ def trained(one: Trainer, order: list[int]) -> list[torch.Tensor]:
     rows = [one.template.initial.clone() for _ in range(2)]
     for t in range(12):
         for uid in order:
-            one.train([learners[uid]], [rows[uid]], t)
+            one.train([LocalWork(learners[uid], rows[uid], t)])
     return rows
 
 

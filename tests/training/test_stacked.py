@@ -12,11 +12,13 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.models.digits import CNN, MLP, DropoutMLP
 from decentralizepy.pernode import PerNode
 from decentralizepy.registry import Target
+from decentralizepy.training.choice import make_trainer
 from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
-from decentralizepy.training.stacked import StackedTrainer, choose_stacked
+from decentralizepy.training.stacked import StackedTrainer
+from decentralizepy.training.task import Classification
 from decentralizepy.training.template import Template
-from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.trainer import Learner, LocalWork, Trainer
 from decentralizepy.training.training import Training
 
 NODES = 16
@@ -33,7 +35,7 @@ def arguments(model: type[nn.Module] = MLP, name: str = "SGD", **options: object
         rng.integers(0, 10, NODES * 40), 1 / 16, 0.0,
     )  # fmt: skip
     training = Training(**{"rounds": 3, "batch_size": 8, "shuffle": True} | options)
-    return template, make_optimizer(template, component), training, nn.CrossEntropyLoss(), data
+    return template, make_optimizer(template, component), training, Classification(), data
 
 
 def rows_after(factory: type[Trainer], groups: list[list[int]], **options: object) -> torch.Tensor:
@@ -45,8 +47,14 @@ def rows_after(factory: type[Trainer], groups: list[list[int]], **options: objec
     rows = [trainer.template.initial.clone() for _ in range(NODES)]
     for t in range(3):
         for group in groups:
-            trainer.train([learners[u] for u in group], [rows[u] for u in group], t)
+            trainer.train([LocalWork(learners[u], rows[u], t) for u in group])
     return torch.stack(rows)
+
+
+def work(
+    learners: list[Learner], rows: list[torch.Tensor], t: int, **more: object
+) -> list[LocalWork]:
+    return [LocalWork(one, row, t, **more) for one, row in zip(learners, rows, strict=True)]
 
 
 ALL = [list(range(NODES))]
@@ -87,12 +95,14 @@ def test_what_each_node_did_is_counted_and_who_is_stacked_with_whom() -> None:
     learners = [stacked.learner(u, 40 * u + np.arange(40)) for u in range(NODES)]
     rows = [stacked.template.initial.clone() for _ in range(NODES)]
     for t in range(3):
-        stacked.train(learners, rows, t)
+        stacked.train(work(learners, rows, t))
     done = [(one.steps, one.samples, one.nan) for one in learners]
     assert done[:5] == [(0, 0, 0), (6, 240, 0), (6, 240, 0), (15, 60, 0), (3, 24, 0)]
     assert torch.equal(rows[0], stacked.template.initial), "no rounds, no training"
-    assert stacked.together(learners[1], learners[2]), "both are padded to 64"
-    assert not stacked.together(learners[1], learners[5])
+    waiting = work(learners, rows, 3)
+    assert stacked.together(waiting[1:]) == [0, 1], "both are padded to 64"
+    assert stacked.together(waiting[5:]) == list(range(11))
+    assert Trainer(*arguments(**UNEQUAL), seed=7).together(waiting) == [0]
 
 
 @pytest.mark.parametrize("kind", [Trainer, StackedTrainer])
@@ -103,13 +113,13 @@ def test_the_first_iteration_with_nan_is_noted_and_no_other_node_s(kind: type[Tr
     for t in range(4):
         if t == 2:
             rows[1][5] = float("inf")
-        trainer.train(learners, rows, t)
+        trainer.train(work(learners, rows, t))
     assert [one.nan for one in learners] == [0, 3, 0]
     assert torch.isfinite(rows[0]).all() and torch.isfinite(rows[2]).all()
 
 
 def chosen(**options: object) -> bool:
-    return choose_stacked(Trainer(*arguments(**options), seed=0))
+    return isinstance(make_trainer(*arguments(**options), seed=0), StackedTrainer)
 
 
 def test_who_is_stacked_is_decided_by_the_configuration() -> None:
@@ -120,3 +130,96 @@ def test_who_is_stacked_is_decided_by_the_configuration() -> None:
     assert not chosen(name="Adam")
     with pytest.raises(ConfigError, match="stacked = yes, but the model"):
         chosen(model=CNN, stacked="yes")
+
+
+class Deep(nn.Module):
+    """Layers of odd sizes: with tails in every vectorized loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 33), nn.Tanh(), nn.Linear(33, 21, bias=False),
+            nn.Sigmoid(), nn.Linear(21, 13), nn.ReLU(), nn.Linear(13, 10),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_a_deep_chain_is_the_loop() -> None:
+    stacked, loop = (rows_after(kind, ALL, model=Deep) for kind in (StackedTrainer, Trainer))
+    torch.testing.assert_close(stacked, loop, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [MLP, Deep])
+@pytest.mark.parametrize("batch", [1, 3, 8, 17])
+def test_bits_do_not_depend_on_the_parts_of_a_stack(
+    model: type[nn.Module], batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = rows_after(StackedTrainer, ALL, model=model, batch_size=batch)
+    length = sum(p.numel() for p in model().parameters())
+    for nodes in (1, 2, 3, 5, 7, 11):
+        monkeypatch.setattr("decentralizepy.training.stacked._IN_CACHE", nodes * length)
+        assert torch.equal(expected, rows_after(StackedTrainer, ALL, model=model, batch_size=batch))
+
+
+def shared_rows(trainer: Trainer, places: list[int]) -> list[torch.Tensor]:
+    """Rows of one memory, as an arena has them."""
+    length = trainer.template.layout.length
+    matrix = torch.full((NODES * 2, length + 5), float("nan"))
+    rows = [matrix[place, :length] for place in places]
+    for row in rows:
+        row.copy_(trainer.template.initial)
+    return rows
+
+
+@pytest.mark.parametrize("places", [range(16), range(31, 15, -1), [0, 31, 2, *range(5, 18)]])
+def test_rows_may_be_anywhere(places: list[int]) -> None:
+    """The same bits, and what lies between them is not touched."""
+    expected = rows_after(StackedTrainer, ALL)
+    trainer = StackedTrainer(*arguments(), seed=7)
+    rows = shared_rows(trainer, list(places))
+    learners = [trainer.learner(u, 40 * u + np.arange(40 - u % 5)) for u in range(NODES)]
+    for t in range(3):
+        trainer.train(work(learners, rows, t))
+    assert torch.equal(torch.stack(rows), expected)
+    assert int(rows[0]._base.isnan().sum()) == 16 * (len(rows[0]) + 5) + 16 * 5
+
+
+def test_states_survive_other_groups_and_a_checkpoint() -> None:
+    """Momentum lies where the stack was; a node may leave it, and come back from a file."""
+    expected = rows_after(StackedTrainer, [[0, 1, 2, 3]])[:4]
+    trainer = StackedTrainer(*arguments(), seed=7)
+    learners = [trainer.learner(u, 40 * u + np.arange(40 - u % 5)) for u in range(4)]
+    rows = [trainer.template.initial.clone() for _ in range(4)]
+    groups = [[[0, 1], [2, 3]], [[3, 1, 0], [2]], [[0, 1, 2, 3]]]
+    for t, each in enumerate(groups):
+        for group in each:
+            trainer.train(work([learners[u] for u in group], [rows[u] for u in group], t))
+        one = learners[2]
+        saved = {k: v.clone() for k, v in trainer.optimizer.export(one.optimizer).items()}
+        one.optimizer = trainer.optimizer.restore(saved)
+    assert torch.equal(torch.stack(rows), expected)
+
+
+def test_nodes_with_and_without_momentum_are_trained_apart() -> None:
+    """As when one comes late, or has sat out."""
+    trainer = StackedTrainer(*arguments(), seed=7)
+    learners = [trainer.learner(u, 40 * u + np.arange(40)) for u in range(3)]
+    rows = [trainer.template.initial.clone() for _ in range(3)]
+    trainer.train(work(learners[:2], rows[:2], 0))
+    trainer.train(work(learners, rows, 1))
+    alone = trainer.template.initial.clone()
+    trainer.train(work([trainer.learner(2, 80 + np.arange(40))], [alone], 1))
+    assert torch.equal(rows[2], alone)
+
+
+@pytest.mark.parametrize("sizes", [(8,), (3, 8, 8)])
+def test_models_without_flatten_need_vectors(sizes: tuple[int, ...]) -> None:
+    """A linear layer on images works on their last axis, not on all of them."""
+    template, optimizer, training, task, _ = arguments(nn.Sequential)
+    template = Template(nn.Sequential(nn.Linear(8, 10)))
+    optimizer = make_optimizer(template, Component(Target("torch.optim", "SGD"), {"lr": 0.1}))
+    samples = Samples(np.zeros((4, *sizes), np.float32), np.zeros(4, np.int64), 1.0, 0.0)
+    trainer = make_trainer(template, optimizer, training, task, samples, seed=0)
+    assert trainer.takes_groups == (len(sizes) == 1)

@@ -13,8 +13,9 @@ from decentralizepy.streams import torch_seed
 from decentralizepy.training.data import Samples
 from decentralizepy.training.layout import RowLayout
 from decentralizepy.training.optimizers import make_optimizer
+from decentralizepy.training.task import Classification
 from decentralizepy.training.template import Template
-from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.trainer import LocalWork, Trainer
 from decentralizepy.training.training import Training
 
 
@@ -38,9 +39,7 @@ def trainer(**options: object) -> Trainer:
         template, Component(Target("torch.optim", "SGD"), {"lr": 0.1, "momentum": 0.9})
     )
     training = Training(rounds=3, batch_size=7, shuffle=True)
-    return Trainer(
-        template, optimizer, training, nn.CrossEntropyLoss(), samples(), seed=1, **options
-    )
+    return Trainer(template, optimizer, training, Classification(), samples(), seed=1, **options)
 
 
 def test_layout_is_parameters_then_float_buffers_in_state_dict_order() -> None:
@@ -94,7 +93,7 @@ def test_rows_equal_modules_bitwise_in_any_order(order: tuple[int, ...]) -> None
     rows = [one.template.initial.clone() for _ in range(3)]
     for t in range(3):
         for uid in order:
-            one.train([learners[uid]], [rows[uid]], t)
+            one.train([LocalWork(learners[uid], rows[uid], t)])
     layout = one.template.layout
     for uid, model in enumerate(modules(3, 3)):
         assert torch.equal(rows[uid], layout.row(model))
@@ -107,7 +106,7 @@ def test_reset_optimizer_forgets_momentum() -> None:
     for one in (kept, reset):
         learner, row = one.learner(0, np.arange(20)), one.template.initial.clone()
         for t in range(3):
-            one.train([learner], [row], t)
+            one.train([LocalWork(learner, row, t)])
         rows.append(row)
     assert not torch.equal(*rows)
 
@@ -125,4 +124,5 @@ def test_evaluation_does_not_touch_the_row_or_its_statistics() -> None:
     with torch.no_grad():
         output = model(x)
     assert first.loss == pytest.approx(float(nn.functional.cross_entropy(output, y)), rel=1e-5)
-    assert first.accuracy == pytest.approx(100 * float((output.argmax(1) == y).float().mean()))
+    right = float((output.argmax(1) == y).float().mean())
+    assert first.metrics["acc"] == pytest.approx(100 * right)

@@ -27,7 +27,7 @@ from decentralizepy.graphs.generators import erdos_renyi, ring
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena, ArenaPlan
-from decentralizepy.transport.local import Links
+from decentralizepy.transport.local import LocalSockets
 
 MORE = ("-ta", "3", "-tea", "3", "--digests")
 #: as some other key might be
@@ -101,7 +101,7 @@ def machine_run(
     experiment: Experiment, machine: int, addresses: tuple[str, str], together: Together,
     key: bytes | None, root: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """One machine with one worker, as `runtime.process` builds it; returns its counts."""
+    """One machine with one worker, as `engine.process` builds it; returns its counts."""
     parser = argparse.ArgumentParser()
     flags.add_arguments(parser)
     folder = experiment.folder
@@ -120,22 +120,22 @@ def machine_run(
     memory = shared.create()
     shared.resize(memory, plan)
     placement = Placement(settings.mapping, (1, 1))
-    with tempfile.TemporaryDirectory() as sockets:
-        links = Links(me, sockets, addresses, settings.experiment.offset, key=key)
-        assert links.wire is not None
-        links.wire.begin((1, 1), window(settings, placement, me, assembly.row_length))
+    with tempfile.TemporaryDirectory() as paths:
+        sockets = LocalSockets(me, paths, addresses, settings.experiment.offset, key=key)
+        assert sockets.wire is not None
+        sockets.wire.begin((1, 1), window(settings, placement, me, assembly.row_length))
         arena = Arena(memory, plan)
-        worker = assembly.worker(me, placement, arena, links=links, orders=together.orders)
+        worker = assembly.worker(me, placement, arena, sockets=sockets, orders=together.orders)
         try:
             together.start.wait(60)
             worker.run()
             together.done()
             with contextlib.suppress(Enough):
                 worker.serve()
-            return links.wire.summary()
+            return sockets.wire.summary()
         finally:
             worker.reporter.close()
-            links.close()
+            sockets.close()
             os.close(memory)
 
 

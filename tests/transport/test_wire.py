@@ -10,17 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 import zmq
 from proxies import Proxy
 
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import WorkerId
-from decentralizepy.transport import inbound, reliable
-from decentralizepy.transport.batch import MAX_FRAME
+from decentralizepy.messages.message import Message
+from decentralizepy.transport import batches, inbound
+from decentralizepy.transport.batches import MAX_FRAME
 from decentralizepy.transport.endpoint import make_context, too_many
+from decentralizepy.transport.frames import AT_ONCE, MessageReader, to_frames
 from decentralizepy.transport.inbound import Inbound
 from decentralizepy.transport.outbound import Outbound, wire_bytes
-from decentralizepy.transport.remote import Wire
+from decentralizepy.transport.remote import RemoteSockets
 from decentralizepy.transport.secure import (
     HELLO_START,
     WELCOME_START,
@@ -60,7 +63,7 @@ class End:
         self.context: zmq.Context = zmq.Context()
         self.poller = zmq.Poller()
         self.machine = me.machine
-        self.wire = Wire(me, addresses, offset, self.context, self.poller, key=key,
+        self.wire = RemoteSockets(me, addresses, offset, self.context, self.poller, key=key,
                          peer_timeout=timeout)  # fmt: skip
         self.got: list[bytes] = []
         self.done: list[int] = []
@@ -74,8 +77,8 @@ class End:
 
     def pump(self) -> None:
         self.poller.poll(2)
-        self.wire.flush()
-        self.wire.receive(self.reader)
+        self.wire.outbound.flush()
+        self.wire.inbound.receive(self.reader)
         self.wire.service(idle=True)
 
 
@@ -125,7 +128,7 @@ def say(end: End, peer: WorkerId, count: int, size: int = 40, start: int = 0) ->
     said = []
     for i in range(start, start + count):
         frame = i.to_bytes(4, "little") + CANARY + bytes(max(0, size - 4 - len(CANARY)))
-        end.wire.send(peer, [frame], 0, lambda i=i: end.done.append(i))
+        end.wire.outbound.send(peer, [frame], 0, lambda i=i: end.done.append(i))
         said.append(frame)
     return said
 
@@ -140,6 +143,23 @@ def test_messages_arrive_once_in_order_and_are_acknowledged(make: Make, key: byt
     assert a.done == list(range(58))
     for end in (a, b):
         assert end.wire.summary() == NOTHING
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_a_message_much_larger_than_any_row_arrives(make: Make, key: bytes | None) -> None:
+    """Sealed it has its memory at once, in the clear as it comes."""
+    a, b = make(A, key), make(B, key)
+    noise = torch.randint(-100, 100, (AT_ONCE + (24 << 20),), dtype=torch.int8)
+    header, payload = to_frames(Message({"x": noise}, {}, -1, (2, 0)))
+    a.wire.outbound.send(B, [b"M", header, *payload], -1, lambda: a.done.append(0))
+    got: list[Message] = []
+    b.reader = lambda peer: MessageReader(  # type: ignore[assignment,method-assign]
+        peer, lambda peer, first, message, nbytes: got.append(message)
+    )
+    until([a, b], lambda: a.done == [0])
+    assert torch.equal(got[0]["x"], noise) and got[0].sender == -1
+    b.wire.inbound.consumed(A, -1, noise.nbytes + len(header) + 1)
+    until([a, b], lambda: not a.wire.outbound.peers[B].window.outstanding)
 
 
 def test_memory_is_held_until_the_peer_has_it(make: Make) -> None:
@@ -158,8 +178,8 @@ def test_what_was_kept_for_a_dead_peer_is_let_go(make: Make) -> None:
     say(a, B, 2, MAX_FRAME)
     say(a, B, 1, start=2)
     a.pump()
-    a.wire.forget(B)
-    assert sorted(a.done) == [0, 1, 2] and a.wire.may_send(B, 0)
+    a.wire.outbound.forget(B)
+    assert sorted(a.done) == [0, 1, 2] and a.wire.outbound.may_send(B, 0)
     say(a, WorkerId(2, 0), 1, start=3)
     until([a, c], lambda: len(a.done) == 4)
 
@@ -188,7 +208,7 @@ def test_the_counted_bytes_are_those_on_the_wire(make: Make) -> None:
         proxy = Proxy((PROXIES[1], make.offset + 1), (HERE[1], make.offset + 1))
         try:
             a, b = make(A, key, through={1: PROXIES[1]}), make(B, key)
-            counted = sum(a.wire.send(B, [bytes(900_000), bytes(300)]) for _ in range(6))
+            counted = sum(a.wire.outbound.send(B, [bytes(900_000), bytes(300)]) for _ in range(6))
             until([a, b], lambda b=b: len(b.got) == 12)
             assert abs(len(proxy.seen) - counted) < 2500
             assert counted == 6 * wire_bytes([900_000, 300], key is not None)
@@ -226,7 +246,7 @@ def test_without_resending_a_cut_loses_messages(make: Make, monkeypatch) -> None
         a, b = make(A, through={1: PROXIES[1]}), make(B)
         say(a, B, 1)
         until([a, b], lambda: len(a.done) == 1)
-        monkeypatch.setattr(reliable.Outgoing, "waiting", lambda self: ())
+        monkeypatch.setattr(batches.Unacknowledged, "waiting", lambda self: ())
         say(a, B, 3, MAX_FRAME, 1)
         until([a, b], lambda: proxy.cut == 1)
         settle([a, b], 300)
@@ -301,7 +321,7 @@ def test_replayed_frames_are_refused_and_counted(make: Make, monkeypatch) -> Non
 def test_replay_on_the_same_connection_is_refused(make: Make, monkeypatch) -> None:
     a, b, frames = recorded(make, monkeypatch)
     before = list(b.got)
-    connection = next(iter(a.wire.outbound.links.values())).connection
+    connection = next(iter(a.wire.outbound.peers.values())).connection
     heads = [frame for frame in frames[1:] if frame[:2] == b"Gi"]
     for frame in heads:
         connection.socket.send(frame)
@@ -366,8 +386,8 @@ def test_an_acknowledgement_that_does_not_arrive_is_asked_for_again(make, monkey
     a.wire.begin((1, 1, 1), 10)
     say(a, B, 1)
     until([a, b], lambda: len(hit) == 2)
-    b.wire.consumed(A, 0, len(b.got[0]))
-    until([a, b], lambda: a.wire.may_send(B, 0) and a.done == [0])
+    b.wire.inbound.consumed(A, 0, len(b.got[0]))
+    until([a, b], lambda: a.wire.outbound.may_send(B, 0) and a.done == [0])
     refused = a.wire.summary()["refused"]
     assert refused.get("forged", 0) == (what == "altered")
     assert refused["forged" if what == "altered" else "missing"] >= 1
@@ -376,17 +396,17 @@ def test_an_acknowledgement_that_does_not_arrive_is_asked_for_again(make, monkey
 
 def test_garbage_after_a_replayed_hello_takes_no_report_away(make: Make, monkeypatch) -> None:
     a, b, frames = recorded(make, monkeypatch)
-    a.wire.outbound.links[B].window.limit = 10
-    assert not a.wire.may_send(B, 0)
+    a.wire.outbound.peers[B].window.limit = 10
+    assert not a.wire.outbound.may_send(B, 0)
     stranger = Stranger(b, make.offset)
     stranger.says(frames[0])
     stranger.hears([b])
     for frame in b.got:
-        b.wire.consumed(A, 0, len(frame))
+        b.wire.inbound.consumed(A, 0, len(frame))
     stranger.says(b"Gi" + bytes(100))
     while not b.wire.summary()["refused"]:
-        b.wire.receive(b.reader)
-    until([a, b], lambda: a.wire.may_send(B, 0))
+        b.wire.inbound.receive(b.reader)
+    until([a, b], lambda: a.wire.outbound.may_send(B, 0))
 
 
 def test_another_hello_on_a_connection_changes_nothing(make: Make) -> None:
@@ -394,7 +414,7 @@ def test_another_hello_on_a_connection_changes_nothing(make: Make) -> None:
     say(a, B, 1)
     until([a, b], lambda: len(a.done) == 1)
     initiator = Initiator(RunKey(KEY), Party(2, 0, b"another."), B)
-    a.wire.outbound.links[B].connection.socket.send(initiator.hello)
+    a.wire.outbound.peers[B].connection.socket.send(initiator.hello)
     say(a, B, 1, start=1)
     until([a, b], lambda: len(a.done) == 2)
     assert b.wire.summary()["refused"] == {"foreign": 1} and not a.wire.summary()["reconnects"]
@@ -536,7 +556,7 @@ def test_credits_bound_what_a_slow_consumer_holds(make: Make) -> None:
     size, total, sent, held, most = 200_000, 40, 0, 0, 0
     consumed = 0
     while len(b.got) < total:
-        if sent < total and a.wire.may_send(B, 0):
+        if sent < total and a.wire.outbound.may_send(B, 0):
             say(a, B, 1, size, sent)
             sent += 1
         else:
@@ -546,7 +566,7 @@ def test_credits_bound_what_a_slow_consumer_holds(make: Make) -> None:
         waiting = len(b.got) - consumed
         most = max(most, waiting)
         if waiting and (held % 3 == 2 or sent == total):  # it reads now and then
-            b.wire.consumed(A, 0, len(b.got[consumed]))
+            b.wire.inbound.consumed(A, 0, len(b.got[consumed]))
             consumed += 1
     assert held > 0
     assert most * size <= 1_000_000 + 2 * size
@@ -557,10 +577,10 @@ def test_who_has_nothing_waiting_there_is_never_held(make: Make) -> None:
     a, b = make(A), make(B)
     a.wire.begin((1, 1, 1), 10)
     say(a, B, 1, 1000)
-    assert not a.wire.may_send(B, 0) and a.wire.may_send(B, 1)
+    assert not a.wire.outbound.may_send(B, 0) and a.wire.outbound.may_send(B, 1)
     until([a, b], lambda: len(b.got) == 1)
-    b.wire.consumed(A, 0, len(b.got[0]))
-    until([a, b], lambda: a.wire.may_send(B, 0))
+    b.wire.inbound.consumed(A, 0, len(b.got[0]))
+    until([a, b], lambda: a.wire.outbound.may_send(B, 0))
 
 
 def test_credits_survive_a_reconnect(make: Make) -> None:
@@ -571,9 +591,9 @@ def test_credits_survive_a_reconnect(make: Make) -> None:
         say(a, B, 1, 1000)
         until([a, b], lambda: len(a.done) == 1)
         proxy.cut_now()
-        b.wire.consumed(A, 0, len(b.got[0]))
+        b.wire.inbound.consumed(A, 0, len(b.got[0]))
         while b.wire.inbound.owes:
             b.wire.service(idle=True)  # the report goes to a connection that is no more
-        until([a, b], lambda: a.wire.may_send(B, 0))
+        until([a, b], lambda: a.wire.outbound.may_send(B, 0))
     finally:
         proxy.close()

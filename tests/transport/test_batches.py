@@ -1,16 +1,22 @@
-"""Batches, numbers, acknowledgements and credits, against plain models of them."""
+"""Batches, sequence numbers, acknowledgements and credits, against plain models of them."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.messages.header import Header, MessageError, TensorInfo
-from decentralizepy.messages.message import Builder
-from decentralizepy.transport import batch as batches
-from decentralizepy.transport.acknowledgement import Acknowledgement
-from decentralizepy.transport.batch import MAX_FRAME, SMALL, Incoming, Part
-from decentralizepy.transport.credits import Consumption, Window
-from decentralizepy.transport.reliable import Outgoing, Received
+from decentralizepy.transport import batches
+from decentralizepy.transport.batches import (
+    MAX_FRAME,
+    SMALL,
+    Acknowledgement,
+    ArrivingBatch,
+    Part,
+    Received,
+    Unacknowledged,
+)
+from decentralizepy.transport.credits import Consumption, SendWindow
+from decentralizepy.transport.frames import Builder
 from decentralizepy.transport.secure import Opener, RefusedError, Sealer
 
 SIZES = st.lists(st.sampled_from([0, 1, 9, 128, SMALL - 1, SMALL, SMALL + 1, 200_000]), max_size=30)
@@ -21,7 +27,7 @@ def transfer(frames, key):
     sealer, opener = Sealer(key, b"i"), Opener(key, b"i")
     chunks = batches.chunks(frames)
     body, count = opener.head(sealer.head(batches.head(3, frames), len(chunks)))
-    batch = Incoming(body, count)
+    batch = ArrivingBatch(body, count)
     assert batch.number == 3 and batch.complete == (not frames)
     found = []
     for chunk in chunks:
@@ -49,7 +55,7 @@ def test_every_frame_is_in_one_chunk_and_large_ones_are_alone(sizes):
 @given(st.binary(max_size=64), st.integers(0, 5))
 def test_a_head_of_any_bytes_is_taken_or_refused(body, chunks):
     try:
-        Incoming(body, chunks)
+        ArrivingBatch(body, chunks)
     except RefusedError as error:
         assert error.kind == "malformed"
 
@@ -58,13 +64,13 @@ def test_a_head_that_promises_too_much_is_refused_before_anything_is_allocated()
     for sizes, chunks in (([MAX_FRAME + 1], 1), ([1 << 31], 1), ([10], 2), ([SMALL, SMALL], 1)):
         body = bytes(8) + b"".join(size.to_bytes(4, "little") for size in sizes)
         with pytest.raises(RefusedError):
-            Incoming(body, chunks)
+            ArrivingBatch(body, chunks)
 
 
 @pytest.mark.parametrize("wrong", [0, 9, 11, 999])
 def test_a_chunk_of_another_size_is_refused(wrong):
     frames = [bytes(10)]
-    batch = Incoming(batches.head(1, frames), 1)
+    batch = ArrivingBatch(batches.head(1, frames), 1)
     with pytest.raises(RefusedError):
         list(batch.chunk(bytes(wrong), Opener(None, b"i")))
 
@@ -92,7 +98,7 @@ def test_a_payload_in_the_clear_stays_where_it_is_and_others_are_copied():
 @given(st.lists(st.sampled_from(["send", "cut", "lose acknowledgements"]), max_size=60))
 def test_every_batch_is_delivered_once_and_in_order_whatever_is_cut(events):
     """A connection that loses what is on its way, both ways, at any time."""
-    out, received = Outgoing(), Received()
+    out, received = Unacknowledged(), Received()
     received.born(b"life")
     line, delivered, sent, freed = [], [], 0, []
 
@@ -131,7 +137,7 @@ def test_duplicates_are_dropped_and_counted_and_gaps_are_refused():
 
 
 def test_an_acknowledgement_of_what_was_never_sent_is_refused():
-    out = Outgoing()
+    out = Unacknowledged()
     out.keep([b"x"])
     with pytest.raises(RefusedError):
         out.acknowledged(2)
@@ -150,7 +156,7 @@ def test_acknowledgements_travel(received, reset, report):
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 99), st.booleans()), max_size=60))
 def test_the_window_knows_what_is_unread(events):
     """Reports may be lost: the next full one tells all."""
-    window, there, waiting = Window(150), Consumption(), []
+    window, there, waiting = SendWindow(150), Consumption(), []
     for uid, nbytes, lost in events:
         if window.open(uid):
             window.sent(uid, nbytes)
@@ -166,7 +172,7 @@ def test_the_window_knows_what_is_unread(events):
 
 
 def test_a_full_window_holds_those_that_have_something_waiting_and_no_others():
-    window, there = Window(100), Consumption()
+    window, there = SendWindow(100), Consumption()
     window.sent(1, 101)
     assert not window.open(1) and window.open(2), "who is heard by all never waits"
     there.consumed(1, 101)
@@ -176,11 +182,11 @@ def test_a_full_window_holds_those_that_have_something_waiting_and_no_others():
 
 def test_reports_of_what_was_never_sent_are_refused():
     for count, total in ((2, 10), (1, 11)):
-        window, there = Window(1), Consumption()
+        window, there = SendWindow(1), Consumption()
         window.sent(0, 10)
         for _ in range(count):
             there.consumed(0, total // count)
         with pytest.raises(RefusedError):
             window.take(there.report())
     with pytest.raises(RefusedError):
-        Window(1).take(b"odd")
+        SendWindow(1).take(b"odd")

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from decentralizepy.codec import Vocabulary, Word
 from decentralizepy.node.membership import Epoch
-from decentralizepy.supervision.codec import Vocabulary, Word
 
 # ------------------------------------------------------- from a worker to its supervisor
 
@@ -34,9 +34,10 @@ class NodeSaved(Word, tag="saved"):
 
 @dataclass(frozen=True)
 class Built(Word, tag="built"):
-    """The worker knows the model: a row has so many float32 values."""
+    """The worker knows the model: a row has so many float32 values, a node so many rows."""
 
     row_length: int
+    named: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,13 @@ class WorkerDone(Word, tag="done"):
     """All that the worker has to write is written."""
 
     worker: int
+
+
+@dataclass(frozen=True)
+class Note(Word, tag="note"):
+    """Something that is worth telling, and does not end the run."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -268,7 +276,7 @@ class Stop(Word, tag="stop"):
 
 FROM_WORKERS: Final = Vocabulary(
     Record, NodeSaved, Built, WorkerReady, WorkerPaused, NodesLost, NodesLeft, KillMachine,
-    Finished, Counted, WorkerDone, BadConfig, WorkerFailed,
+    Finished, Counted, WorkerDone, Note, BadConfig, WorkerFailed,
 )  # fmt: skip
 ORDERS: Final = Vocabulary(Start, Go, Pause, Leave, Stop)
 FROM_MACHINES: Final = Vocabulary(Hello, Ready, Saved, Done, Lost, Paused, Failed)

@@ -1,14 +1,21 @@
-"""How frames become the chunks of one batch, and frames again; no I/O.
+"""Numbered batches: how frames become chunks and frames again, exactly once; no I/O.
 
 Small frames that follow one another share a chunk, for each chunk costs a system's worth of
 overhead; large ones travel alone, straight from the sender's memory into the receiver's. The head
 of a batch is its number and the sizes of its frames, from which both sides derive the chunks.
+
+A sender numbers its batches to a peer from 1 and keeps each until the peer has acknowledged it.
+After a reconnect the peer says the last number that it took, and all later ones are sent again,
+sealed anew. The receiver takes a number once, in order, so that each message is delivered exactly
+once.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from decentralizepy.messages.header import FRAME_BYTES, MAX_HEADER
@@ -21,6 +28,7 @@ MAX_FRAME: Final = max(FRAME_BYTES, MAX_HEADER)
 MAX_FRAMES: Final = 1 << 16
 _NUMBER: Final = struct.Struct("<Q")
 _SIZE: Final = 4
+_ACKNOWLEDGEMENT: Final = struct.Struct("<Q?")
 
 
 def plan(sizes: Sequence[int]) -> list[range]:
@@ -67,6 +75,11 @@ class Part:
         self._frame, self._opener, self._index = frame, opener, index
         self.nbytes = len(frame) - (opener.overhead if opener else 0)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether it came from somebody who has the run key."""
+        return self._opener is not None and self._opener.overhead > 0
+
     def into(self, buffer: memoryview) -> None:
         """Put the content into a buffer of `nbytes`; raises `RefusedError`."""
         if self._opener is None:
@@ -77,8 +90,8 @@ class Part:
     def memory(self) -> memoryview | None:
         """The content where it lies, if it lies alone in memory that nobody else writes."""
         frame = self._frame
-        sealed = self._opener is None or self._opener.overhead
-        return None if sealed or not isinstance(frame, memoryview) or frame.readonly else frame
+        alone = self._opener is not None and not self.sealed
+        return frame if alone and isinstance(frame, memoryview) and not frame.readonly else None
 
     def content(self) -> memoryview:
         """The content, in memory of its own if it was sealed; raises `RefusedError`."""
@@ -87,7 +100,7 @@ class Part:
         return memoryview(self._opener.chunk(self._index, self._frame))
 
 
-class Incoming:
+class ArrivingBatch:
     """The frames of one batch, from its chunks as they come."""
 
     def __init__(self, body: bytes, n_chunks: int) -> None:
@@ -127,3 +140,103 @@ class Incoming:
         for size in self._sizes[members.start : members.stop]:
             yield Part(content[start : start + size])
             start += size
+
+
+# -------------------------------------------- numbers and acknowledgements
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Frames under one number, and what to call once nobody needs their memory any more."""
+
+    number: int
+    frames: Sequence[Buffer]
+    done: Sequence[Callable[[], None]] = ()
+
+
+class Unacknowledged:
+    """What was sent to one peer and is not acknowledged yet."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Batch] = deque()
+        self._last = 0
+
+    def keep(self, frames: Sequence[Buffer], done: Sequence[Callable[[], None]] = ()) -> Batch:
+        """Give the next number to ``frames`` and hold on to them."""
+        self._last += 1
+        batch = Batch(self._last, frames, done)
+        self._kept.append(batch)
+        return batch
+
+    def acknowledged(self, number: int) -> bool:
+        """The peer has taken all batches up to ``number``; True if that was news.
+
+        Raises `RefusedError` for a number that was never given.
+        """
+        if number > self._last:
+            raise RefusedError("malformed", f"batch {number} was never sent")
+        news = False
+        while self._kept and self._kept[0].number <= number:
+            for call in self._kept.popleft().done:
+                call()
+            news = True
+        return news
+
+    def waiting(self) -> Iterable[Batch]:
+        """What has to be sent again after a reconnect, in order."""
+        return tuple(self._kept)
+
+    def drop(self) -> None:
+        """Nobody will ever take what is kept."""
+        self.acknowledged(self._last)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+class Received:
+    """What one peer sent, in the life that it is in."""
+
+    def __init__(self) -> None:
+        self.life = b""
+        self.last = 0
+        self.duplicates = 0
+
+    def born(self, life: bytes) -> None:
+        """The peer says which life it is in: a new one counts from 1 again."""
+        if life != self.life:
+            self.life, self.last = life, 0
+
+    def is_new(self, number: int) -> bool:
+        """Whether to take a batch; raises `RefusedError` if one before it is missing."""
+        if number <= self.last:
+            self.duplicates += 1
+            return False
+        if number > self.last + 1:
+            raise RefusedError("malformed", f"batch {number} after {self.last}")
+        return True
+
+    def took(self, number: int) -> None:
+        """A batch was delivered."""
+        assert number == self.last + 1
+        self.last = number
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """The last batch that was taken, whether to start the session anew, and the credit report."""
+
+    received: int
+    reset: bool
+    report: bytes
+
+    def encode(self) -> bytes:
+        return _ACKNOWLEDGEMENT.pack(self.received, self.reset) + self.report
+
+    @classmethod
+    def decode(cls, data: bytes) -> Acknowledgement:
+        """Raises `RefusedError`."""
+        if len(data) < _ACKNOWLEDGEMENT.size:
+            raise RefusedError("malformed", "an acknowledgement that is too short")
+        received, reset = _ACKNOWLEDGEMENT.unpack(data[: _ACKNOWLEDGEMENT.size])
+        return cls(received, reset, data[_ACKNOWLEDGEMENT.size :])

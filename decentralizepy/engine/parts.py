@@ -1,0 +1,107 @@
+"""Builds the parts of an experiment from its configuration: model, trainer, sharing, program."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from decentralizepy.config import Component, Experiment
+from decentralizepy.datasets.base import Dataset
+from decentralizepy.errors import ConfigError
+from decentralizepy.node.node import Node
+from decentralizepy.settings import Settings
+from decentralizepy.training.choice import make_trainer
+from decentralizepy.training.data import Samples
+from decentralizepy.training.optimizers import make_optimizer
+from decentralizepy.training.schedules import Rate
+from decentralizepy.training.task import Loss, build_task
+from decentralizepy.training.template import Template
+from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.training import Training
+
+_EVAL_BATCH = 64
+
+
+def build_model(experiment: Experiment) -> nn.Module:
+    """The model with the weights that the experiment's seed gives, the same on every node."""
+    torch.manual_seed(experiment.seed)
+    model = experiment.model.build()
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{experiment.model.target.dotted} is not a torch.nn.Module")
+    return model
+
+
+def build_loss(component: Component | None) -> Loss | None:
+    """A loss module, or a plain function of (output, target); None for the task's own."""
+    if component is None:
+        return None
+    found: Any = component.target.load()
+    loss: Any = found() if inspect.isclass(found) else found
+    return loss
+
+
+def build_sharing(experiment: Experiment) -> Any:
+    """A sharing method of the experiment; one object per node, for it may remember things."""
+    sharing = experiment.sharing.build()
+    missing = [name for name in ("outgoing", "merge", "mixing") if not hasattr(sharing, name)]
+    if missing:
+        name = experiment.sharing.target.dotted
+        raise ConfigError(f"{name} has no {', '.join(missing)}: subclass Sharing")
+    return sharing
+
+
+def build_program(component: Component) -> Node:
+    """A node program with its own options, not yet bound to a node."""
+    program = component.build()
+    if not isinstance(program, Node):
+        raise ConfigError(f"{component.target.dotted} is not a subclass of Node")
+    return program
+
+
+def build_training(component: Component) -> Training:
+    """How much is trained, by a subclass of `Training`."""
+    training = component.build()
+    if not isinstance(training, Training):
+        raise ConfigError(f"{component.target.dotted} is not a subclass of Training")
+    return training
+
+
+def build_rate(experiment: Experiment, settings: Settings | None) -> Rate | None:
+    """The learning-rate schedule, if the INI has one."""
+    if experiment.schedule is None:
+        return None
+    return Rate(experiment.schedule, settings.intervals.iterations if settings else 1)
+
+
+def build_trainer(experiment: Experiment, train: Samples, settings: Settings | None) -> Trainer:
+    """Template, optimizer and trainer; stacked where the configuration and the model allow."""
+    device = settings.device if settings else "cpu"
+    model = build_model(experiment)
+    eval_batch = int(getattr(model, "eval_batch", _EVAL_BATCH))
+    template = Template(model, device)
+    arguments = (
+        template,
+        make_optimizer(template, experiment.optimizer),
+        build_training(experiment.training),
+        build_task(experiment.dataset.target.load(), experiment.task, build_loss(experiment.loss)),
+        train,
+    )
+    options: dict[str, Any] = {
+        "seed": experiment.seed,
+        "reset_optimizer": bool(settings and settings.reset_optimizer),
+        "eval_batch": eval_batch,
+        "rate": build_rate(experiment, settings),
+    }
+    trainer = make_trainer(*arguments, **options)
+    state = trainer.optimizer.new_state()  # wrong options are found here, before any training
+    if trainer.rate is not None:
+        trainer.optimizer.scale(state, trainer.rate.factor(0))
+    return trainer
+
+
+def samples_of(dataset: Dataset, part: str, device: str) -> Samples:
+    stored, norm = dataset.stored(part), dataset.normalization
+    return Samples(stored.x, stored.y, norm.scale, norm.shift, device)

@@ -1,0 +1,219 @@
+"""Runs an experiment in this process: for notebooks, tests and the first steps of a method."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decentralizepy.codec import Word
+from decentralizepy.commands import arguments, flags
+from decentralizepy.engine.assemble import Assembly
+from decentralizepy.engine.checkpoints import CheckpointSets
+from decentralizepy.engine.clock import RealClock
+from decentralizepy.engine.worker import Worker
+from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.files import write_graph
+from decentralizepy.graphs.generators import regular
+from decentralizepy.graphs.graph import Graph
+from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.memory import shared
+from decentralizepy.memory.arena import Arena
+from decentralizepy.node.node import Node
+from decentralizepy.settings import Settings
+from decentralizepy.sharing.sharing import Sharing
+from decentralizepy.words import NodeSaved, Note, Record
+
+_DEGREE = 4
+
+
+@dataclass
+class Outcome:
+    """What a run in this process came to.
+
+    ``rows`` are the nodes' rows [P] at the end, by uid, servers (-1, ...) included; ``nodes`` the
+    node objects themselves; ``records`` what was evaluated, a dictionary per node and evaluation
+    (see `decentralizepy.runfolder.RECORD_COLUMNS`).
+    """
+
+    rows: dict[int, Tensor] = field(default_factory=dict)
+    nodes: dict[int, Node] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def run_here(
+    ini: str | Path,
+    graph: Graph | str | Path | int = 16,
+    iterations: int = 10,
+    *,
+    node: Callable[[], Node] | None = None,
+    sharing: Callable[[], Sharing] | None = None,
+    log_dir: str | Path | None = None,
+    **options: Any,
+) -> Outcome:
+    """Run all nodes of an experiment in this process, on one worker; returns what came of it.
+
+    Args:
+        ini: path of an INI file, or its text. Modules of one's own are looked for beside the file
+            and in the working directory.
+        graph: a graph, a graph file, or a number of nodes for a random regular graph.
+        iterations: training iterations.
+        node: makes the program of a node, in place of the class that the INI or driver names;
+            ``sharing`` likewise. For classes that are in no file, as in a notebook.
+        log_dir: where records, logs and checkpoints go; by default nothing is kept.
+        options: flags of ``decentralizepy run``, as ``test_after=5`` or ``simulate="links.json"``.
+
+    Raises:
+        ConfigError: for what is wrong with the input, as the command would.
+        RunError: for a run that failed.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decentralizepy-")))
+        stack.enter_context(_alone(_folder_of(ini)))
+        logs = Path(log_dir or folder / "log")
+        settings = _settings(ini, graph, iterations, logs, folder, options)
+        run = _Run(settings, node, sharing)
+        try:
+            run.worker.run()
+        finally:
+            run.worker.finish()
+            run.worker.reporter.close()
+        return run.outcome()
+
+
+def _settings(
+    ini: str | Path,
+    graph: Graph | str | Path | int,
+    iterations: int,
+    log_dir: Path,
+    folder: Path,
+    options: dict[str, Any],
+) -> Settings:
+    argv = [
+        "-cf", str(_ini_file(ini, folder)), "-gf", str(_graph_file(graph, folder)),
+        *(("-gt", "adjacency") if isinstance(graph, Graph) and not graph.is_symmetric() else ()),
+        "-is", str(iterations), "-ld", str(log_dir), "--workers", "1",
+    ]  # fmt: skip
+    for name, value in options.items():
+        if value is not False and value is not None:
+            argv += [f"--{name.replace('_', '-')}" if _dashed(name) else f"--{name}"]
+            argv += [] if value is True else [str(value)]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    flags.add_arguments(parser)
+    try:
+        args, unknown = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+    if unknown:
+        raise ConfigError(f"run_here has no option {unknown[0].strip('-')}")
+    return arguments.settings_of(args)
+
+
+def _dashed(name: str) -> bool:
+    """Whether a flag is written with dashes: ours are, the reference's are not."""
+    parser = argparse.ArgumentParser(add_help=False)
+    flags.add_arguments(parser)
+    return f"--{name.replace('_', '-')}" in parser._option_string_actions
+
+
+def _folder_of(ini: str | Path) -> Path:
+    return Path.cwd() if _is_text(ini) else Path(ini).resolve().parent
+
+
+def _is_text(ini: str | Path) -> bool:
+    return isinstance(ini, str) and "\n" in ini
+
+
+def _ini_file(ini: str | Path, folder: Path) -> Path:
+    if not _is_text(ini):
+        return Path(ini)
+    path = folder / "experiment.ini"
+    path.write_text(str(ini), encoding="utf-8")
+    return path
+
+
+def _graph_file(graph: Graph | str | Path | int, folder: Path) -> Path:
+    if isinstance(graph, str | Path):
+        return Path(graph)
+    if isinstance(graph, int):
+        degree = min(_DEGREE, graph - 1)
+        graph = regular(graph, degree - (graph * degree) % 2, 0)
+    path = folder / ("graph.edges" if graph.is_symmetric() else "graph.adj")
+    write_graph(graph, path)
+    return path
+
+
+class _Run:
+    """One worker with all nodes, and what its supervisor would have to do."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        node: Callable[[], Node] | None,
+        sharing: Callable[[], Sharing] | None,
+    ) -> None:
+        self.settings, self._found = settings, Outcome()
+        self._sets = CheckpointSets(settings.folder)
+        self._saved: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        assembly = Assembly(settings, program=node, sharing=sharing)
+        here = WorkerId(0, 0)
+        plan = shared.ArenaPlan((len(settings.hosted),), assembly.row_length, assembly.named_rows)
+        memory = shared.create()
+        shared.resize(memory, plan)
+        arena = Arena(memory, plan)
+        os.close(memory)
+        placement = Placement(settings.mapping, (1,))
+        self.worker: Worker = assembly.worker(here, placement, arena, tell=self._hear)
+        start = max(self._sets.usable(verify=True), default=0) if settings.resume else 0
+        past = assembly.restore(self.worker, start)
+        if settings.simulation is None:
+            self.worker.clock = RealClock(past)
+
+    def _hear(self, word: Word) -> None:
+        match word:
+            case Record():
+                self._found.records.append(dict(word.columns))
+            case Note():
+                self._found.notes.append(word.text)
+            case NodeSaved():
+                saved = self._saved[word.iterations]
+                saved[word.uid] = word.crc32
+                if saved.keys() >= set(self.settings.hosted) - self.worker.membership.left:
+                    left = self.worker.membership.value()
+                    self._sets.complete(word.iterations, saved, left)
+
+    def outcome(self) -> Outcome:
+        """The run's outcome, with rows of its own."""
+        for uid, seat in self.worker.seats.items():
+            self._found.rows[uid] = seat.rows["x"].detach().cpu().clone()
+            self._found.nodes[uid] = seat.node
+        return self._found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One thread, as in a worker, for it may decide about bits; modules of the experiment are
+    forgotten again, so that one that was changed is read anew."""
+    threads, path = torch.get_num_threads(), list(sys.path)
+    before = set(sys.modules)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        sys.path[:] = path
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if Path(file).parent == folder:
+                del sys.modules[name]

@@ -1,0 +1,57 @@
+"""What a node needs to train beside its row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from decentralizepy.training.batches import NONE, Block
+from decentralizepy.training.data import Samples
+
+
+@dataclass(eq=False)
+class Learner:
+    """A node's samples, optimizer state, integer buffers, and what it has done.
+
+    ``indices`` [n] number its samples in the training set; a node without any trains on nothing.
+    ``steps`` and ``samples`` count what it has trained since the start; ``nan`` is the first
+    iteration (from 1) after whose local steps its row was not finite, 0 while it is.
+    """
+
+    uid: int
+    indices: np.ndarray
+    optimizer: Any = None
+    counters: list[int] = field(default_factory=list)
+    steps: int = 0
+    samples: int = 0
+    nan: int = 0
+    #: batches that were drawn ahead, and the node's row there
+    ahead: tuple[Block, int] = field(default=NONE, repr=False)
+    _label_counts: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def n_samples(self) -> int:
+        """The number of the node's own training samples."""
+        return len(self.indices)
+
+    def label_counts(self, samples: Samples) -> np.ndarray:
+        """How many of its samples have each label, int64 [labels in the training set].
+
+        ``samples`` is the training set; they are counted once. Raises ValueError where targets are
+        no labels.
+        """
+        if self._label_counts is None:
+            self._label_counts = samples.label_counts(self.indices)
+        return self._label_counts
+
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the optimizer, as JSON values."""
+        counts = {"steps": self.steps, "samples": self.samples, "nan": self.nan}
+        return {"counters": self.counters, **counts}
+
+    def take_back(self, kept: dict[str, Any]) -> None:
+        """Set what `kept` gave."""
+        self.counters = list(kept["counters"])
+        self.steps, self.samples, self.nan = kept["steps"], kept["samples"], kept["nan"]

@@ -1,0 +1,92 @@
+"""One local step of one node: what `Training.gradient` is given, and may be overridden with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from decentralizepy.errors import ConfigError
+from decentralizepy.streams import torch_seed
+from decentralizepy.training.clipping import clip
+from decentralizepy.training.task import Task
+from decentralizepy.training.template import Template
+
+#: layers that let the samples of a batch see each other
+_BATCH_NORMS: Final = (nn.modules.batchnorm._BatchNorm,)
+
+
+class LocalStep:
+    """The mini-batch ``x``, ``y`` of step ``index`` of node ``uid`` in iteration ``t``.
+
+    A `Training` leaves the gradient in ``grad`` [n_parameters], which is zero at first. Its
+    entries, like the columns of `per_sample`, are in the order of the model's memory, where weights
+    of convolutions lie channels-last. ``model`` holds the node's parameters; ``parameters`` are
+    the same by name, and their ``.grad`` are views of ``grad``.
+    """
+
+    uid: int
+    t: int
+    index: int
+    x: Tensor
+    y: Tensor
+
+    def __init__(self, template: Template, task: Task, seed: int) -> None:
+        self.model, self.task, self.grad = template.model, task, template.grad
+        self.parameters = dict(self.model.named_parameters())
+        self._template, self._seed = template, seed
+        self._generator = torch.Generator(template.device)
+        self._seeded = False
+
+    def begin(self, uid: int, t: int, index: int, x: Tensor, y: Tensor) -> None:
+        """Become another step."""
+        self.uid, self.t, self.index, self.x, self.y = uid, t, index, x, y
+        self.grad.zero_()
+        self._seeded = False
+
+    @property
+    def generator(self) -> torch.Generator:
+        """A generator on the model's device for this step's noise, from the node's own stream."""
+        if not self._seeded:
+            seed = torch_seed(self._seed, self.uid, "step", self.t, self.index)
+            self._generator.manual_seed(seed)
+            self._seeded = True
+        return self._generator
+
+    def loss(self) -> Tensor:
+        """The mean loss of the mini-batch, differentiable."""
+        return self.task.loss(self.model(self.x), self.y)
+
+    def backward(self) -> None:
+        """Add the gradient of the mini-batch's mean loss to ``grad``."""
+        self.loss().backward()
+
+    def clip(self, norm: float) -> None:
+        """Scale ``grad`` down to an l2 norm of at most ``norm``."""
+        clip(self.grad, norm)
+
+    def per_sample(self) -> Tensor:
+        """The gradient of every sample's own loss [B, n_parameters]; ``grad`` is not touched.
+
+        Raises `ConfigError` for a model with BatchNorm, where a sample has no gradient of its own.
+        """
+        from torch.func import functional_call, grad, vmap  # loads the compiler: 0.8 s, 70 MB
+
+        self._check_separable()
+
+        def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            output = functional_call(self.model, parameters, (x.unsqueeze(0),))
+            return self.task.loss(output, y.unsqueeze(0))
+
+        each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
+        held = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        return self._template.flat(each(held, self.x, self.y), len(self.x))
+
+    def _check_separable(self) -> None:
+        for name, module in self.model.named_modules():
+            if isinstance(module, _BATCH_NORMS) and self.model.training:
+                raise ConfigError(
+                    f"per-sample gradients need samples that do not see each other: layer {name} "
+                    f"is a {type(module).__name__}; take GroupNorm"
+                )
