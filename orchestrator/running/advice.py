@@ -34,7 +34,7 @@ def _has_checkpoint(folder: RunFolder) -> bool:
 
 def with_notes(planned: Plan) -> Plan:
     """The plan with notes about what is likely to go wrong."""
-    return replace(planned, notes=(*planned.notes, *_walltime(planned), *_hidden(planned)))
+    return replace(planned, notes=(*planned.notes, *_walltime(planned), *hidden(planned)))
 
 
 def _walltime(planned: Plan) -> Iterator[str]:
@@ -46,8 +46,8 @@ def _walltime(planned: Plan) -> Iterator[str]:
         )
 
 
-def _hidden(planned: Plan) -> Iterator[str]:
-    """Modules of Python that others import, and would get the user's file instead."""
+def hidden(planned: Plan) -> Iterator[str]:
+    """Notes on modules of Python that others import, and would get the user's file instead."""
     for folder in planned.task.search:
         with suppress(OSError):
             names = {path.stem for path in folder.glob("*.py")} & sys.stdlib_module_names

@@ -30,7 +30,7 @@ from orchestrator.planning.plan import Plan, graph_name, plan
 from orchestrator.planning.render import ADDRESSES, render_addresses
 from orchestrator.planning.scenario import free_name, read_scenario
 from orchestrator.planning.task import read_task
-from orchestrator.running.advice import what_next, with_notes
+from orchestrator.running.advice import hidden, what_next, with_notes
 from orchestrator.running.hold import PATIENCE_S, held
 from orchestrator.running.machines import Machines
 from orchestrator.running.reality import Reality, measure, measured_cost, read_rows, read_story
@@ -119,7 +119,10 @@ def _rehearsed(inputs: Inputs, planned: Plan, setting: Setting, screen: Screen) 
     for note in planned.notes:
         screen.say(f"note: {note}")
     require(setting.backend.check(planned))
-    rehearse(planned, inputs.graph_path, setting.environment, screen)
+    try:
+        rehearse(planned, inputs.graph_path, setting.environment, screen)
+    except RunError as error:
+        raise RunError("\n".join([str(error), *hidden(planned)])) from error
 
 
 def _carried_out(

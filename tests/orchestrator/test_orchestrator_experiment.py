@@ -494,6 +494,9 @@ def test_a_module_that_hides_one_of_pythons_is_noted(make: Make, setting: Build)
     path.with_name("queue.py").touch()
     (note,) = make_plan(path, setting())[1].notes
     assert note.startswith(f"{path.with_name('queue.py')} hides Python's own module 'queue'")
+    with pytest.raises(RunError) as error:
+        run(path, setting("bad-prepare"))
+    assert str(error.value).endswith(note), "behind the traceback that it explains"
 
 
 class Awkward(LocalBackend):
