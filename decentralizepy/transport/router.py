@@ -183,8 +183,8 @@ class Router:
         if None not in places and not message.meta and list(tensors) == ["params"]:
             place = places[0]
             assert place is not None
-            row, whole = tensors["params"], 4 * self.arena.plan.length
-            if place[2] == whole and row.dim() == 1 and row.dtype == torch.float32:
+            said, whole = tensors["params"], 4 * self.arena.plan.length
+            if place[2] == whole and said.dim() == 1 and said.dtype == torch.float32:
                 self._send_row(receivers, message, place[0])
                 return
         spilled = self._spill(list(tensors.values()), places)

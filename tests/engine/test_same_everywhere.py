@@ -264,7 +264,7 @@ def test_a_deferred_message_has_to_be_of_the_form_that_was_said() -> None:
     for made in ({"x": torch.zeros(4)}, {"x": torch.zeros(3).int()}, {"y": torch.zeros(3)}):
         message = Message.deferred(lambda made=made: made, like)
         assert "x" in message and message.is_deferred and message.header().payload_bytes == 12
-        with pytest.raises(ValueError, match="a deferred message of .*, not of"):
+        with pytest.raises(ValueError, match=r"a deferred message of .*, not of"):
             message.tensors  # noqa: B018
 
 
