@@ -90,6 +90,19 @@ def test_the_examples_run(
     assert Path("runs/half/checkpoints/3").is_dir()
 
 
+def test_a_file_that_was_changed_is_read_anew_with_its_options(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (METHODS / "lazy.py").read_text(encoding="utf-8")
+    ini = DIGITS.replace("decentralizepy.sharing.Sharing", "lazy")
+    ini = ini.replace("= Sharing", "= LazyMetropolis\n{}")
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("stay", 1.0), ("lingers", 0.5)):
+        (tmp_path / "lazy.py").write_text(text.replace("stay", name))
+        (tmp_path / "e.ini").write_text(ini.format(f"{name} = {value}"))
+        run_here("e.ini", ring(4), 1, test_after=0, cache_dir=cache)
+
+
 # ------------------------------------------------------- the two that no run tests
 
 
