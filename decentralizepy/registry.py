@@ -192,6 +192,12 @@ def _statements(path: Path) -> tuple[ast.stmt, ...]:
     return tuple(found)
 
 
+def forget_sources() -> None:
+    """Read source files anew that were read before: in a notebook they change."""
+    _tree.cache_clear()
+    _statements.cache_clear()
+
+
 def definition(found: Target) -> tuple[ast.ClassDef | _Function, Target] | None:
     """The class or function of that name, followed through ``from x import y``."""
     return _definition(found, frozenset())
