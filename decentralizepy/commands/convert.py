@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from decentralizepy import reference
-from decentralizepy.config import NODE_OPTIONS, SECTIONS, models_of, not_ini, read_text
+from decentralizepy.config import (
+    KEYS_BESIDE,
+    NODE_OPTIONS,
+    SECTIONS,
+    models_of,
+    not_ini,
+    read_text,
+)
 from decentralizepy.errors import ConfigError, nearest_name
 from decentralizepy.registry import options, target
 
@@ -27,11 +34,6 @@ _PREFIX: Final = {
     "NODE": "node",
     "LR_SCHEDULE": "schedule",
     "GRAPH": "graph",
-}
-#: further keys of a section that are not options of its class, which is a name in a module
-_PAIRS: Final = {
-    "DATASET": {"model_class", "model_package"},
-    "TRAIN_PARAMS": {"loss_package", "loss_class", "loss", "task_package", "task_class"},
 }
 _WITHOUT_EFFECT: Final = {
     ("DATASET", "test_batch_size"): "the evaluation batch is a constant of the model",
@@ -152,7 +154,7 @@ def _judge(
 ) -> Line:  # fmt: skip
     prefix = _PREFIX.get(section, "")
     pair = {f"{prefix}_package", f"{prefix}_class"} if prefix else set()
-    names = pair | _PAIRS.get(section, set())
+    names = pair.union(KEYS_BESIDE.get(section, ()))
 
     def line(verdict: str, why: str = "", name: str = key) -> Line:
         return Line(section, key, value, verdict, why, name)
