@@ -213,6 +213,7 @@ class _Reader:
     def experiment(self, text: str) -> Experiment:
         seed = self._seed()
         dataset_package = self._take("DATASET", "dataset_package")
+        self._require_dataset(dataset_package)
         model = self._model(dataset_package)
         fork_initial_weights = self._fork_initial_weights()
         dataset = self._component("DATASET", "dataset", package=dataset_package)
@@ -351,6 +352,11 @@ class _Reader:
             values.pop(key, None)
         return False
 
+    def _require_dataset(self, package: str) -> None:
+        """Refuse a data set that is not here before its model, whose module follows from it."""
+        if name := self.sections["DATASET"].get("dataset_class"):
+            self._target("DATASET", package, name)
+
     def _model(self, dataset_package: str) -> Component:
         name = self._take("DATASET", "model_class")
         package = self.sections["DATASET"].pop("model_package", "") or models_of(dataset_package)
@@ -369,7 +375,8 @@ class _Reader:
             return None
         section = self.sections["TRAIN_PARAMS"]
         package = self._take("TRAIN_PARAMS", "loss_package")
-        name = section.pop("loss_class", "") or section.pop("loss", "")
+        named = [section.pop(key, "") for key in ("loss_class", "loss")]  # the first one counts
+        name = named[0] or named[1]
         if not name:
             raise ConfigError(f"{self._where('TRAIN_PARAMS')} needs the key 'loss_class'")
         return Component(self._target("TRAIN_PARAMS", package, name))
