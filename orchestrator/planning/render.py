@@ -70,7 +70,7 @@ def _explain(error: Exception, values: Mapping[str, Any]) -> str:
 def render_addresses(addresses: Sequence[str]) -> str:
     """``ip.json``: machine id as text -> address, by the template of that name."""
     path = TEMPLATES / f"{ADDRESSES}.j2"
-    return render(path.read_text(encoding="utf-8"), {"addresses": list(addresses)}, path)
+    return _rendered(path.read_text(encoding="utf-8"), {"addresses": list(addresses)}, path)
 
 
 def with_communication(text: str, path: Path, offset: int | None) -> str:
