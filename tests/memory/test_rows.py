@@ -165,7 +165,7 @@ def test_what_was_lent_is_adopted_and_what_is_foreign_copied(pool: RowPool) -> N
 def test_a_row_assigned_to_itself_stays_where_it_is(pool: RowPool) -> None:
     rows = filled(pool, 1.0)
     index = rows.held("x").index
-    rows["x"] = rows["x"]  # noqa: PLW0127
+    rows["x"] = rows["x"]
     assert rows.held("x").index == index
     rows["y"] = rows["x"]
     rows["y"][0]
