@@ -297,10 +297,10 @@ def test_nodes_that_report_now_and_then_wait_for_nobody(
 
     def reports(every: int) -> Any:
         def program(node: Node) -> Program:
-            for node.round in node.rounds():
-                if every and node.round % every == 0:
-                    yield Train(node.round)
-                    yield Report(node.round, {"own": float(node.uid)})
+            for t in node.rounds():
+                if every and t % every == 0:
+                    yield Train(t)
+                    yield Report(t, {"own": float(node.uid)})
             if node.uid == 0:
                 yield Send([((1, 3), Message({}))], (0, 0))
             elif node.uid != 2:
@@ -331,10 +331,10 @@ def test_nobody_leaves_before_the_mean_of_the_last_iteration(
 
     def reports(node: Node) -> Program:
         yield Sleep(0.3 * (node.uid == 3))
-        for node.round in node.rounds():
-            yield Train(node.round)
-            yield Report(node.round)
-            yield Checkpoint(node.round)
+        for t in node.rounds():
+            yield Train(t)
+            yield Report(t)
+            yield Checkpoint(t)
 
     team = scripted(
         Experiment(tmp_path, ring(4), cache), dict.fromkeys(range(4), reports),
