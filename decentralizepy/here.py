@@ -30,6 +30,7 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
 from decentralizepy.node.node import Node
+from decentralizepy.registry import forget_sources
 from decentralizepy.settings import Settings
 from decentralizepy.sharing.sharing import Sharing
 from decentralizepy.words import NodeSaved, Note, Record
@@ -207,6 +208,7 @@ def _alone(folder: Path) -> Iterator[None]:
     forgotten again, so that one that was changed is read anew."""
     threads, path = torch.get_num_threads(), list(sys.path)
     before = set(sys.modules)
+    forget_sources()
     torch.set_num_threads(1)
     try:
         yield

@@ -13,10 +13,10 @@ from decentralizepy.datasets.base import Dataset
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
 from decentralizepy.settings import Settings
+from decentralizepy.training.choice import make_trainer
 from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.schedules import Rate
-from decentralizepy.training.stacked import StackedTrainer, choose_stacked
 from decentralizepy.training.task import Loss, build_task
 from decentralizepy.training.template import Template
 from decentralizepy.training.trainer import Trainer
@@ -28,10 +28,21 @@ _EVAL_BATCH = 64
 def build_model(experiment: Experiment) -> nn.Module:
     """The model with the weights that the experiment's seed gives, the same on every node."""
     torch.manual_seed(experiment.seed)
+    if experiment.fork_initial_weights:
+        _draw_as_the_fork()
     model = experiment.model.build()
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{experiment.model.target.dotted} is not a torch.nn.Module")
     return model
+
+
+def _draw_as_the_fork() -> None:
+    """Advance torch's generator by one 64-bit number, which the fork draws before the weights.
+
+    Its data sets count their labels with a ``DataLoader`` as they are made, and each pass over one
+    draws a seed for its workers, even where there are none.
+    """
+    torch.empty((), dtype=torch.int64).random_()
 
 
 def build_loss(component: Component | None) -> Loss | None:
@@ -95,9 +106,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         "eval_batch": eval_batch,
         "rate": build_rate(experiment, settings),
     }
-    trainer = Trainer(*arguments, **options)
-    if choose_stacked(trainer):
-        trainer = StackedTrainer(*arguments, **options)
+    trainer = make_trainer(*arguments, **options)
     state = trainer.optimizer.new_state()  # wrong options are found here, before any training
     if trainer.rate is not None:
         trainer.optimizer.scale(state, trainer.rate.factor(0))

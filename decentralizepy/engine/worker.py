@@ -7,13 +7,11 @@ Heavy work goes to the node that has had the least of it, so that a slow node sl
 
 from __future__ import annotations
 
-import heapq
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
+from itertools import chain
 from time import monotonic, perf_counter, sleep
 from typing import Any, Final, Protocol
 
@@ -28,6 +26,7 @@ from decentralizepy.engine.meeting import Meeting
 from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.rest import Position, Rest
 from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.engine.workload import Work, Workload
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
@@ -50,7 +49,6 @@ from decentralizepy.node.membership import Membership
 from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Network, Simulation
 from decentralizepy.training.trainer import Learner, Trainer
-from decentralizepy.training.work import LocalWork
 from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import fence
 from decentralizepy.transport.router import Router
@@ -90,17 +88,6 @@ class Injector(Carrier, Protocol):
 
     def unfired(self) -> list[str]:
         """Kills that did not come to pass, in words."""
-
-
-@dataclass(eq=False, slots=True)
-class _Work:
-    """A piece of heavy work that a program waits for."""
-
-    strand: Strand
-    effect: Train | Gradient | Report | Checkpoint
-    local: LocalWork | None = None
-    answer: Tensor | None = None
-    taken: bool = False
 
 
 class Worker:
@@ -160,10 +147,9 @@ class Worker:
         self.seats: dict[int, Seat] = {}
         self._slots = {u: i for i, u in enumerate(placement.mapping.hosted(me.machine))}
         self._ready: deque[tuple[Strand, Any]] = deque()
-        self._work: list[tuple[float, int, _Work]] = []
-        self._order = count()
-        self._fair = 0.0
-        self._untrained: dict[Strand, _Work] = {}
+        self.workload = Workload(
+            trainer, lambda: self.clock, self.timers, simulation, self._trained, self._resume
+        )
         self._held: deque[tuple[Strand, Outgoing, tuple[int, int], bool]] = deque()
         self._active = 0
         self._idle_since: float | None = None
@@ -206,7 +192,7 @@ class Worker:
             self._timers_due()
             while self._ready:
                 self._go_on(*self._ready.popleft())
-            if self._work:
+            if self.workload.waits:
                 self._do_work()
             elif self._active or self.evaluations.waiting:
                 self._idle()
@@ -254,7 +240,8 @@ class Worker:
             self._timers_due()
             return
         self._look_for_rest()
-        if not self._ready and not self._work and (self._active or self.evaluations.waiting):
+        idle = not self._ready and not self.workload.waits
+        if idle and (self._active or self.evaluations.waiting):
             self._wait(self._patience(next_timer))
 
     def _patience(self, next_timer: float | None) -> int:
@@ -324,6 +311,9 @@ class Worker:
         when = self.clock.now() + max(effect.seconds, 0.0)
         self.timers.set(when, partial(self._wake, strand), strand.seat.uid)
         return _PARKED
+
+    def _resume(self, strand: Strand, answer: Any) -> None:
+        self._ready.append((strand, answer))
 
     def _wake(self, strand: Strand) -> None:
         if not strand.seat.lost:
@@ -467,10 +457,7 @@ class Worker:
             strand.program.close()
             strand.ended, strand.waiting = True, None
         seat.mailbox.clear()
-        for _, _, work in self._work:
-            work.taken = work.taken or work.strand.seat is seat
-        for strand in seat.strands:
-            self._untrained.pop(strand, None)
+        self.workload.drop(seat)
         self._ready = deque(item for item in self._ready if item[0].seat is not seat)
         self._held = deque(item for item in self._held if item[0].seat is not seat)
         self.evaluations.leave([seat.uid])
@@ -519,20 +506,6 @@ class Worker:
 
     # ------------------------------------------------------------------- work
 
-    def _queue(self, work: _Work) -> None:
-        """Heavy work is done for the node first that has had the least of it."""
-        seat = work.strand.seat
-        seat.used = max(seat.used, self._fair)
-        heapq.heappush(self._work, (seat.used, next(self._order), work))
-
-    def _next_work(self) -> _Work | None:
-        while self._work:
-            used, _, work = heapq.heappop(self._work)
-            if not work.taken:
-                self._fair = used
-                return work
-        return None
-
     def _do_work(self) -> None:
         if self.sockets is not None:
             self.sockets.flush()  # others may be waiting for it: they work while we do
@@ -541,92 +514,31 @@ class Worker:
                 self._retry_held()
             if self._ready:
                 return
-        work = self._next_work()
+        work = self.workload.next()
         if work is None:
             return
         seat, effect = work.strand.seat, work.effect
         self._idle_since = None
         self.arena.counters.busy(self.me.worker, seat.uid, effect.t)
+        if isinstance(effect, Train | Gradient):
+            self.workload.train(work)
+            return
         started = perf_counter()
         if isinstance(effect, Report):
-            self._evaluate(work.strand, effect)
-        elif isinstance(effect, Checkpoint):
+            self._measure(seat, effect)
+        else:
             self._save_now(seat, effect.t)
-            self._ready.append((work.strand, None))
-        else:
-            self._train(work)
-            return
         seat.used += perf_counter() - started
+        self._ready.append((work.strand, None))
 
-    def _train(self, first: _Work) -> None:
-        """Train a node, and with it those that the trainer takes together with it."""
-        group = [first]
-        if self.trainer.takes_groups and isinstance(first.effect, Train):
-            others = [work for _, _, work in self._work if self._may_join(work)]
-            others += [w for w in self._untrained.values() if w is not first and self._may_join(w)]
-            waiting = [first, *others]
-            chosen = self.trainer.together([_local(work) for work in waiting])
-            group = [waiting[i] for i in chosen]
-        locals_ = []
-        for work in group:
-            work.taken = True
-            local, seat = _local(work), work.strand.seat
-            gradient = isinstance(work.effect, Gradient)
-            local.row = seat.rows.held("x").tensor if gradient else seat.rows.thaw("x")
-            locals_.append(local)
-        if len(group) == len(self._work) + 1:
-            self._work.clear()
-        started = perf_counter()
-        answer = None
-        if isinstance(first.effect, Gradient):
-            answer = self.trainer.gradient(locals_[0])
-        else:
-            self.trainer.train(locals_)
-        spent = (perf_counter() - started) / len(group)
-        first.answer = answer
-        for work in group:
-            self._trained(work, spent)
+    def _train(self, strand: Strand, effect: Train | Gradient) -> Any:
+        self.workload.begin(strand, effect)
+        return _PARKED
 
-    @staticmethod
-    def _may_join(work: _Work) -> bool:
-        return not work.taken and type(work.effect) is Train
-
-    def _trained(self, work: _Work, spent: float) -> None:
-        seat, t = work.strand.seat, work.effect.t
-        seat.used += spent
+    def _trained(self, seat: Seat, t: int) -> None:
         self._note_progress(seat, t)
         if seat.learner.nan == t + 1:
             self._diverged(seat)
-        if self._simulation is None:
-            seat.seconds.train += spent
-            self._ready.append((work.strand, work.answer))
-        else:  # it goes on when its time has come
-            seat.seconds.train += self._simulation.pace(seat.uid).cost(t)
-            self._untrained.pop(work.strand, None)
-
-    def _start_training(self, strand: Strand, effect: Train | Gradient) -> Any:
-        seat = strand.seat
-        local = LocalWork(seat.learner, seat.rows.held("x").tensor, effect.t)
-        if type(effect) is Train:
-            local.steps, local.correction = effect.steps, effect.correction
-            local.anchor, local.pull = effect.anchor, effect.pull
-        work = _Work(strand, effect, local)
-        if self._simulation is None:
-            self._queue(work)
-            return _PARKED
-        # the arithmetic can wait until the node is due to have done it
-        self._untrained[strand] = work
-        when = self.clock.now() + self._simulation.pace(seat.uid).cost(effect.t)
-        self.timers.set(when, partial(self._end_training, work), seat.uid)
-        return _PARKED
-
-    def _end_training(self, work: _Work) -> None:
-        """Simulated: train the node unless it was trained beside others, and let it go on."""
-        if work.strand.seat.lost:
-            return
-        if work.strand in self._untrained:
-            self._train(work)
-        self._ready.append((work.strand, work.answer))
 
     def _diverged(self, seat: Seat) -> None:
         """A node's row has become NaN or infinite: end the run, or say so in the node's log."""
@@ -650,18 +562,14 @@ class Worker:
             self.evaluations.passed(seat, t)
             return None
         if self._simulation is not None:  # takes no simulated time
-            self._measure(strand, effect)
+            self._measure(seat, effect)
             return None
-        self._queue(_Work(strand, effect))
+        self.workload.add(Work(strand, effect))
         return _PARKED
 
-    def _evaluate(self, strand: Strand, effect: Report) -> None:
-        self._measure(strand, effect)
-        self._ready.append((strand, None))
-
-    def _measure(self, strand: Strand, effect: Report) -> None:
+    def _measure(self, seat: Seat, effect: Report) -> None:
         own, elapsed = effect.metrics or {}, self.clock.now()
-        self.evaluations.evaluate(strand.seat, effect.t, own, self.stopwatch, elapsed)
+        self.evaluations.evaluate(seat, effect.t, own, self.stopwatch, elapsed)
 
     def _held_x(self, seat: Seat) -> Tensor:
         """The node's row as it is now, however long it is wanted."""
@@ -678,7 +586,7 @@ class Worker:
             self._save_now(strand.seat, effect.t)
             return None
         else:
-            self._queue(_Work(strand, effect))
+            self.workload.add(Work(strand, effect))
         return _PARKED
 
     def _drain(self, strand: Strand, effect: Drain) -> Any:
@@ -692,8 +600,8 @@ class Worker:
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""
-        busy = self._ready or self._work or self._held or self._untrained
-        settled = not busy and not self.carrier.in_flight and self.timers.next is None
+        settled = not self._ready and not self._held and self.workload.empty
+        settled = settled and not self.carrier.in_flight and self.timers.next is None
         strands = [s for seat in self.seats.values() for s in seat.strands if not s.ended]
         resting = settled and all(strand.resting is not None for strand in strands)
         saving = any(isinstance(strand.resting, Checkpoint) for strand in strands)
@@ -731,11 +639,6 @@ class Worker:
         self._idle_since = None
 
 
-def _local(work: _Work) -> LocalWork:
-    assert work.local is not None
-    return work.local
-
-
 def _iteration(seat: Seat, effect: Any) -> int:
     """The iteration (0-based) that a node is in as it yields an effect."""
     return effect.t if type(effect) is Train else seat.node.round
@@ -759,8 +662,8 @@ def _describe(strand: Strand) -> str:
 
 
 _PERFORM: Final[Mapping[type, Callable[[Worker, Strand, Any], Any]]] = {
-    Train: Worker._start_training,
-    Gradient: Worker._start_training,
+    Train: Worker._train,
+    Gradient: Worker._train,
     Send: Worker._send,
     Ask: Worker._ask,
     Receive: Worker._receive,

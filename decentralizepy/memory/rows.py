@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from decentralizepy.errors import RunError
 from decentralizepy.memory.arena import Arena
 
 _LOOK_AT = 8
@@ -27,6 +28,7 @@ class Row:
     tensor: Tensor
     index: int | None
     view: Tensor | None = None
+    version: int = 0
     seen: bool = False
 
 
@@ -102,6 +104,7 @@ class RowPool:
         if row.view is None:
             row.seen = True
             row.view = row.tensor if row.index is None else self.lease(row.index)
+            row.version = row.view._version
         return row.view
 
     def publish(self, row: int, readers: Iterable[int]) -> None:
@@ -173,11 +176,14 @@ class NodeRows(MutableMapping[str, Tensor]):
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         held = self._held.get(name)
-        if held is not None and value is held.view:
-            return
+        if held is not None:
+            if value is held.view:
+                return
+            _check_unwritten(name, held)
         spare = self._spare
         if spare is not None and value is spare.view:
             self._held[name], self._spare = spare, None
+            spare.version = value._version
         else:
             self._held[name] = self._filled(value)
         if held is not None:
@@ -219,6 +225,7 @@ class NodeRows(MutableMapping[str, Tensor]):
     def thaw(self, name: str) -> Tensor:
         """A row for writing in place: a copy if anybody else has it."""
         held = self._held[name]
+        _check_unwritten(name, held)
         if self._pool.read(held):
             fresh = self._pool.acquire()
             fresh.tensor.copy_(held.tensor)
@@ -233,3 +240,12 @@ class NodeRows(MutableMapping[str, Tensor]):
         if self._spare is not None:
             self._pool.retire(self._spare)
         self._held, self._spare = {}, None
+
+
+def _check_unwritten(name: str, row: Row) -> None:
+    """Raise `RunError` if a program wrote into a row: others may be reading it."""
+    if row.view is not None and row.view._version != row.version:
+        raise RunError(
+            f"the row '{name}' was written in place; rows are values, which others may be reading: "
+            f"assign a new one, as in self.{name} = self.{name} + 1"
+        )

@@ -37,6 +37,9 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.scenario.faultplan",
     "decentralizepy.scenario.simulation",
     "decentralizepy.settings",
+    "decentralizepy.interrupts",
+    "decentralizepy.limits",
+    "decentralizepy.standard",
     "decentralizepy.text",
 )
 #: what of the core must load without torch
@@ -68,6 +71,9 @@ TORCH_FREE = (
     "decentralizepy.files",
     "decentralizepy.ini",
     "decentralizepy.locks",
+    "decentralizepy.interrupts",
+    "decentralizepy.limits",
+    "decentralizepy.standard",
     "decentralizepy.text",
     "decentralizepy.runfolder",
     "decentralizepy.supervision.agreement",

@@ -58,7 +58,7 @@ def test_a_seed_that_ended_early_makes_no_jump(make_run: Callable[..., Any]) -> 
     first, second = curves(compared, "test_acc")
     assert first.data["iteration"].tolist() == [1, 10]
     assert second.data["iteration"].tolist() == [1, 10, 20, 30]
-    assert (second.band, second.about) == (None, "")
+    assert (second.band, second.about) == (None, "no band for 1 seed")
 
 
 def test_seeds_that_share_no_evaluation_stay_apart(make_run: Callable[..., Any]) -> None:
@@ -130,6 +130,12 @@ def test_servers_are_in_no_mean_and_no_band(make_run: Callable[..., Any]) -> Non
     assert curve.data["min"].min() > 0 and set(curve.data["nodes"]) == {5}
     (own,) = curves(settings([run]), "queue")  # which no node has
     assert own.data["mean"].tolist() == [3.0] * 4
+
+
+def test_a_server_alone_is_called_so(make_run: Callable[..., Any]) -> None:
+    run = load_run(make_run(counts=(1,), change=lambda row: row | {"uid": -1}).root)
+    (curve,) = curves(settings([run]), "test_acc")
+    assert (run.nodes, curve.label, len(curve.data)) == (0, "server", 4)
 
 
 def test_same_seed_twice_is_not_averaged(make_run: Callable[..., Any]) -> None:
