@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import engine, loops, scale, transport
+from benchmarks import engine, loops, scale, tables, transport
 from benchmarks.loops import Load
 from benchmarks.result import Result
 
@@ -132,6 +132,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("start memory", start),
         ("scale", scale.results),
         ("transport", between_machines),
+        ("tables", tables.results),
     ):
         if only in name:
             yield from measure(folder, repeats)

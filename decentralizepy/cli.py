@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -22,9 +21,11 @@ from decentralizepy.errors import (
     ConfigError,
     RunError,
 )
+from decentralizepy.files import write_atomic
 from decentralizepy.graphs import command as graph_command
-from decentralizepy.runfolder import write_atomic
+from decentralizepy.interrupts import Interrupts
 from decentralizepy.settings import transport_of
+from decentralizepy.standard import open_closed
 
 _HELP = """\
 examples:
@@ -150,9 +151,7 @@ def _run(args: argparse.Namespace) -> int:
 
     settings = arguments.settings_of(args)
     _tell(settings.wiring)
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
-        signal.signal(signal.SIGHUP, _interrupt)
+    Interrupts().install()
     Supervisor(settings, arguments.flags_of(args, settings)).run()
     return EXIT_OK
 
@@ -160,10 +159,6 @@ def _run(args: argparse.Namespace) -> int:
 def _tell(wired: Wiring) -> None:
     for note in wired.notes:
         print(f"note: {note}")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -236,8 +231,8 @@ def _keys(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry of the command; ends the process with its exit code."""
-    if sys.stdout is not None:  # a program may be started without
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    open_closed()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     args = _parser().parse_args(argv)
     try:
         code = args.function(args)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decentralizepy.codec import Word
 from decentralizepy.commands import arguments, flags
 from decentralizepy.engine.assemble import Assembly
 from decentralizepy.engine.checkpoints import CheckpointSets
@@ -32,6 +33,7 @@ from decentralizepy.node.node import Node
 from decentralizepy.registry import forget_sources
 from decentralizepy.settings import Settings
 from decentralizepy.sharing.sharing import Sharing
+from decentralizepy.words import NodeSaved, Note, Record
 
 _DEGREE = 4
 
@@ -179,16 +181,18 @@ class _Run:
         if settings.simulation is None:
             self.worker.clock = RealClock(past)
 
-    def _hear(self, news: dict[str, Any]) -> None:
-        if "record" in news:
-            self._found.records.append(news["record"])
-        elif "note" in news:
-            self._found.notes.append(news["note"])
-        elif "saved" in news:
-            saved = self._saved[news["saved"]]
-            saved[news["uid"]] = news["crc32"]
-            if saved.keys() >= set(self.settings.hosted) - self.worker.membership.left:
-                self._sets.complete(news["saved"], saved, self.worker.membership.value())
+    def _hear(self, word: Word) -> None:
+        match word:
+            case Record():
+                self._found.records.append(dict(word.columns))
+            case Note():
+                self._found.notes.append(word.text)
+            case NodeSaved():
+                saved = self._saved[word.iterations]
+                saved[word.uid] = word.crc32
+                if saved.keys() >= set(self.settings.hosted) - self.worker.membership.left:
+                    left = self.worker.membership.value()
+                    self._sets.complete(word.iterations, saved, left)
 
     def outcome(self) -> Outcome:
         """The run's outcome, with rows of its own."""

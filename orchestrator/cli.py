@@ -17,6 +17,7 @@ from decentralizepy.errors import (
     ConfigError,
     RunError,
 )
+from decentralizepy.standard import open_closed
 from orchestrator.text import Screen
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None, setting: Setting | None = None) -> int:
     """Run the command; returns the exit code. Errors are one message on stderr."""
+    open_closed()
     try:
         given = sys.argv[1:] if arguments is None else arguments
         options = _parser().parse_args(_without_verb(given))

@@ -112,7 +112,7 @@ def _seed_curve(setting: Setting, metric: str) -> Curve:
     data["mean"], data["ci95_low"], data["ci95_high"] = mean, mean - half, mean + half
     data["seeds"] = per_seed.notna().sum(axis=1).to_numpy()
     band = ("ci95_low", "ci95_high") if len(seeds) > 1 else None
-    about = f"95 % band over {len(seeds)} seeds" if band else ""
+    about = f"95 % band over {len(seeds)} seeds" if band else "no band for 1 seed"
     return Curve(setting.label, data, band, None, about, setting.number)
 
 

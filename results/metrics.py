@@ -50,8 +50,9 @@ def is_mark(metric: str) -> bool:
 
 
 def may_be_log(metric: str) -> bool:
-    """Whether powers of ten may suit a metric: not a percentage."""
-    return not metric.endswith("_acc")
+    """Whether powers of ten may suit a metric: a loss or the like, not a percentage or a count."""
+    measured = is_evaluation(metric) or metric == CONSENSUS
+    return measured and not metric.endswith("_acc")
 
 
 def label(metric: str) -> str:

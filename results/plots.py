@@ -51,6 +51,8 @@ _UNDATED: Final[dict[str, dict[str, Any]]] = {
 }
 FORMATS: Final = tuple(_UNDATED)
 _MARKS: Final = 8
+#: With more curves, bands are paler: they lie upon each other.
+_FEW: Final = 4
 #: Where float32 is about to overflow.
 _DIVERGED: Final = 1e30
 
@@ -183,7 +185,7 @@ def _labelled(curve: Curve) -> pd.DataFrame:
 def _draw(axes: Axes, drawn: Sequence[Curve], x: str) -> None:
     divisor = _x_axis(axes, drawn, x)
     for curve in drawn:
-        _draw_curve(axes, curve, curve.data[x].to_numpy() / divisor, len(drawn) == 1)
+        _draw_curve(axes, curve, curve.data[x].to_numpy() / divisor, len(drawn))
     if x == ITERATION:
         whole_numbers(axes)
 
@@ -201,23 +203,26 @@ def _x_axis(axes: Axes, drawn: Sequence[Curve], x: str) -> float:
     return divisor
 
 
-def _draw_curve(axes: Axes, curve: Curve, x: np.ndarray, alone: bool) -> None:
-    style = line_style(curve.number)
+def _draw_curve(axes: Axes, curve: Curve, x: np.ndarray, count: int) -> None:
+    style, alone = line_style(curve.number), count == 1
     if curve.band:
-        _draw_band(axes, curve, x, style["color"], curve.about if alone else None)
+        alpha = 0.22 if count <= _FEW else 0.1
+        _draw_band(axes, curve, x, style["color"], alpha, curve.about if alone else None)
     if curve.limits and alone:
         _draw_limits(axes, curve, x, style["color"])
     every = max(1, len(x) // _MARKS)
     axes.plot(x, _finite(curve.data["mean"]), label=curve.label, markevery=every, **style)
 
 
-def _draw_band(axes: Axes, curve: Curve, x: np.ndarray, colour: str, label: str | None) -> None:
+def _draw_band(
+    axes: Axes, curve: Curve, x: np.ndarray, colour: str, alpha: float, label: str | None
+) -> None:
     assert curve.band is not None
     low, high = (_finite(curve.data[name]) for name in curve.band)
     if len(x) == 1:  # a band over a single point would have no width
         axes.vlines(x, low, high, color=colour, alpha=0.3, linewidth=4, label=label or "")
     else:
-        axes.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0, label=label)
+        axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0, label=label)
 
 
 def _draw_limits(axes: Axes, curve: Curve, x: np.ndarray, colour: str) -> None:
@@ -250,5 +255,7 @@ def _legend(figure: RunFigure, axes: Axes, drawn: Sequence[Curve]) -> None:
 
 
 def _title(drawn: Sequence[Curve]) -> str | None:
-    about = " / ".join(dict.fromkeys(curve.about for curve in drawn if curve.about))
-    return f"mean and {about}" if about and len(drawn) > 1 else None
+    if len(drawn) == 1:
+        return None
+    about = dict.fromkeys(c.about for c in sorted(drawn, key=lambda c: c.band is None) if c.about)
+    return f"mean and {', '.join(about)}" if any(curve.band for curve in drawn) else None

@@ -25,7 +25,7 @@ KEYS: Final = ("iteration", "uid", "machine")
 #: Columns that are no metrics; the machine is that of the folder.
 _PLACE: Final = (*KEYS, "rank")
 #: Large enough to be parsed fast, small enough to be in memory three times.
-_BLOCK: Final = 4 << 20
+_BLOCK: Final = 8 << 20
 _NEWLINE: Final = ord("\n")
 _BRACE: Final = ord("{")
 _LARGEST: Final = 2**63 - 1

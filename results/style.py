@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 #: (width, height) in inches: one column and two columns of a conference paper
@@ -21,17 +23,24 @@ COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: Final = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1)))
 
+_LEGEND_SIZE: Final = 7
+_EM: Final = _LEGEND_SIZE / 72
+#: Inches of a legend's handle with the pad behind it, between columns, and around it.
+_HANDLE: Final = 2.4 * _EM
+_GAP: Final = 1.2 * _EM
+_MARGIN: Final = 1.0 * _EM
+
 _STYLE: Final[Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same file on every machine
     "font.size": 8,
     "axes.labelsize": 8,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.title_fontsize": 7,
+    "legend.fontsize": _LEGEND_SIZE,
+    "legend.title_fontsize": _LEGEND_SIZE,
     "legend.frameon": False,
     "legend.borderpad": 0.0,
-    "legend.borderaxespad": 0.2,
+    "legend.borderaxespad": 0.4,
     "legend.handlelength": 1.9,
     "legend.handletextpad": 0.5,
     "legend.columnspacing": 1.2,
@@ -94,17 +103,22 @@ def human_bytes(count: float) -> str:
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
     """The most columns in which a legend with these labels fits into ``width`` inches."""
+    wide = [_entry_width(label) for label in labels]
     for columns in range(len(labels), 1, -1):
-        rows = math.ceil(len(labels) / columns)
-        longest = [max(map(len, labels[at : at + rows])) for at in range(0, len(labels), rows)]
-        if sum(_entry_width(letters) for letters in longest) <= width:
+        rows, longer = divmod(len(labels), columns)  # matplotlib's first columns are the longer
+        sizes = [rows + 1] * longer + [rows] * (columns - longer)
+        ends = list(accumulate(sizes))
+        widest = [max(wide[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+        if sum(widest) + _GAP * (columns - 1) <= width - _MARGIN:
             return columns
     return 1
 
 
-def _entry_width(letters: int) -> float:
-    """Inches of a legend's handle, gaps and 7 pt letters of average width."""
-    return 0.35 + 0.052 * letters
+def _entry_width(label: str) -> float:
+    """Inches of a legend's handle, pad and text."""
+    with styled():
+        text = TextPath((0, 0), label, size=_LEGEND_SIZE).get_extents().width
+    return float(text) / 72 + _HANDLE
 
 
 def suits_log(values: np.ndarray) -> bool:

@@ -5,26 +5,34 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from decentralizepy.datasets.partitioners import Indices, partition, scheme
+from decentralizepy.datasets.partitioners import BY_LABEL, Indices, partition, scheme
 from decentralizepy.datasets.prepare import ARRAYS, Progress, prepared, silent, source_key
 from decentralizepy.datasets.validation import Selection, check_size, source, split
+
+if TYPE_CHECKING:  # data sets are free of torch
+    from decentralizepy.training.task import Task
+
+#: what arrays may hold: truth values, whole and floating numbers
+_KINDS = "biuf"
 
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Samples and labels; a whole part is memory-mapped and read-only.
+    """Samples and their targets; a whole part is memory-mapped and read-only.
 
-    `x`: uint8 [N, H, W, C], so that a gathered batch is channels-last without a copy;
-    `y`: int64 [N], in 0 .. num_classes - 1.
+    `x` [N, ...]: images uint8 [N, H, W, C], so that a gathered batch is channels-last without a
+    copy; numbers of any floating type; or tokens, whole numbers wider than a byte, which models get
+    as int64 as they are. `y` [N, ...]: labels [N] in 0 .. num_classes - 1; tokens [N, T], padded
+    with what the task ignores; ratings; whole numbers or floating ones.
     """
 
-    x: npt.NDArray[np.uint8]
-    y: npt.NDArray[np.int64]
+    x: npt.NDArray[Any]
+    y: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.y)
@@ -39,7 +47,7 @@ class Normalization:
 
 
 class Dataset(ABC):
-    """A labelled data set with a training part, dealt to the nodes, and one test part for all.
+    """A data set with a training part, dealt to the nodes, and one test part for all.
 
     `validation_source` (Train or Test) gives the fraction `validation_size` of its samples to a
     validation set, the same for all nodes: they are neither trained nor tested on. They are drawn
@@ -49,14 +57,17 @@ class Dataset(ABC):
     object holds a path only, so it can be sent to other processes.
 
     A subclass names itself (`name`, `num_classes`, `normalization`), lists its options in its own
-    `__init__`, and implements `identity` and `build`. `samples` (training, test), if they are known
-    beforehand, let a plan tell how long a run lasts. `more_arrays` are what `build` returns beside
-    the four usual ones, for a partition of its own.
+    `__init__`, and implements `identity` and `build`. `task` is what is learned from it: a `Task`,
+    its class, or "classification" (the default), "language" or "rating"; `num_classes` and
+    `normalization` may be left out where there are no classes and no images. `samples` (training,
+    test), if they are known beforehand, let a plan tell how long a run lasts. `more_arrays` are
+    what `build` returns beside the four usual ones, for a partition of its own.
     """
 
     name: ClassVar[str]
-    num_classes: ClassVar[int]
-    normalization: ClassVar[Normalization]
+    num_classes: ClassVar[int] = 0
+    normalization: ClassVar[Normalization] = Normalization(1.0, 0.0)
+    task: ClassVar["Task | type[Task] | str"] = "classification"
     samples: ClassVar[tuple[int, int]] = (0, 0)
     more_arrays: ClassVar[tuple[str, ...]] = ()
 
@@ -114,6 +125,8 @@ class Dataset(ABC):
         self._folder = prepared(cache_dir, self._cache_name(), self.build, say, names)
         for name in names:
             self._array(name)
+        for part in ("train", "test"):
+            self._check_part(part)
         self.select("validation")
 
     def train(self) -> Arrays:
@@ -155,7 +168,8 @@ class Dataset(ABC):
     def partition(self, n: int) -> list[Indices]:
         """For each uid in 0 .. n-1, the int64 indices of its samples in `train()`.
 
-        Depends on the options and the labels only. Raises ValueError when a node would get none.
+        Depends on the options and the labels only. Raises ValueError when a node would get none,
+        and for a partition by labels where there are none.
         """
         kept = self.select("train").indices
         labels = self._array("train_y")
@@ -163,6 +177,13 @@ class Dataset(ABC):
         return parts if kept is None else [kept[part] for part in parts]
 
     def _deal(self, labels: np.ndarray, n: int) -> list[Indices]:
+        by_label = scheme(self.partition_niid) in BY_LABEL
+        if by_label and not (labels.ndim == 1 and labels.dtype.kind in "iu"):
+            raise ValueError(
+                f"partition_niid = {self.partition_niid} deals by labels, a whole number for each "
+                f"sample; {self.name} has targets {labels.dtype} {list(labels.shape)}: use simple "
+                "or iid"
+            )
         return partition(
             labels,
             n,
@@ -171,8 +192,19 @@ class Dataset(ABC):
             seed=self.random_seed,
             alpha=self.alpha,
             shards=self.shards,
-            num_classes=self.num_classes,
+            num_classes=self.num_classes or (int(labels.max()) + 1 if by_label else 0),
         )
+
+    def _check_part(self, part: str) -> None:
+        """Raise ValueError unless the arrays of a part go together and hold numbers."""
+        x, y = self._array(f"{part}_x"), self._array(f"{part}_y")
+        if not (x.ndim and y.ndim and len(x) == len(y)):
+            raise ValueError(
+                f"{self.name}: {part}_x {list(x.shape)} and {part}_y {list(y.shape)} must have a "
+                "row for each sample"
+            )
+        if x.dtype.kind not in _KINDS or y.dtype.kind not in _KINDS:
+            raise ValueError(f"{self.name}: {part}_x {x.dtype}, {part}_y {y.dtype}: not numbers")
 
     def _cache_name(self) -> str:
         return f"{self.name}-{source_key(self.identity())}"

@@ -14,6 +14,8 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 
 SCHEMES = ("simple", "iid", "kshard", "dirichlet")
+#: those that look at labels
+BY_LABEL = ("kshard", "dirichlet")
 
 # A few seconds for 50,000 samples; the reference tries for ever.
 DIRICHLET_TRIES = 5_000

@@ -9,12 +9,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from decentralizepy.codec import Word
 from decentralizepy.engine.meeting import Frontier, Meeting
 from decentralizepy.engine.records import Reporter, costs, effort
 from decentralizepy.engine.seat import Seat
 from decentralizepy.settings import Intervals
 from decentralizepy.training.data import Samples
 from decentralizepy.training.trainer import Learner, Trainer
+from decentralizepy.words import Record
 
 #: evaluations that may wait for nodes far behind; older ones do without a consensus distance
 _MOST_PENDING: Final = 64
@@ -73,7 +75,7 @@ class Evaluations:
         reporter: Reporter,
         meeting: Meeting,
         hold: Callable[[Seat], Tensor],
-        tell: Callable[[dict[str, Any]], None],
+        tell: Callable[[Word], None],
     ) -> None:
         self.evaluator, self.reporter, self.meeting = evaluator, reporter, meeting
         self._hold, self._tell = hold, tell
@@ -198,7 +200,7 @@ class Evaluations:
             self.give_up(t)
 
     def _write(self, uid: int, t: int, values: Mapping[str, Any]) -> None:
-        self._tell({"record": self.reporter.record(uid, t + 1, values)})
+        self._tell(Record(self.reporter.record(uid, t + 1, values)))
 
 
 def distance(row: Tensor, mean: Tensor) -> float:

@@ -12,13 +12,12 @@ from decentralizepy.config import Component, Experiment
 from decentralizepy.datasets.base import Dataset
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
-from decentralizepy.registry import options
 from decentralizepy.settings import Settings
+from decentralizepy.training.choice import make_trainer
 from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.schedules import Rate
-from decentralizepy.training.stacked import StackedTrainer, choose_stacked
-from decentralizepy.training.task import Classification, Loss, Task
+from decentralizepy.training.task import Loss, build_task
 from decentralizepy.training.template import Template
 from decentralizepy.training.trainer import Trainer
 from decentralizepy.training.training import Training
@@ -35,23 +34,13 @@ def build_model(experiment: Experiment) -> nn.Module:
     return model
 
 
-def build_loss(component: Component) -> Loss:
-    """A loss module, or a plain function of (output, target)."""
+def build_loss(component: Component | None) -> Loss | None:
+    """A loss module, or a plain function of (output, target); None for the task's own."""
+    if component is None:
+        return None
     found: Any = component.target.load()
     loss: Any = found() if inspect.isclass(found) else found
     return loss
-
-
-def build_task(experiment: Experiment) -> Task:
-    """What is learned: the task that the INI names, else classification, with the INI's loss."""
-    loss = None if experiment.loss is None else build_loss(experiment.loss)
-    if experiment.task is None:
-        return Classification(loss)
-    named = options(experiment.task.target) or {}
-    task = experiment.task.build(**({"criterion": loss} if "criterion" in named else {}))
-    if not isinstance(task, Task):
-        raise ConfigError(f"{experiment.task.target.dotted} is not a subclass of Task")
-    return task
 
 
 def build_sharing(experiment: Experiment) -> Any:
@@ -97,7 +86,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         template,
         make_optimizer(template, experiment.optimizer),
         build_training(experiment.training),
-        build_task(experiment),
+        build_task(experiment.dataset.target.load(), experiment.task, build_loss(experiment.loss)),
         train,
     )
     options: dict[str, Any] = {
@@ -106,9 +95,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         "eval_batch": eval_batch,
         "rate": build_rate(experiment, settings),
     }
-    trainer = Trainer(*arguments, **options)
-    if choose_stacked(trainer):
-        trainer = StackedTrainer(*arguments, **options)
+    trainer = make_trainer(*arguments, **options)
     state = trainer.optimizer.new_state()  # wrong options are found here, before any training
     if trainer.rate is not None:
         trainer.optimizer.scale(state, trainer.rate.factor(0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import json
 import signal
 import traceback
 from multiprocessing.connection import Connection
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from decentralizepy.codec import Word, decode, encode
 from decentralizepy.engine.assemble import Assembly
 from decentralizepy.engine.clock import RealClock
 from decentralizepy.engine.worker import Worker, weights
@@ -25,6 +25,18 @@ from decentralizepy.node.membership import resumed
 from decentralizepy.runfolder import weights_name, write_atomic
 from decentralizepy.settings import Settings
 from decentralizepy.transport.local import LocalSockets
+from decentralizepy.words import (
+    ORDERS,
+    BadConfig,
+    Built,
+    Counted,
+    Finished,
+    Start,
+    Stop,
+    WorkerDone,
+    WorkerFailed,
+    WorkerReady,
+)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _PR_SET_PDEATHSIG = 1
@@ -35,29 +47,31 @@ class Stopped(BaseException):
 
 
 class SupervisorPipe:
-    """JSON messages between a worker and its supervisor, over a private pipe."""
+    """Words between a worker and its supervisor, over a private pipe."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    def say(self, news: dict[str, Any]) -> None:
+    def say(self, word: Word) -> None:
+        """Tell the supervisor; raises `Stopped` if it is gone."""
         try:
-            self.connection.send_bytes(json.dumps(news).encode())
+            self.connection.send_bytes(encode(word))
         except (BrokenPipeError, ConnectionResetError) as error:
             raise Stopped from error
 
-    def hear(self) -> dict[str, Any]:
+    def hear(self) -> Word:
+        """The next order; raises `Stopped` if there will be none."""
         try:
-            return json.loads(self.connection.recv_bytes())
+            return decode(self.connection.recv_bytes(), ORDERS)
         except (EOFError, ConnectionResetError) as error:
             raise Stopped from error
 
-    def orders(self) -> list[dict[str, Any]]:
+    def orders(self) -> list[Word]:
         """What the supervisor has said; raises `Stopped` if that is the end. A system call."""
         found = []
         while self.connection.poll():
             found.append(self.hear())
-        if any("stop" in one for one in found):
+        if any(isinstance(one, Stop) for one in found):
             raise Stopped
         return found
 
@@ -109,14 +123,14 @@ def main(
         try:
             _work(settings, me, nodes, memory.detach(), supervisor, sockets)
         except ConfigError as error:
-            supervisor.say({"config": str(naming(error, settings.experiment.path))})
+            supervisor.say(BadConfig(str(naming(error, settings.experiment.path))))
         except RunError as error:
-            supervisor.say({"error": str(error)})
+            supervisor.say(WorkerFailed(str(error)))
         except MessageError as error:
-            supervisor.say({"error": f"{me}: refused a message: {error}"})
+            supervisor.say(WorkerFailed(f"{me}: refused a message: {error}"))
         except Exception as error:
             text = f"{me}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
-            supervisor.say({"error": text})
+            supervisor.say(WorkerFailed(text))
 
 
 def _work(
@@ -134,19 +148,21 @@ def _work(
         key=settings.key, peer_timeout=settings.transport.peer_timeout, give_up=give_up(settings),
     )  # fmt: skip
     assembly = Assembly(settings)
-    supervisor.say({"built": assembly.row_length, "named": assembly.named_rows})
+    supervisor.say(Built(assembly.row_length, assembly.named_rows))
     start = supervisor.hear()
-    placement = Placement(settings.mapping, tuple(start["workers"]))
+    if not isinstance(start, Start):
+        raise Stopped
+    placement = Placement(settings.mapping, start.workers)
     if links is not None and links.wire is not None:
-        links.wire.begin(start["workers"], window(settings, placement, me, assembly.row_length))
+        links.wire.begin(start.workers, window(settings, placement, me, assembly.row_length))
     arena = Arena(memory, ArenaPlan(nodes, assembly.row_length, assembly.named_rows))
     worker = assembly.worker(
         me, placement, arena, sockets=links, tell=supervisor.say, orders=supervisor.orders,
-        membership=resumed(settings.mapping.n, start["left"], start["from"]),
+        membership=resumed(settings.mapping.n, start.left, start.iteration),
     )  # fmt: skip
-    past = assembly.restore(worker, start["from"])
+    past = assembly.restore(worker, start.iteration)
     tune_collector()
-    supervisor.say({"ready": me.worker, "past": past})
+    supervisor.say(WorkerReady(me.worker, past))
     supervisor.hear()
     real = RealClock(past)
     if settings.simulation is None:
@@ -156,11 +172,11 @@ def _work(
             worker.run()
         finally:
             worker.finish()
-        supervisor.say({"finished": real.now()})
+        supervisor.say(Finished(real.now()))
         if links is not None and links.wire is not None:
-            supervisor.say({"transport": links.wire.summary()})
+            supervisor.say(Counted(links.wire.summary()))
         _save(worker, settings)
-        supervisor.say({"done": me.worker})
+        supervisor.say(WorkerDone(me.worker))
         worker.serve()
     finally:
         worker.reporter.close()
@@ -206,7 +222,7 @@ def _save_one(path: Path, state: dict[str, torch.Tensor]) -> None:
     from safetensors.torch import save
 
     try:
-        write_atomic(path, save({key: value.contiguous() for key, value in state.items()}))
+        write_atomic(path, save({key: value.cpu().contiguous() for key, value in state.items()}))
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror}; the records are whole (-wsd)"

@@ -72,12 +72,16 @@ class Reporter:
         self._digests = settings.digests
         self._attempt = {"attempt": settings.attempt} if settings.attempt else {}
 
+    def _rank(self, uid: int) -> int:
+        """A node's place on its machine; a server's is its number."""
+        return uid - self._first if uid >= 0 else uid
+
     def log(self, uid: int, message: str, level: str = "INFO") -> None:
-        self._log.write(uid - self._first, level, message)
+        self._log.write(self._rank(uid), level, message)
 
     def record(self, uid: int, iteration: int, values: Mapping[str, Any]) -> dict[str, Any]:
         """Append a node's record; returns it."""
-        place = {"machine": self._me.machine, "rank": uid - self._first}
+        place = {"machine": self._me.machine, "rank": self._rank(uid)}
         row = {"iteration": iteration, "uid": uid, **self._attempt, **place, **values}
         try:
             self._writer.append(row)
@@ -94,7 +98,7 @@ class Reporter:
         """Append the SHA-256 of a row after an iteration, if the run was asked for digests."""
         if not self._digests:
             return
-        value = hashlib.sha256(row.numpy().tobytes()).hexdigest()
+        value = hashlib.sha256(row.cpu().numpy().tobytes()).hexdigest()
         line = json.dumps({"iteration": iteration, "uid": uid, "sha256": value})
         append_line(self._folder.digests(self._me.worker), line)
 

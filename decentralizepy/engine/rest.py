@@ -63,7 +63,9 @@ class Rest:
         self.number = {worker: i for i, worker in enumerate(self._all)}
         self._alive = list(self._all)
         self._said: Position | None = None
+        #: what the root has heard last of those that have settled, and had when it asked
         self._known: dict[int, Position] = {}
+        self._asked: dict[int, Position] = {}
         self._replies: dict[int, Position] | None = None
         self._saved: set[int] | None = None
         self._wave = 0
@@ -133,33 +135,37 @@ class Rest:
 
     def _heard(self, say: str, wave: int, number: int, position: Position | None) -> None:
         if say == "state" and position is not None:
-            self._known[number] = position
+            self._know(number, position)
             self._consider()
         elif say == "reply" and position is not None and self._replies is not None:
             if wave == self._wave:
                 self._replies[number] = position
+                self._know(number, position)
                 self._judge()
         elif say == "done" and self._saved is not None and wave == self._wave:
             self._saved.add(number)
             self._release()
 
+    def _know(self, number: int, position: Position) -> None:
+        if position.settled:
+            self._known[number] = position
+        else:
+            self._known.pop(number, None)
+
     def _consider(self) -> None:
         """Ask everybody once more if all seem to be at rest."""
         if self._replies is None and self._at_rest(self._known):
             self._wave += 1
-            self._replies = {}
+            self._asked, self._replies = dict(self._known), {}
             self._announce("ask")
 
     def _judge(self) -> None:
         replies, numbers = self._replies, {self.number[worker] for worker in self._alive}
         if replies is None or not replies.keys() >= numbers:
             return
-        before, self._replies = self._known, None
-        self._known = dict(replies)
-        if not self._at_rest(replies) or replies != before:
-            self._known = {i: one for i, one in replies.items() if one.settled}
-            if replies != before:
-                self._consider()
+        self._replies = None
+        if replies != self._asked:  # what came after a reply is known, and counts
+            self._consider()
             return
         if not all(one.resting for one in replies.values()):
             who = [text for i in sorted(replies) for text in replies[i].who]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 from decentralizepy.engine.clock import Timer
 from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.engine.records import Seconds
+from decentralizepy.errors import RunError
 from decentralizepy.memory.rows import NodeRows
 from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import ANY, Receive
@@ -98,4 +100,8 @@ class Seat:
 
     def start(self) -> None:
         """Make the node's programs, which have not run yet."""
-        self.strands = [Strand(self, program) for program in self.node.programs()]
+        programs = self.node.programs()
+        if not all(isinstance(program, Generator) for program in programs):
+            kind = type(self.node).__name__
+            raise RunError(f"{kind}.program is no generator: it has to yield effects")
+        self.strands = [Strand(self, program) for program in programs]

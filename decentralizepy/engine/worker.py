@@ -7,18 +7,17 @@ Heavy work goes to the node that has had the least of it, so that a slow node sl
 
 from __future__ import annotations
 
-import heapq
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
+from itertools import chain
 from time import monotonic, perf_counter, sleep
 from typing import Any, Final, Protocol
 
 from torch import Tensor
 
+from decentralizepy.codec import Word
 from decentralizepy.engine.carrier import Carrier, DirectCarrier, SimulatedCarrier
 from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
 from decentralizepy.engine.evaluation import Evaluations, Evaluator
@@ -27,6 +26,7 @@ from decentralizepy.engine.meeting import Meeting
 from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.rest import Position, Rest
 from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.engine.workload import Work, Workload
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
@@ -45,14 +45,24 @@ from decentralizepy.node.effects import (
     Sleep,
     Train,
 )
-from decentralizepy.node.membership import Epoch, Membership
+from decentralizepy.node.membership import Membership
 from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Network, Simulation
 from decentralizepy.training.trainer import Learner, Trainer
-from decentralizepy.training.work import LocalWork
 from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import fence
 from decentralizepy.transport.router import Router
+from decentralizepy.words import (
+    KillMachine,
+    Leave,
+    Leaving,
+    NodeSaved,
+    NodesLeft,
+    NodesLost,
+    Note,
+    Pause,
+    WorkerPaused,
+)
 
 _PARKED: Final = object()
 #: what is left of a `Send`
@@ -80,17 +90,6 @@ class Injector(Carrier, Protocol):
         """Kills that did not come to pass, in words."""
 
 
-@dataclass(eq=False, slots=True)
-class _Work:
-    """A piece of heavy work that a program waits for."""
-
-    strand: Strand
-    effect: Train | Gradient | Report | Checkpoint
-    local: LocalWork | None = None
-    answer: Tensor | None = None
-    taken: bool = False
-
-
 class Worker:
     """Drives the nodes of one worker from start to end.
 
@@ -111,8 +110,8 @@ class Worker:
         sockets: LocalSockets | None = None,
         simulation: Simulation | None = None,
         on_loss: str = "fail",
-        tell: Callable[[dict[str, Any]], None] = lambda news: None,
-        orders: Callable[[], Iterable[dict[str, Any]]] = tuple,
+        tell: Callable[[Word], None] = lambda word: None,
+        orders: Callable[[], Iterable[Word]] = tuple,
         membership: Membership | None = None,
         save: Callable[[Worker, Seat, int], int] = lambda worker, seat, t: 0,
     ) -> None:
@@ -148,10 +147,9 @@ class Worker:
         self.seats: dict[int, Seat] = {}
         self._slots = {u: i for i, u in enumerate(placement.mapping.hosted(me.machine))}
         self._ready: deque[tuple[Strand, Any]] = deque()
-        self._work: list[tuple[float, int, _Work]] = []
-        self._order = count()
-        self._fair = 0.0
-        self._untrained: dict[Strand, _Work] = {}
+        self.workload = Workload(
+            trainer, lambda: self.clock, self.timers, simulation, self._trained, self._resume
+        )
         self._held: deque[tuple[Strand, Outgoing, tuple[int, int], bool]] = deque()
         self._active = 0
         self._idle_since: float | None = None
@@ -194,7 +192,7 @@ class Worker:
             self._timers_due()
             while self._ready:
                 self._go_on(*self._ready.popleft())
-            if self._work:
+            if self.workload.waits:
                 self._do_work()
             elif self._active or self.evaluations.waiting:
                 self._idle()
@@ -212,7 +210,7 @@ class Worker:
         """Write what is left to be written, also of a run that failed."""
         self.evaluations.finish()
         for kill in self.faults.unfired() if self.faults is not None else ():
-            self._tell({"note": f"{self.me}: {kill} did not come to pass"})
+            self._tell(Note(f"{self.me}: {kill} did not come to pass"))
 
     def serve(self) -> None:
         """Keep the sockets going after the end, until told to stop (``orders`` raises)."""
@@ -242,7 +240,8 @@ class Worker:
             self._timers_due()
             return
         self._look_for_rest()
-        if not self._ready and not self._work and (self._active or self.evaluations.waiting):
+        idle = not self._ready and not self.workload.waits
+        if idle and (self._active or self.evaluations.waiting):
             self._wait(self._patience(next_timer))
 
     def _patience(self, next_timer: float | None) -> int:
@@ -292,8 +291,13 @@ class Worker:
         seat = strand.seat
         if all(one.ended for one in seat.strands):
             seat.ended = True
+            self._note_progress(seat, seat.node.round)
             seat.mailbox.clear()
             self.evaluations.leave([seat.uid])
+
+    def _note_progress(self, seat: Seat, iterations: int) -> None:
+        """Show the supervisor how many iterations a node has done."""
+        self.arena.counters.rounds[self._slots[seat.uid]] = iterations
 
     def _failure(self, seat: Seat, error: Exception) -> NodeFailedError:
         text = "".join(traceback.format_exception(error))
@@ -307,6 +311,9 @@ class Worker:
         when = self.clock.now() + max(effect.seconds, 0.0)
         self.timers.set(when, partial(self._wake, strand), strand.seat.uid)
         return _PARKED
+
+    def _resume(self, strand: Strand, answer: Any) -> None:
+        self._ready.append((strand, answer))
 
     def _wake(self, strand: Strand) -> None:
         if not strand.seat.lost:
@@ -434,14 +441,14 @@ class Worker:
             self._drop(seat)
             return
         self._abandon(seat)
-        self._tell({"lost": [seat.uid], "round": seat.node.round + 1})
+        self._tell(NodesLost((seat.uid,), seat.node.round + 1))
 
     def _drop(self, seat: Seat) -> None:
         why = f"node {seat.uid} was lost in iteration {seat.node.round + 1}"
         if len(self.membership.left | {seat.uid}) == self.placement.mapping.n:
             raise RunError(f"{self.me}: {why}; no node is left")
-        self._leave(Epoch(self._sent + 1, (seat.uid,), why).value() | {"workers": []})
-        self._tell({"left": self.membership.epochs[-1].value()})
+        self._leave(Leaving(self._sent + 1, (seat.uid,), why, ()))
+        self._tell(NodesLeft(self.membership.epochs[-1]))
 
     def _abandon(self, seat: Seat) -> None:
         self._active -= sum(not strand.ended for strand in seat.strands)
@@ -450,17 +457,14 @@ class Worker:
             strand.program.close()
             strand.ended, strand.waiting = True, None
         seat.mailbox.clear()
-        for _, _, work in self._work:
-            work.taken = work.taken or work.strand.seat is seat
-        for strand in seat.strands:
-            self._untrained.pop(strand, None)
+        self.workload.drop(seat)
         self._ready = deque(item for item in self._ready if item[0].seat is not seat)
         self._held = deque(item for item in self._held if item[0].seat is not seat)
         self.evaluations.leave([seat.uid])
 
     def ask_for_death(self) -> None:
         """Have the supervisor kill itself, as a machine that fails does; this worker goes too."""
-        self._tell({"kill": "machine"})
+        self._tell(KillMachine())
         while True:  # the supervisor's end of the line closes, and that ends us
             sleep(_IDLE_MS / 1000)
             self._orders()
@@ -469,18 +473,18 @@ class Worker:
         """Follow what the supervisor says: pause, and go on without those that were lost."""
         self._called = self.arena.counters.calls(self.me.worker)
         for order in self._orders():
-            if "pause" in order:
+            if isinstance(order, Pause):
                 self._paused = True
-                self._tell({"paused": order["pause"], "round": self._sent})
-            elif "epoch" in order:
-                self._leave(order["epoch"])
+                self._tell(WorkerPaused(order.number, self._sent))
+            elif isinstance(order, Leave):
+                self._leave(order.who)
                 self._paused = False
 
-    def _leave(self, value: dict[str, Any]) -> None:
+    def _leave(self, who: Leaving) -> None:
         """A membership epoch: nodes leave; nobody has sent anything of its first iteration yet."""
-        self.membership.add(Epoch(value["before"], tuple(value["left"]), value["why"]))
+        self.membership.add(who.epoch)
         self._gone = self.membership.left
-        workers = {WorkerId(*pair) for pair in value["workers"]}
+        workers = {WorkerId(*pair) for pair in who.workers}
         for seat in [seat for uid, seat in self.seats.items() if uid in self._gone]:
             self._vacate(seat)
         self.router.leave(self._gone, workers)
@@ -502,20 +506,6 @@ class Worker:
 
     # ------------------------------------------------------------------- work
 
-    def _queue(self, work: _Work) -> None:
-        """Heavy work is done for the node first that has had the least of it."""
-        seat = work.strand.seat
-        seat.used = max(seat.used, self._fair)
-        heapq.heappush(self._work, (seat.used, next(self._order), work))
-
-    def _next_work(self) -> _Work | None:
-        while self._work:
-            used, _, work = heapq.heappop(self._work)
-            if not work.taken:
-                self._fair = used
-                return work
-        return None
-
     def _do_work(self) -> None:
         if self.sockets is not None:
             self.sockets.flush()  # others may be waiting for it: they work while we do
@@ -524,91 +514,31 @@ class Worker:
                 self._retry_held()
             if self._ready:
                 return
-        work = self._next_work()
+        work = self.workload.next()
         if work is None:
             return
         seat, effect = work.strand.seat, work.effect
         self._idle_since = None
         self.arena.counters.busy(self.me.worker, seat.uid, effect.t)
+        if isinstance(effect, Train | Gradient):
+            self.workload.train(work)
+            return
         started = perf_counter()
         if isinstance(effect, Report):
-            self._evaluate(work.strand, effect)
-        elif isinstance(effect, Checkpoint):
+            self._measure(seat, effect)
+        else:
             self._save_now(seat, effect.t)
-            self._ready.append((work.strand, None))
-        else:
-            self._train(work)
-            return
         seat.used += perf_counter() - started
+        self._ready.append((work.strand, None))
 
-    def _train(self, first: _Work) -> None:
-        """Train a node, and with it those that the trainer takes together with it."""
-        group = [first]
-        if self.trainer.takes_groups and isinstance(first.effect, Train):
-            others = [work for _, _, work in self._work if self._may_join(work)]
-            others += [w for w in self._untrained.values() if w is not first and self._may_join(w)]
-            waiting = [first, *others]
-            chosen = self.trainer.together([_local(work) for work in waiting])
-            group = [waiting[i] for i in chosen]
-        locals_ = []
-        for work in group:
-            work.taken = True
-            local, seat = _local(work), work.strand.seat
-            gradient = isinstance(work.effect, Gradient)
-            local.row = seat.rows.held("x").tensor if gradient else seat.rows.thaw("x")
-            locals_.append(local)
-        if len(group) == len(self._work) + 1:
-            self._work.clear()
-        started = perf_counter()
-        answer = None
-        if isinstance(first.effect, Gradient):
-            answer = self.trainer.gradient(locals_[0])
-        else:
-            self.trainer.train(locals_)
-        spent = (perf_counter() - started) / len(group)
-        first.answer = answer
-        for work in group:
-            self._trained(work, spent)
-
-    @staticmethod
-    def _may_join(work: _Work) -> bool:
-        return not work.taken and type(work.effect) is Train
-
-    def _trained(self, work: _Work, spent: float) -> None:
-        seat, t = work.strand.seat, work.effect.t
-        seat.used += spent
-        if seat.learner.nan == t + 1:
-            self._diverged(seat)
-        if self._simulation is None:
-            seat.seconds.train += spent
-            self._ready.append((work.strand, work.answer))
-        else:  # it goes on when its time has come
-            seat.seconds.train += self._simulation.pace(seat.uid).cost(t)
-            self._untrained.pop(work.strand, None)
-
-    def _start_training(self, strand: Strand, effect: Train | Gradient) -> Any:
-        seat = strand.seat
-        local = LocalWork(seat.learner, seat.rows.held("x").tensor, effect.t)
-        if type(effect) is Train:
-            local.steps, local.correction = effect.steps, effect.correction
-            local.anchor, local.pull = effect.anchor, effect.pull
-        work = _Work(strand, effect, local)
-        if self._simulation is None:
-            self._queue(work)
-            return _PARKED
-        # the arithmetic can wait until the node is due to have done it
-        self._untrained[strand] = work
-        when = self.clock.now() + self._simulation.pace(seat.uid).cost(effect.t)
-        self.timers.set(when, partial(self._end_training, work), seat.uid)
+    def _train(self, strand: Strand, effect: Train | Gradient) -> Any:
+        self.workload.begin(strand, effect)
         return _PARKED
 
-    def _end_training(self, work: _Work) -> None:
-        """Simulated: train the node unless it was trained beside others, and let it go on."""
-        if work.strand.seat.lost:
-            return
-        if work.strand in self._untrained:
-            self._train(work)
-        self._ready.append((work.strand, work.answer))
+    def _trained(self, seat: Seat, t: int) -> None:
+        self._note_progress(seat, t)
+        if seat.learner.nan == t + 1:
+            self._diverged(seat)
 
     def _diverged(self, seat: Seat) -> None:
         """A node's row has become NaN or infinite: end the run, or say so in the node's log."""
@@ -626,24 +556,20 @@ class Worker:
 
     def _report(self, strand: Strand, effect: Report) -> Any:
         seat, t = strand.seat, effect.t
-        self.arena.counters.rounds[self._slots[seat.uid]] = t + 1
+        self._note_progress(seat, t + 1)
         self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
         if not self.evaluations.due(t):
             self.evaluations.passed(seat, t)
             return None
         if self._simulation is not None:  # takes no simulated time
-            self._measure(strand, effect)
+            self._measure(seat, effect)
             return None
-        self._queue(_Work(strand, effect))
+        self.workload.add(Work(strand, effect))
         return _PARKED
 
-    def _evaluate(self, strand: Strand, effect: Report) -> None:
-        self._measure(strand, effect)
-        self._ready.append((strand, None))
-
-    def _measure(self, strand: Strand, effect: Report) -> None:
+    def _measure(self, seat: Seat, effect: Report) -> None:
         own, elapsed = effect.metrics or {}, self.clock.now()
-        self.evaluations.evaluate(strand.seat, effect.t, own, self.stopwatch, elapsed)
+        self.evaluations.evaluate(seat, effect.t, own, self.stopwatch, elapsed)
 
     def _held_x(self, seat: Seat) -> Tensor:
         """The node's row as it is now, however long it is wanted."""
@@ -660,7 +586,7 @@ class Worker:
             self._save_now(strand.seat, effect.t)
             return None
         else:
-            self._queue(_Work(strand, effect))
+            self.workload.add(Work(strand, effect))
         return _PARKED
 
     def _drain(self, strand: Strand, effect: Drain) -> Any:
@@ -669,13 +595,13 @@ class Worker:
 
     def _save_now(self, seat: Seat, t: int) -> None:
         crc32 = self._save(self, seat, t)
-        news = {"saved": t + 1, "uid": seat.uid, "crc32": crc32}
-        self.evaluations.once_written(t, partial(self._tell, news))  # a resumed run writes none
+        saved = NodeSaved(t + 1, seat.uid, crc32)
+        self.evaluations.once_written(t, partial(self._tell, saved))  # a resumed run writes none
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""
-        busy = self._ready or self._work or self._held or self._untrained
-        settled = not busy and not self.carrier.in_flight and self.timers.next is None
+        settled = not self._ready and not self._held and self.workload.empty
+        settled = settled and not self.carrier.in_flight and self.timers.next is None
         strands = [s for seat in self.seats.values() for s in seat.strands if not s.ended]
         resting = settled and all(strand.resting is not None for strand in strands)
         saving = any(isinstance(strand.resting, Checkpoint) for strand in strands)
@@ -713,11 +639,6 @@ class Worker:
         self._idle_since = None
 
 
-def _local(work: _Work) -> LocalWork:
-    assert work.local is not None
-    return work.local
-
-
 def _iteration(seat: Seat, effect: Any) -> int:
     """The iteration (0-based) that a node is in as it yields an effect."""
     return effect.t if type(effect) is Train else seat.node.round
@@ -741,8 +662,8 @@ def _describe(strand: Strand) -> str:
 
 
 _PERFORM: Final[Mapping[type, Callable[[Worker, Strand, Any], Any]]] = {
-    Train: Worker._start_training,
-    Gradient: Worker._start_training,
+    Train: Worker._train,
+    Gradient: Worker._train,
     Send: Worker._send,
     Ask: Worker._ask,
     Receive: Worker._receive,

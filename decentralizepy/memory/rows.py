@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from decentralizepy.errors import RunError
 from decentralizepy.memory.arena import Arena
 
 _LOOK_AT = 8
@@ -26,6 +28,7 @@ class Row:
     tensor: Tensor
     index: int | None
     view: Tensor | None = None
+    version: int = 0
     seen: bool = False
 
 
@@ -50,13 +53,17 @@ class RowPool:
         self._row_bytes = arena.plan.row_bytes
         self._start = arena.start + self._first * self._row_bytes
         self._end = arena.start + self._stop * self._row_bytes
+        self._private: dict[int, weakref.ref[Tensor]] = {}
         self._releases: dict[int, Callable[[], object]] = {}
 
     def acquire(self) -> Row:
         """A row that may be written."""
         index = self.acquire_shared()
         if index is None:
-            return Row(torch.empty(self.arena.plan.length, device=self._device), None)
+            tensor = torch.empty(self.arena.plan.length, device=self._device)
+            name = id(tensor)
+            self._private[name] = weakref.ref(tensor, lambda _: self._private.pop(name, None))
+            return Row(tensor, None)
         return Row(self.tensor(index), index)
 
     def acquire_shared(self) -> int | None:
@@ -85,11 +92,19 @@ class RowPool:
         index, first = divmod(start - self.arena.start, self._row_bytes)
         return (index, first, nbytes) if first + nbytes <= self._row_bytes else None
 
+    def keeps(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a row, or a part of one in the arena: it stays as it is as long as
+        anybody has it."""
+        if id(tensor) in self._private and self._private[id(tensor)]() is tensor:
+            return True
+        return self.place(tensor) is not None
+
     def view(self, row: Row) -> Tensor:
         """The row for a program to read and keep: nobody writes it as long as anybody has it."""
         if row.view is None:
             row.seen = True
             row.view = row.tensor if row.index is None else self.lease(row.index)
+            row.version = row.view._version
         return row.view
 
     def publish(self, row: int, readers: Iterable[int]) -> None:
@@ -161,11 +176,14 @@ class NodeRows(MutableMapping[str, Tensor]):
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         held = self._held.get(name)
-        if held is not None and value is held.view:
-            return
+        if held is not None:
+            if value is held.view:
+                return
+            _check_unwritten(name, held)
         spare = self._spare
         if spare is not None and value is spare.view:
             self._held[name], self._spare = spare, None
+            spare.version = value._version
         else:
             self._held[name] = self._filled(value)
         if held is not None:
@@ -207,6 +225,7 @@ class NodeRows(MutableMapping[str, Tensor]):
     def thaw(self, name: str) -> Tensor:
         """A row for writing in place: a copy if anybody else has it."""
         held = self._held[name]
+        _check_unwritten(name, held)
         if self._pool.read(held):
             fresh = self._pool.acquire()
             fresh.tensor.copy_(held.tensor)
@@ -221,3 +240,12 @@ class NodeRows(MutableMapping[str, Tensor]):
         if self._spare is not None:
             self._pool.retire(self._spare)
         self._held, self._spare = {}, None
+
+
+def _check_unwritten(name: str, row: Row) -> None:
+    """Raise `RunError` if a program wrote into a row: others may be reading it."""
+    if row.view is not None and row.view._version != row.version:
+        raise RunError(
+            f"the row '{name}' was written in place; rows are values, which others may be reading: "
+            f"assign a new one, as in self.{name} = self.{name} + 1"
+        )

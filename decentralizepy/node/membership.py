@@ -51,12 +51,12 @@ class Membership:
         return [epoch.value() for epoch in self.epochs]
 
 
-def resumed(n: int, value: Sequence[dict[str, Any]], iteration: int) -> Membership:
+def resumed(n: int, epochs: Sequence[Epoch], iteration: int) -> Membership:
     """The membership of a run that goes on after ``iteration``: who had left stays away."""
     membership = Membership(n)
-    left = sorted({uid for epoch in value for uid in epoch["left"]})
+    left = sorted({uid for epoch in epochs for uid in epoch.left})
     if left:
-        why = "; ".join(dict.fromkeys(str(epoch.get("why", "")) for epoch in value))
+        why = "; ".join(dict.fromkeys(epoch.why for epoch in epochs))
         membership.add(Epoch(iteration, tuple(left), why))
     return membership
 

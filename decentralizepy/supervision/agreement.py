@@ -25,11 +25,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from decentralizepy.codec import Word
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.node.membership import Epoch, Membership, describe, resumed
 from decentralizepy.settings import Resilience
-from decentralizepy.supervision.codec import Word
-from decentralizepy.supervision.words import (
+from decentralizepy.words import (
     Abort,
     Complete,
     Done,
@@ -177,7 +177,7 @@ class Agreement:
         else:
             self._vain = 0
         self._from = iteration
-        self.membership = resumed(self.mapping.n, [epoch.value() for epoch in left], iteration)
+        self.membership = resumed(self.mapping.n, left, iteration)
         return [Start(tuple(self._workers), iteration, left, self.attempt)]
 
     def _newest(self) -> tuple[int, tuple[Epoch, ...]]:

@@ -9,17 +9,24 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
+from decentralizepy.codec import Word
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.mappings.placement import Placement, WorkerId, spread
 from decentralizepy.memory import shared
-from decentralizepy.node.membership import Epoch, resumed
+from decentralizepy.node.membership import Epoch, describe, resumed
 from decentralizepy.settings import Settings
-from decentralizepy.supervision.codec import Word
 from decentralizepy.supervision.control import ControlPlane, Coordinator
 from decentralizepy.supervision.progress import Progress, say
 from decentralizepy.supervision.status import Status
-from decentralizepy.supervision.words import (
+from decentralizepy.supervision.workers import (
+    NOBODY_KNOWS,
+    Died,
+    Server,
+    WorkerProcesses,
+    describe_exit,
+)
+from decentralizepy.words import (
     Abort,
     BadConfig,
     Built,
@@ -49,13 +56,6 @@ from decentralizepy.supervision.words import (
     WorkerPaused,
     WorkerReady,
 )  # fmt: skip
-from decentralizepy.supervision.workers import (
-    NOBODY_KNOWS,
-    Died,
-    Server,
-    WorkerProcesses,
-    describe_exit,
-)
 
 #: how long machine 0 waits for the others to say hello
 START_TIMEOUT: Final = 300.0
@@ -224,6 +224,19 @@ class Attempt:
                 self._told.add(iteration)
                 self.control.say(Saved(iteration))
 
+    def _note_checkpoints(self) -> None:
+        """Say which checkpoints never became complete; nobody can resume from them."""
+        members, intervals = self._members(), self.settings.intervals
+        for iteration, saved in sorted(self._saved.items()):
+            if absent := sorted(members - saved.keys()):
+                self.status.note(
+                    f"the checkpoint after iteration {iteration} is incomplete: "
+                    f"{describe(absent)} did not save"
+                )
+        due = 0 < intervals.checkpoint_after < intervals.iterations
+        if due and not self._saved and not self._sets.usable():
+            self.status.note("no checkpoint was saved: the node program yields no Checkpoint")
+
     def _members(self) -> set[int]:
         """This machine's nodes that take part."""
         return set(self.settings.hosted) - self.status.membership.left
@@ -261,6 +274,7 @@ class Attempt:
                     return
                 case End():
                     self.over = True
+                    self._note_checkpoints()
                 case Abort():
                     self.over = True
                     raise (ConfigError if news.config else RunError)(news.why)
@@ -269,8 +283,7 @@ class Attempt:
     def _begin(self, start: Start) -> None:
         self._together, self.status.past = True, 0.0
         self._start, self._number = start, start.attempt
-        left = [epoch.value() for epoch in start.left]
-        self.status.membership = resumed(self.settings.mapping.n, left, start.iteration)
+        self.status.membership = resumed(self.settings.mapping.n, start.left, start.iteration)
         self.status.round_start = start.iteration
         if start.iteration:
             self.status.note(f"going on after iteration {start.iteration}")

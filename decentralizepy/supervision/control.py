@@ -16,15 +16,15 @@ from typing import Protocol
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from decentralizepy.codec import Word, WordError, decode, encode, read
 from decentralizepy.communication import ports
 from decentralizepy.errors import ConfigError
 from decentralizepy.jsonfile import parse_object
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.settings import Resilience, Settings
 from decentralizepy.supervision.agreement import Agreement
-from decentralizepy.supervision.codec import Word, WordError, decode, encode, read
 from decentralizepy.supervision.sealed import Seal, coordinator_seal, member_seal
-from decentralizepy.supervision.words import (
+from decentralizepy.words import (
     ANNOUNCEMENTS,
     FROM_MACHINES,
     Abort,

@@ -22,8 +22,8 @@ from decentralizepy.supervision.attempt import Attempt
 from decentralizepy.supervision.control import ControlPlane, connect
 from decentralizepy.supervision.progress import Progress, say
 from decentralizepy.supervision.status import Status
-from decentralizepy.supervision.words import Failed
 from decentralizepy.supervision.workers import Server
+from decentralizepy.words import Failed
 
 
 class Supervisor:

@@ -14,16 +14,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from typing import Any, Final
 
+from decentralizepy.codec import Word, WordError, decode, encode
 from decentralizepy.errors import RunError
 from decentralizepy.settings import Settings
-from decentralizepy.supervision.codec import Word, WordError, decode, encode
 from decentralizepy.supervision.socketfolder import SocketFolder
-from decentralizepy.supervision.words import FROM_WORKERS, Stop
+from decentralizepy.words import FROM_WORKERS, Stop
 
 _PRELOAD: Final = ["decentralizepy.engine.preload"]
 _POLL_S: Final = 0.02
@@ -42,7 +42,7 @@ class Server:
         forkserver.set_forkserver_preload(_PRELOAD)
         # its own socket goes there too: the folder that it would make stays when we are killed
         multiprocessing.current_process()._config["tempdir"] = self.folder.name  # type: ignore[attr-defined]
-        forkserver.ensure_running()
+        _start_deaf()
 
     def ended(self, patience: float = 0.0) -> str | None:
         """How it ended, as `describe_exit` says it, if it did: no worker outlives it.
@@ -59,12 +59,35 @@ class Server:
         return describe_exit(code)
 
     def stop(self) -> None:
-        """End it (it would end with this process, a moment later) and remove the folder."""
-        stop = getattr(forkserver._forkserver, "_stop", None)
-        if stop is not None:
-            with contextlib.suppress(OSError, ValueError):
+        """End it at once, and with it workers that nobody knows yet, and remove the folder.
+
+        Asked to end, it would wait for a worker whose start was interrupted.
+        """
+        pid, stop = _pid(), getattr(forkserver._forkserver, "_stop", None)
+        with contextlib.suppress(OSError, ValueError):
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+            if stop is not None:
                 stop()
         self.folder.remove()
+
+
+def _pid() -> int | None:
+    """Process id of the server that multiprocessing has started."""
+    return getattr(forkserver._forkserver, "_forkserver_pid", None)
+
+
+def _start_deaf() -> None:
+    """Start the server, which must not hear the Ctrl-C that is meant for us while it loads.
+
+    It inherits what is blocked; so does the tracker of shared memory, which would unblock it.
+    """
+    resource_tracker.ensure_running()
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _exit_code(pid: int | None) -> int | None:
@@ -103,20 +126,32 @@ class WorkerProcesses:
         self, settings: Settings, nodes: tuple[int, ...], memory: int, server: Server
     ) -> None:
         self._sockets = tempfile.TemporaryDirectory(prefix="", dir=server.folder.name)
-        context = multiprocessing.get_context("forkserver")
+        self.handles: list[Handle] = []
+        try:
+            for number in range(len(nodes)):
+                self._start(number, settings, nodes, memory)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _start(self, number: int, settings: Settings, nodes: tuple[int, ...], memory: int) -> None:
         from decentralizepy.supervision import workers
 
-        self.handles: list[Handle] = []
-        for number in range(len(nodes)):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=workers.enter,
-                args=(settings, nodes, number, _Descriptor(memory), theirs, self._sockets.name),
-                daemon=True,
-            )
+        context = multiprocessing.get_context("forkserver")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=workers.enter,
+            args=(settings, nodes, number, _Descriptor(memory), theirs, self._sockets.name),
+            daemon=True,
+        )
+        try:
             process.start()
+        except BaseException:  # whoever was forked all the same ends when its line does
+            ours.close()
+            raise
+        finally:
             theirs.close()
-            self.handles.append(Handle(number, process, ours))
+        self.handles.append(Handle(number, process, ours))
 
     def tell(self, order: Word) -> None:
         """Tell all workers."""

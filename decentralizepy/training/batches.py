@@ -37,6 +37,14 @@ class Batches:
     shares: np.ndarray
     taken: list[int]
 
+    def part(self, start: int, stop: int) -> Batches:
+        """Those of some of the nodes."""
+        return Batches(self.index[start:stop], self.shares[start:stop], self.taken[start:stop])
+
+    def sizes(self) -> list[tuple[int, ...]]:
+        """The lengths of each node's batches."""
+        return [tuple(lengths) for lengths in (self.shares > 0).sum(axis=2).tolist()]
+
     @classmethod
     def of(cls, held: Sequence[tuple[Block, int]], t: int) -> Batches:
         """Those of iteration ``t`` of nodes that have rows of blocks."""

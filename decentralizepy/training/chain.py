@@ -45,10 +45,11 @@ _POINTWISE: Final[
 }
 
 
-def aligned(groups: int, *shape: int) -> Tensor:
+def aligned(device: torch.device, groups: int, *shape: int) -> Tensor:
     """An empty float32 tensor [groups, *shape] whose groups all begin on cache lines."""
     size = torch.Size(shape).numel()
-    return torch.empty(groups, -(-size // LINE) * LINE)[:, :size].view(groups, *shape)
+    whole = torch.empty(groups, -(-size // LINE) * LINE, device=device)
+    return whole[:, :size].view(groups, *shape)
 
 
 def layers_of(model: nn.Module) -> list[nn.Module] | None:
@@ -120,10 +121,10 @@ class LinearStep:
         self.weight = flat.view(groups, outputs, inputs)
         self.transposed = self.weight.transpose(1, 2)
         self.bias = stack[:, layer.middle : layer.stop].unsqueeze(1) if layer.bias else None
-        self.out = aligned(groups, batch, outputs)
-        self.weight_grad = aligned(groups, outputs, inputs)
-        self.bias_grad = aligned(groups, 1, outputs)
-        self.in_grad = None if first else aligned(groups, batch, inputs)
+        self.out = aligned(stack.device, groups, batch, outputs)
+        self.weight_grad = aligned(stack.device, groups, outputs, inputs)
+        self.bias_grad = aligned(stack.device, groups, 1, outputs)
+        self.in_grad = None if first else aligned(stack.device, groups, batch, inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is None:
@@ -171,9 +172,8 @@ class ChainStep:
             if isinstance(layer, LinearStep):
                 outputs.append(layer.forward(last))
             else:
-                outputs.append(
-                    _POINTWISE[layer][0](aligned(*x.shape).copy_(x) if last is x else last)
-                )
+                own = aligned(x.device, *x.shape).copy_(x) if last is x else last
+                outputs.append(_POINTWISE[layer][0](own))
         grad: Tensor | None = _logit_gradient(outputs[-1], y, weight)
         for layer, given, made in zip(
             reversed(self._layers), outputs[-2::-1], outputs[:0:-1], strict=True
@@ -188,6 +188,8 @@ class ChainStep:
 
 def _logit_gradient(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     """(softmax - one-hot) * weight, like ``logits`` [G, B, classes]."""
-    p = torch.sub(logits, logits.amax(2, keepdim=True), out=aligned(*logits.shape)).exp_()
+    p = torch.sub(
+        logits, logits.amax(2, keepdim=True), out=aligned(logits.device, *logits.shape)
+    ).exp_()
     share = weight / p.sum(2, keepdim=True)
     return p.mul_(share).scatter_add_(2, y, -weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -10,39 +11,69 @@ from torch import Tensor
 
 
 class Samples:
-    """Images ``x`` [N, H, W, C] uint8 (or features [N, ...] float32) with labels ``y`` [N] int64.
+    """Inputs ``x`` [N, ...] with targets ``y`` [N, ...], labels, ratings, tokens or whatever.
 
-    ``scale`` and ``shift`` turn stored values into what the model sees: x * scale + shift.
+    Images uint8 [N, H, W, C] and numbers become float32, x * ``scale`` + ``shift``; images and what
+    else has four axes then are [N, C, H, W], channels-last. Whole numbers wider than a byte are
+    tokens: they become int64 and are neither scaled nor moved. Targets become int64 or float32.
     """
 
     def __init__(
         self, x: np.ndarray, y: np.ndarray, scale: float, shift: float, device: str = "cpu"
     ) -> None:
+        if len(x) != len(y):
+            raise ValueError(f"{len(x)} inputs do not go with {len(y)} targets")
         self.x, self.y = _tensor(x, device), _tensor(y, device)
         self.scale, self.shift = scale, shift
 
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples of ``indices`` [B]: ([B, C, H, W] float32 channels-last, [B] int64)."""
-        return self._model_input(self.x.index_select(0, indices)), self.y.index_select(0, indices)
+        """The samples of ``indices`` [B], as the model sees them, and their targets."""
+        indices = indices.to(self.device)
+        return self._model_input(self.x.index_select(0, indices)), self._targets(
+            self.y.index_select(0, indices)
+        )
 
     def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """A run of consecutive samples, as `gather` gives them."""
-        return self._model_input(self.x[start:stop]), self.y[start:stop]
+        return self._model_input(self.x[start:stop]), self._targets(self.y[start:stop])
 
     def only(self, indices: np.ndarray | None) -> Samples:
         """A view of the samples of ``indices`` [n] int64, in that order; of all with None."""
         return self if indices is None else _Some(self, indices)
 
+    @functools.cached_property
+    def n_labels(self) -> int:
+        """One more than the largest label; raises ValueError unless targets are labels [N]."""
+        if self.y.dim() != 1 or self.y.is_floating_point() or self.y.dtype == torch.bool:
+            raise ValueError(f"targets {self.y.dtype} {tuple(self.y.shape)} are no labels")
+        return int(self.y.max()) + 1 if len(self.y) else 0
+
+    def label_counts(self, indices: np.ndarray) -> np.ndarray:
+        """How many of the samples of ``indices`` have each label, int64 [n_labels]."""
+        classes = self.n_labels
+        labels = self.y.index_select(0, torch.from_numpy(indices).to(self.device))
+        return np.bincount(labels.cpu().numpy(), minlength=classes)
+
     def _model_input(self, stored: Tensor) -> Tensor:
+        if not stored.is_floating_point() and stored.dtype not in (torch.uint8, torch.bool):
+            return stored.to(torch.int64)
         x = stored.to(torch.float32)
         if stored.dtype == torch.uint8 or (self.scale, self.shift) != (1.0, 0.0):
             x = x.mul_(self.scale) if x is not stored else x * self.scale
             if self.shift:
                 x.add_(self.shift)
         return x.permute(0, 3, 1, 2) if x.dim() == 4 else x
+
+    def _targets(self, stored: Tensor) -> Tensor:
+        real = stored.is_floating_point() or stored.dtype == torch.bool
+        return stored.to(torch.float32 if real else torch.int64)
 
 
 class _Some(Samples):
@@ -56,7 +87,7 @@ class _Some(Samples):
         return len(self._indices)
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return self._whole.gather(self._indices[indices])
+        return self._whole.gather(self._indices[indices.to(self.device)])
 
     def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         return self._whole.gather(self._indices[start:stop])

@@ -38,7 +38,7 @@ def evaluate(
             if not units:
                 continue
             output = model(x)
-            found = {"loss": task.loss(output, y).double() * units, **task.metrics(output, y)}
+            found = {**task.metrics(output, y), "loss": task.loss(output, y).double() * units}
             for name, value in found.items():
                 sums[name] = sums[name] + value.double() if name in sums else value.double()
             count += units

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from decentralizepy.training.batches import NONE, Block
+from decentralizepy.training.data import Samples
 
 
 @dataclass(eq=False)
@@ -28,11 +29,22 @@ class Learner:
     nan: int = 0
     #: batches that were drawn ahead, and the node's row there
     ahead: tuple[Block, int] = field(default=NONE, repr=False)
+    _label_counts: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def n_samples(self) -> int:
         """The number of the node's own training samples."""
         return len(self.indices)
+
+    def label_counts(self, samples: Samples) -> np.ndarray:
+        """How many of its samples have each label, int64 [labels in the training set].
+
+        ``samples`` is the training set; they are counted once. Raises ValueError where targets are
+        no labels.
+        """
+        if self._label_counts is None:
+            self._label_counts = samples.label_counts(self.indices)
+        return self._label_counts
 
     def kept(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the optimizer, as JSON values."""

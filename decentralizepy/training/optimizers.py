@@ -160,11 +160,13 @@ def _is_flat(template: Template, value: Any) -> bool:
 
 
 def _to_row(template: Template, value: Any) -> Any:
-    return template.to_row_order(value) if _is_flat(template, value) else value
+    return template.to_row_order(value).cpu() if _is_flat(template, value) else value
 
 
 def _to_work(template: Template, value: Any) -> Any:
-    return template.to_work_order(value) if _is_flat(template, value) else value
+    if not _is_flat(template, value):
+        return value
+    return template.to_work_order(value.to(template.device))
 
 
 def _parameters(template: Template, component: Component) -> Iterator[nn.Parameter]:

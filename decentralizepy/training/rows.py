@@ -58,12 +58,15 @@ class SharedRows:
     def take(self, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         if out is None and self._in_order:
             return self._matrix[start:stop]
-        return torch.index_select(self._matrix, 0, self._places(start, stop), out=out)
+        if out is None or out.device == self._matrix.device:
+            return torch.index_select(self._matrix, 0, self._places(start, stop), out=out)
+        return out.copy_(self._matrix.index_select(0, self._places(start, stop)))
 
     def put(self, start: int, values: Tensor) -> None:
         stop = start + len(values)
         if self._in_order and values.data_ptr() == self._matrix[start].data_ptr():
             return
+        values = values.to(self._matrix.device)
         if self._array is not None:  # a third of index_copy_'s time
             self._array[self._index[start:stop]] = values.numpy()
         else:

@@ -72,7 +72,9 @@ class Template:
         return [int(buffer) for buffer in self._counters]
 
     def _views_of(self, row: Tensor) -> list[Tensor]:
-        """The row's tensors; rows are used again and again, so their views are kept."""
+        """The row's tensors; rows of an arena are used again and again, so their views are kept."""
+        if row._base is None:
+            return self.layout.views(row)
         found = self._row_views.get(row)
         if found is None:
             if len(self._row_views) >= _KEPT_VIEWS:
@@ -112,6 +114,6 @@ def _work_view(flat: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
     """Tensors of that shape on a slice of ``flat`` [..., P]; 4-d ones are channels-last."""
     part, more = flat[..., start : start + torch.Size(shape).numel()], flat.shape[:-1]
     if len(shape) != 4:
-        return part.view(*more, *shape)
+        return part.view((*more, *shape))
     out, channels, height, width = shape
     return part.view(*more, out, height, width, channels).movedim(-1, -3)

@@ -39,8 +39,9 @@ class Training:
     ``rounds`` and ``batch_size`` are one number for all nodes or one for each. A node with fewer
     samples than a batch trains on all that it has in every batch.
 
-    ``stacked``: ``auto`` trains small fully connected models of many nodes at once, ``no`` one
-    after the other, ``yes`` refuses a model that can't be stacked.
+    ``stacked``: ``auto`` trains small fully connected models of many nodes at once, and on a GPU
+    most others; ``no`` trains one after the other; ``yes`` refuses a model that is no chain of
+    linear layers, ``vmap`` one that ``torch.func`` can't map over nodes.
 
     ``clipping_norm``: each mini-batch's gradient is scaled down to at most this l2 norm. That
     bounds no single sample's share, so it promises no differential privacy.
@@ -66,8 +67,8 @@ class Training:
     ) -> None:
         if smallest(rounds) < 0 or smallest(batch_size) < 1:
             raise ConfigError("[TRAIN_PARAMS] rounds must be >= 0 and batch_size >= 1")
-        if stacked not in {"auto", "yes", "no"}:
-            raise ConfigError(f"[TRAIN_PARAMS] stacked = {stacked}: auto, yes or no")
+        if stacked not in {"auto", "yes", "no", "vmap"}:
+            raise ConfigError(f"[TRAIN_PARAMS] stacked = {stacked}: auto, yes, no or vmap")
         if clipping_norm is not None and not clipping_norm > 0:
             raise ConfigError(f"[TRAIN_PARAMS] clipping_norm = {clipping_norm} must be above 0")
         if on_nan not in {"stop", "continue"}:

@@ -169,11 +169,9 @@ class Router:
         """The message as one that may wait: rows are values, all else is copied."""
         if message.is_deferred:
             return message
-        place, tensors = self.pool.place, message.tensors
+        keeps, tensors = self.pool.keeps, message.tensors
         copies = {
-            name: tensor.detach().clone()
-            for name, tensor in tensors.items()
-            if place(tensor) is None
+            name: tensor.detach().clone() for name, tensor in tensors.items() if not keeps(tensor)
         }
         return message.carrying({**tensors, **copies}) if copies else message
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from decentralizepy.errors import EXIT_INTERRUPTED
-from orchestrator.planning.inputs import REPOSITORY
+from orchestrator.planning.inputs import REPOSITORY, in_repository
 
 GUARD: Final = Path(__file__).resolve().parent / "guard.py"
 #: Seconds between SIGINT and SIGTERM, and again until SIGKILL.
@@ -38,7 +38,8 @@ def environment(ours: Mapping[str, str], search: Iterable[Path] = ()) -> dict[st
     """
     kept = {k: v for k, v in ours.items() if k in PASSED or k.startswith(PREFIXES)}
     former = [Path(entry) for entry in ours.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    places = dict.fromkeys(str(path) for path in (REPOSITORY, *search, *former))
+    ours_first = [REPOSITORY] if in_repository() else []  # else it would go before Python's own
+    places = dict.fromkeys(str(path) for path in (*ours_first, *search, *former))
     usable = [place for place in places if os.pathsep not in place]
     return kept | {
         "PYTHONPATH": os.pathsep.join(usable),

@@ -23,6 +23,11 @@ FOLDER: Final = "run_configuration"
 MAX_BYTES: Final = 1 << 20
 
 
+def in_repository() -> bool:
+    """Whether this is a checkout; else it was installed, and lies among other people's packages."""
+    return (REPOSITORY / "g5k_execution.py").is_file()
+
+
 @dataclass(frozen=True)
 class Inputs:
     """A checked configuration with the text of its INI and its graph."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
 
-TEMPLATES: Final = Path(__file__).resolve().parents[2] / "run_configuration" / "templates"
+TEMPLATES: Final = Path(__file__).resolve().parents[1] / "templates"
 ADDRESSES: Final = "ip.json"
 SECTION: Final = "COMMUNICATION"
 _ENTRY: Final = re.compile(r"(?P<key>[^\s\[#;=:][^=:]*)[=:](?P<value>.*)")

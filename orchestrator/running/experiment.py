@@ -19,18 +19,18 @@ from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.files import expanded, write_atomic, write_json
+from decentralizepy.interrupts import Interrupts
 from decentralizepy.runfolder import RESERVED, RunFolder, is_reserved
 from orchestrator.backends.base import Backend, refuse_unavailable, require
 from orchestrator.backends.local import LocalBackend
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.describe import headline
-from orchestrator.planning.inputs import REPOSITORY, Inputs, read_inputs
+from orchestrator.planning.inputs import REPOSITORY, Inputs, in_repository, read_inputs
 from orchestrator.planning.plan import Plan, graph_name, plan
 from orchestrator.planning.render import ADDRESSES, render_addresses
 from orchestrator.planning.scenario import free_name, read_scenario
 from orchestrator.planning.task import read_task
 from orchestrator.running.hold import PATIENCE_S, held
-from orchestrator.running.interrupts import Interrupts
 from orchestrator.running.machines import Machines
 from orchestrator.running.reality import Reality, measure, measured_cost, read_rows, read_story
 from orchestrator.running.rehearsal import rehearse
@@ -221,8 +221,12 @@ def _learn(planned: Plan, folder: RunFolder, seconds: float, costs: Path) -> Rea
 
 
 def save_folder(planned: Plan) -> Path:
-    """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given."""
-    return REPOSITORY / expanded(Path(planned.config.LOCAL_SAVE_DIR))
+    """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given.
+
+    Where there is none, as the package was installed, it is in the working directory.
+    """
+    root = REPOSITORY if in_repository() else Path.cwd()
+    return root / expanded(Path(planned.config.LOCAL_SAVE_DIR))
 
 
 def run_name(planned: Plan, time: str) -> str:

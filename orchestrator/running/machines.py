@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from decentralizepy.errors import RunError
+from decentralizepy.interrupts import Interrupts
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.base import Allocation, Backend, Loss, Watch
 from orchestrator.planning.plan import Plan
-from orchestrator.running.interrupts import Interrupts
 from orchestrator.running.ledger import Ledger, read_ledger
 from orchestrator.running.progress import Progress, progress_for
 from orchestrator.status import Status

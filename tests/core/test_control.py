@@ -14,14 +14,14 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentralizepy.codec import encode
 from decentralizepy.errors import ConfigError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.node.membership import Epoch
 from decentralizepy.settings import Resilience
 from decentralizepy.supervision.agreement import MOST_VAIN, Agreement
-from decentralizepy.supervision.codec import encode
 from decentralizepy.supervision.control import Alone, Coordinator, Member, connect
-from decentralizepy.supervision.words import (
+from decentralizepy.words import (
     Abort,
     Complete,
     Done,

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mutations import bounded, mutated, swaps
 
+from decentralizepy.codec import WordError, decode, encode, value_of
 from decentralizepy.commands import arguments, convert, flags
 from decentralizepy.datasets import cifar10, leaf
 from decentralizepy.datasets.digits import Digits
@@ -29,8 +30,7 @@ from decentralizepy.runfolder import MachineFolder, machine_records, write_legac
 from decentralizepy.settings import Resilience
 from decentralizepy.supervision.agreement import Agreement
 from decentralizepy.supervision.attempt import epochs_of
-from decentralizepy.supervision.codec import WordError, decode, encode, value_of
-from decentralizepy.supervision.words import FROM_MACHINES, Hello, Paused, Ready
+from decentralizepy.words import FROM_MACHINES, Hello, Paused, Ready
 from orchestrator.planning.inputs import read_config
 from results.load import load_run
 

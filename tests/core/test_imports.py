@@ -37,6 +37,8 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.scenario.faultplan",
     "decentralizepy.scenario.simulation",
     "decentralizepy.settings",
+    "decentralizepy.interrupts",
+    "decentralizepy.standard",
     "decentralizepy.text",
 )
 #: what of the core must load without torch
@@ -68,6 +70,8 @@ TORCH_FREE = (
     "decentralizepy.files",
     "decentralizepy.ini",
     "decentralizepy.locks",
+    "decentralizepy.interrupts",
+    "decentralizepy.standard",
     "decentralizepy.text",
     "decentralizepy.runfolder",
     "decentralizepy.supervision.agreement",
@@ -77,8 +81,8 @@ TORCH_FREE = (
     "decentralizepy.supervision.control",
     "decentralizepy.datasets.experiment",
     "decentralizepy.scenario.faultplan",
-    "decentralizepy.supervision.codec",
-    "decentralizepy.supervision.words",
+    "decentralizepy.codec",
+    "decentralizepy.words",
     "decentralizepy.transport.inbound",
     "decentralizepy.transport.local",
     "decentralizepy.supervision.machine",

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentralizepy.codec import WordError, decode, encode, read, value_of
 from decentralizepy.node.membership import Epoch
-from decentralizepy.supervision.codec import WordError, decode, encode, read, value_of
-from decentralizepy.supervision.words import (
+from decentralizepy.words import (
     ANNOUNCEMENTS,
     FROM_MACHINES,
     FROM_WORKERS,

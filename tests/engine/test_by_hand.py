@@ -20,14 +20,14 @@ from launching import Experiment, digests, end_all, finish, free_ports
 
 import decentralizepy
 from decentralizepy import cli
+from decentralizepy.codec import Word
 from decentralizepy.commands import arguments
 from decentralizepy.communication.keys import make_key
 from decentralizepy.communication.ports import BLOCK, can_bind, is_free
 from decentralizepy.graphs.generators import ring
 from decentralizepy.supervision import provenance
-from decentralizepy.supervision.codec import Word
 from decentralizepy.supervision.control import connect
-from decentralizepy.supervision.words import Hello
+from decentralizepy.words import Hello
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "run.sh"

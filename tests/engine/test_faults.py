@@ -169,6 +169,31 @@ def test_an_interrupted_run_keeps_its_records(
     assert len(machine_records(folder).rows) >= 16
 
 
+@pytest.mark.parametrize("until", ["supervision", "forkserver", "the lines of records"])
+def test_an_interrupt_in_the_first_seconds_is_a_line(
+    experiment: Experiment, running: list, until: str
+) -> None:
+    """Ctrl-C reaches all processes of a terminal; the server of the workers still loads torch."""
+    root, processes = experiment.start((8,), 2, FOREVER, *MORE)
+    running += processes
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not begun(until, processes[0], root / "machine0"):
+        time.sleep(0.005)
+    os.killpg(processes[0].pid, signal.SIGINT)
+    _, text = processes[0].communicate(timeout=20)
+    assert processes[0].returncode in (130, -signal.SIGINT) and text.endswith("interrupted\n")
+    assert "Traceback" not in text and not leftovers(processes)
+
+
+def begun(what: str, process: subprocess.Popen, folder: Path) -> bool:
+    """Whether a starting command has come that far."""
+    if what == "supervision":
+        return b"zmq" in Path(f"/proc/{process.pid}/maps").read_bytes()
+    if what == "forkserver":
+        return any("forkserver" in line for line in leftovers([process], 0))
+    return bool(MachineFolder(folder).all_records())
+
+
 BROKEN = '''\
 from decentralizepy.sharing.sharing import Sharing
 

@@ -14,6 +14,7 @@ from launching import Experiment, digests, finish
 from decentralizepy import run_here
 from decentralizepy.graphs.generators import regular
 from decentralizepy.here import Outcome
+from decentralizepy.runfolder import RunFolder, machine_records
 
 METHODS = Path(__file__).resolve().parents[1] / "methods"
 NODES, ITERATIONS = 8, 6
@@ -86,3 +87,37 @@ def test_an_asynchronous_program_is_repeatable_in_simulated_time(
     here(one, "halves", iterations=4, simulate=simulation, checkpoint_after=3)
     resumed = here(one, "halves", simulate=simulation, checkpoint_after=3, resume=True)
     assert all(torch.equal(first.rows[uid], resumed.rows[uid]) for uid in first.rows)
+
+
+@pytest.mark.parametrize("counts, workers", [([NODES], 4), ([3, 5], 2)])
+def test_push_sum_keeps_its_mass_in_real_time(
+    counts: list[int], workers: int, tmp_path: Path, cache: Path
+) -> None:
+    """Through a checkpoint at which mail is saved, and a resume; nothing is lost or doubled."""
+    one = experiment(tmp_path, cache, "push_sum")
+    more = ("-ta", "1", "--checkpoint_after", "3")
+    root, processes = one.start(counts, workers, 5, *more)
+    finish(processes)
+    assert sum(weights_at(root, 5).values()) == pytest.approx(NODES, rel=1e-12)
+    saved = [json.loads(path.read_text()) for path in root.glob("machine*/checkpoints/3/set.json")]
+    assert sorted(uid for one in saved for uid in one["uids"]) == list(range(NODES))
+    for path in root.glob("machine*/checkpoints/5"):
+        shutil.rmtree(path)
+    one.runs -= 1
+    root, processes = one.start(counts, workers, 8, *more, "--resume")
+    finish(processes)
+    assert sum(weights_at(root, 8).values()) == pytest.approx(NODES, rel=1e-12)
+
+
+def weights_at(root: Path, iteration: int) -> dict[int, float]:
+    """The push-sum weight of each node in its record of an iteration."""
+    rows = [row for one in RunFolder(root).machines().values() for row in machine_records(one).rows]
+    return {row["uid"]: row["weight"] for row in rows if row["iteration"] == iteration}
+
+
+@pytest.mark.parametrize("name", ["pull", "knn", "epidemic"])
+def test_an_asynchronous_program_ends_in_real_time(name: str, tmp_path: Path, cache: Path) -> None:
+    one = experiment(tmp_path, cache, name)
+    root = one.run([3, 5], 2, 6, "-ta", "3", "--checkpoint_after", "2")
+    rows = [row for one in RunFolder(root).machines().values() for row in machine_records(one).rows]
+    assert {row["uid"] for row in rows if row["iteration"] == 6} == set(range(NODES))

@@ -18,6 +18,7 @@ from decentralizepy.messages.message import Missing
 from decentralizepy.node.effects import Now, Receive, Send, Train
 from decentralizepy.node.node import Node, Program
 from decentralizepy.runfolder import MachineFolder, machine_records
+from decentralizepy.words import NodesLost
 
 EVERY = ("-ta", "1", "-tea", "0")
 SEEN: dict[int, Any] = {}
@@ -286,8 +287,8 @@ def test_a_killed_virtual_machine_takes_its_nodes_along(tmp_path: Path, cache: P
     worker._tell = told.append
     with pytest.raises(Exception, match="no node can go on: node 0 waits in iteration 2 for"):
         worker.run()
-    lost = [news for news in told if "lost" in news]
-    assert [news["lost"] for news in lost] == [[3], [4], [5]]
+    lost = [word for word in told if isinstance(word, NodesLost)]
+    assert [word.uids for word in lost] == [(3,), (4,), (5,)]
     assert [seat.lost for seat in worker.seats.values()] == [False] * 3 + [True] * 3
     assert fired(tmp_path / "log")[0][:2] == (1, "fired")
 

@@ -22,11 +22,11 @@ class PushSum(Node):
             self.weight /= len(peers) + 1
             said = Message({"mass": self.rows["mass"]}, {"weight": self.weight})
             yield Send([(peers, said)], (t, 0))
+            if t + 1 == self.iterations:
+                yield Drain()  # what is under way arrives
             self.take((yield Receive(ANY, ANY, deadline=0)))
             yield Report(t, {"weight": self.weight})
             yield Checkpoint(t)
-        yield Drain()
-        self.take((yield Receive(ANY, ANY, deadline=0)))
 
     def take(self, heard):
         mass = self.rows["mass"]

@@ -23,7 +23,7 @@ COMMAND = [sys.executable, str(REPOSITORY / "g5k_execution.py")]
 
 @pytest.fixture(autouse=True)
 def signals_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.running.interrupts.Interrupts.install", lambda self: None)
+    monkeypatch.setattr("decentralizepy.interrupts.Interrupts.install", lambda self: None)
 
 
 def test_a_dry_run_tells_everything_and_starts_nothing(
@@ -170,3 +170,17 @@ def test_neither_a_home_nor_an_entry_in_passwd(make: Make, tmp_path: Path, more:
     assert (done.returncode, done.stderr) == (0, "")
     kept = tmp_path / f"decentralizepy-{os.getuid()}" / "cache"
     assert kept.exists() == (not more)
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(make: Make, tmp_path: Path, closed: str) -> None:
+    """The run happens, and none of its files takes the place of a stream."""
+    path = make(NB_ITERATION=2, TEST_AFTER=1)
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" {closed}', "-", *COMMAND, str(path)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    (folder,) = (tmp_path / "results").iterdir()
+    entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    assert entries[-1]["event"] == "released" and (folder / "tables").is_dir()

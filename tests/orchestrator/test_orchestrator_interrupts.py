@@ -11,7 +11,7 @@ import orchestrator_fakes as fakes
 import pytest
 from orchestrator_fakes import REPOSITORY, Make, await_true
 
-from orchestrator.running.interrupts import Interrupted, Interrupts
+from decentralizepy.interrupts import Interrupted, Interrupts
 
 
 def test_the_first_signal_raises_and_the_next_ones_do_nothing() -> None:

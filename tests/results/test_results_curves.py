@@ -58,7 +58,7 @@ def test_a_seed_that_ended_early_makes_no_jump(make_run: Callable[..., Any]) -> 
     first, second = curves(compared, "test_acc")
     assert first.data["iteration"].tolist() == [1, 10]
     assert second.data["iteration"].tolist() == [1, 10, 20, 30]
-    assert (second.band, second.about) == (None, "")
+    assert (second.band, second.about) == (None, "no band for 1 seed")
 
 
 def test_seeds_that_share_no_evaluation_stay_apart(make_run: Callable[..., Any]) -> None:

@@ -17,9 +17,10 @@ from pypdf import PdfReader
 from pypdf.generic import DictionaryObject
 
 from results import plots
+from results.curves import Curve
 from results.load import load_run, load_runs
 from results.settings import settings
-from results.style import SIZES, byte_unit, human_bytes, legend_columns, suits_log
+from results.style import SIZES, byte_unit, human_bytes, legend_columns, styled, suits_log
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -187,6 +188,20 @@ def test_figure_grows_with_its_legend(make_run: Callable[..., Any]) -> None:
     lines = figure.axes[0].lines
     assert len({(line.get_color(), str(line.get_marker())) for line in lines}) == 9
     assert figure.get_size_inches()[1] > SIZES["single"][1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 11])
+@pytest.mark.parametrize("text", ["lr = 0.{}", "a method with a rather long name {}", "WWWWW {}"])
+def test_a_legend_stays_in_its_figure(count: int, text: str) -> None:
+    data = pd.DataFrame({"iteration": [1, 2], "mean": [1.0, 2.0]})
+    drawn = [Curve(text.format(i), data, None, None, "", i) for i in range(count)]
+    figure = plots._figure(drawn, "test_acc", "iteration", plots.Look(), False)
+    with styled():
+        figure.draw_without_rendering()
+        box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    if text.startswith("lr"):
+        assert figure.legends[0]._ncols == min(count, 4)
 
 
 def test_units_are_human() -> None:

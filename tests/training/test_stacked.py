@@ -12,9 +12,10 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.models.digits import CNN, MLP, DropoutMLP
 from decentralizepy.pernode import PerNode
 from decentralizepy.registry import Target
+from decentralizepy.training.choice import make_trainer
 from decentralizepy.training.data import Samples
 from decentralizepy.training.optimizers import make_optimizer
-from decentralizepy.training.stacked import StackedTrainer, choose_stacked
+from decentralizepy.training.stacked import StackedTrainer
 from decentralizepy.training.task import Classification
 from decentralizepy.training.template import Template
 from decentralizepy.training.trainer import Learner, LocalWork, Trainer
@@ -118,7 +119,7 @@ def test_the_first_iteration_with_nan_is_noted_and_no_other_node_s(kind: type[Tr
 
 
 def chosen(**options: object) -> bool:
-    return choose_stacked(Trainer(*arguments(**options), seed=0))
+    return isinstance(make_trainer(*arguments(**options), seed=0), StackedTrainer)
 
 
 def test_who_is_stacked_is_decided_by_the_configuration() -> None:
@@ -220,5 +221,5 @@ def test_models_without_flatten_need_vectors(sizes: tuple[int, ...]) -> None:
     template = Template(nn.Sequential(nn.Linear(8, 10)))
     optimizer = make_optimizer(template, Component(Target("torch.optim", "SGD"), {"lr": 0.1}))
     samples = Samples(np.zeros((4, *sizes), np.float32), np.zeros(4, np.int64), 1.0, 0.0)
-    trainer = Trainer(template, optimizer, training, task, samples, seed=0)
-    assert choose_stacked(trainer) == (len(sizes) == 1)
+    trainer = make_trainer(template, optimizer, training, task, samples, seed=0)
+    assert trainer.takes_groups == (len(sizes) == 1)

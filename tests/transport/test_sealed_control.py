@@ -13,8 +13,8 @@ from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.settings import Resilience
 from decentralizepy.supervision import control
 from decentralizepy.supervision.control import Coordinator, Member
-from decentralizepy.supervision.words import Abort, Failed, Go, Hello, Ready, Saved, Start
 from decentralizepy.transport.secure import Initiator, Party, RunKey
+from decentralizepy.words import Abort, Failed, Go, Hello, Ready, Saved, Start
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 HELLO = Hello(1, {"flags": "1"}, {})

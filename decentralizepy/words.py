@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from decentralizepy.codec import Vocabulary, Word
 from decentralizepy.node.membership import Epoch
-from decentralizepy.supervision.codec import Vocabulary, Word
 
 # ------------------------------------------------------- from a worker to its supervisor
 

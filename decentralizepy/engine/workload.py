@@ -1,0 +1,169 @@
+"""The heavy work of a worker's nodes: who is trained, evaluated or saved next, and with whom."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor
+
+from decentralizepy.engine.clock import Clock, Timers
+from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.node.effects import Checkpoint, Gradient, Report, Train
+from decentralizepy.scenario.simulation import Simulation
+from decentralizepy.training.trainer import Trainer
+from decentralizepy.training.work import LocalWork
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """A piece of heavy work that a program waits for; ``local`` is what a trainer is given."""
+
+    strand: Strand
+    effect: Train | Gradient | Report | Checkpoint
+    local: LocalWork | None = None
+    answer: Tensor | None = None
+    taken: bool = False
+
+
+class Workload:
+    """Heavy work that waits, of the node first that has had the least of it.
+
+    In real time a slow node therefore slows nobody else. In simulated time training takes what the
+    ``simulation`` says; its arithmetic can wait until then, so that nodes of one iteration can be
+    trained together.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        clock: Callable[[], Clock],
+        timers: Timers,
+        simulation: Simulation | None,
+        trained: Callable[[Seat, int], None],
+        go_on: Callable[[Strand, Any], None],
+    ) -> None:
+        self._trainer, self._clock, self._timers = trainer, clock, timers
+        self._simulation, self._trained, self._go_on = simulation, trained, go_on
+        self._waiting: list[tuple[float, int, Work]] = []
+        self._untrained: dict[Strand, Work] = {}
+        self._order = count()
+        self._fair = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything to do now."""
+        return bool(self._waiting)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no node works, nor will by itself."""
+        return not self._waiting and not self._untrained
+
+    def add(self, work: Work) -> None:
+        """Have something done for a node when its turn comes."""
+        seat = work.strand.seat
+        seat.used = max(seat.used, self._fair)
+        heapq.heappush(self._waiting, (seat.used, next(self._order), work))
+
+    def next(self) -> Work | None:
+        """The work to do now, which is taken out."""
+        while self._waiting:
+            used, _, work = heapq.heappop(self._waiting)
+            if not work.taken:
+                self._fair = used
+                return work
+        return None
+
+    def drop(self, seat: Seat) -> None:
+        """A node is lost: nothing is done for it any more."""
+        for _, _, work in self._waiting:
+            work.taken = work.taken or work.strand.seat is seat
+        for strand in seat.strands:
+            self._untrained.pop(strand, None)
+
+    # ------------------------------------------------------------------- training
+
+    def begin(self, strand: Strand, effect: Train | Gradient) -> None:
+        """A program asks for training, or for a gradient."""
+        seat = strand.seat
+        local = LocalWork(seat.learner, seat.rows.held("x").tensor, effect.t)
+        if type(effect) is Train:
+            local.steps, local.correction = effect.steps, effect.correction
+            local.anchor, local.pull = effect.anchor, effect.pull
+        work = Work(strand, effect, local)
+        if self._simulation is None:
+            self.add(work)
+            return
+        self._untrained[strand] = work
+        when = self._clock().now() + self._simulation.pace(seat.uid).cost(effect.t)
+        self._timers.set(when, partial(self._due, work), seat.uid)
+
+    def _due(self, work: Work) -> None:
+        """Simulated: train the node unless it was trained beside others, and let it go on."""
+        if work.strand.seat.lost:
+            return
+        if work.strand in self._untrained:
+            self.train(work)
+        self._go_on(work.strand, work.answer)
+
+    def train(self, first: Work) -> None:
+        """Train a node, and with it those that the trainer takes together with it."""
+        group = self._group(first)
+        local = [self._prepared(work) for work in group]
+        if len(group) > len(self._waiting):
+            self._waiting.clear()
+        started = perf_counter()
+        if isinstance(first.effect, Gradient):
+            first.answer = self._trainer.gradient(local[0])
+        else:
+            self._trainer.train(local)
+        spent = (perf_counter() - started) / len(group)
+        for work in group:
+            self._done(work, spent)
+
+    def _group(self, first: Work) -> list[Work]:
+        if not self._trainer.takes_groups or isinstance(first.effect, Gradient):
+            return [first]
+        waiting = [first, *self._others(first)]
+        chosen = self._trainer.together([_local(work) for work in waiting])
+        return [waiting[i] for i in chosen]
+
+    def _others(self, first: Work) -> Iterator[Work]:
+        for _, _, work in self._waiting:
+            if not work.taken and type(work.effect) is Train:
+                yield work
+        for work in self._untrained.values():
+            seat = work.strand.seat
+            alone = len(seat.strands) == 1 and not seat.node.asynchronous
+            # a node that may be asked while it trains must not have trained before its time
+            if work is not first and type(work.effect) is Train and alone:
+                yield work
+
+    @staticmethod
+    def _prepared(work: Work) -> LocalWork:
+        work.taken = True
+        local, rows = _local(work), work.strand.seat.rows
+        local.row = rows.held("x").tensor if type(work.effect) is Gradient else rows.thaw("x")
+        return local
+
+    def _done(self, work: Work, spent: float) -> None:
+        seat, t = work.strand.seat, work.effect.t
+        seat.used += spent
+        self._trained(seat, t)
+        if self._simulation is None:
+            seat.seconds.train += spent
+            self._go_on(work.strand, work.answer)
+        else:  # it goes on when its time has come
+            seat.seconds.train += self._simulation.pace(seat.uid).cost(t)
+            self._untrained.pop(work.strand, None)
+
+
+def _local(work: Work) -> LocalWork:
+    assert work.local is not None
+    return work.local
