@@ -202,7 +202,10 @@ def _convert(args: argparse.Namespace) -> int:
     out = args.output
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists: choose another name (-o)")
-    _require_runnable(read_text(args.ini) if out is None else cleaned, out or args.ini)
+    if out is None:
+        _require_runnable(read_text(args.ini), args.ini)
+    else:
+        _require_cleaned(cleaned, out, args.ini)
     if out is not None:
         try:
             write_atomic(out, cleaned)
@@ -210,6 +213,18 @@ def _convert(args: argparse.Namespace) -> int:
             raise ConfigError(f"cannot write {out}: {error.strerror} (-o)") from None
     print(f"\n{out or args.ini} can run")
     return EXIT_OK
+
+
+def _require_cleaned(cleaned: str, out: Path, given: Path) -> None:
+    """As `_require_runnable`, of what is to be written: the file to mend is the one given."""
+    try:
+        _require_runnable(cleaned, out)
+    except ConfigError as error:
+        said = str(error).removeprefix(f"{out} cannot run: ").replace(f"{out}: ", "")
+        raise ConfigError(
+            f"{given} cannot run, even cleaned, so {out} is not written: "
+            f"{said.replace(str(out), str(given))}"
+        ) from None
 
 
 def _require_runnable(text: str, path: Path) -> None:

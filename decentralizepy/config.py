@@ -108,6 +108,8 @@ class Experiment:
     #: the user's own; where there is none, a driver gives it (`decentralizepy.drivers.wiring`)
     node_program: Component | None = None
     graph_schedule: Component | None = None
+    #: draw the first weights as the reference's fork does, instead of as EPFL's DecentralizePy
+    fork_initial_weights: bool = False
 
     @property
     def per_node(self) -> tuple[PerNode, ...]:
@@ -211,7 +213,9 @@ class _Reader:
     def experiment(self, text: str) -> Experiment:
         seed = self._seed()
         dataset_package = self._take("DATASET", "dataset_package")
+        self._require_dataset(dataset_package)
         model = self._model(dataset_package)
+        fork_initial_weights = self._fork_initial_weights()
         dataset = self._component("DATASET", "dataset", package=dataset_package)
         task = self._task()
         loss = self._loss(optional=task is not None)
@@ -232,6 +236,7 @@ class _Reader:
             task=task,
             node_program=program,
             graph_schedule=self._optional("GRAPH", "graph", _DRAWN_FROM),
+            fork_initial_weights=fork_initial_weights,
         )
 
     def _where(self, section: str) -> str:
@@ -280,7 +285,9 @@ class _Reader:
         values = {key: value for key, value in values.items() if key in own or key not in others}
         if found.module.startswith("decentralizepy."):
             values = without_off(section, values, options(found), self._where(section))
-        return Component(found, check_options(found, values, self._where(section), passed))
+        beside = KEYS_BESIDE.get(section, ())
+        where = self._where(section)
+        return Component(found, check_options(found, values, where, passed, beside))
 
     def _training(self) -> Component:
         found = self._component("TRAIN_PARAMS", "training")
@@ -345,10 +352,21 @@ class _Reader:
             values.pop(key, None)
         return False
 
+    def _require_dataset(self, package: str) -> None:
+        """Refuse a data set that is not here before its model, whose module follows from it."""
+        if name := self.sections["DATASET"].get("dataset_class"):
+            self._target("DATASET", package, name)
+
     def _model(self, dataset_package: str) -> Component:
         name = self._take("DATASET", "model_class")
         package = self.sections["DATASET"].pop("model_package", "") or models_of(dataset_package)
         return Component(self._target("DATASET", package, name))
+
+    def _fork_initial_weights(self) -> bool:
+        option = DATASET_OPTIONS["fork_initial_weights"]
+        text = self.sections["DATASET"].pop(option.name, "")
+        where = f"{self._where('DATASET')} {option.name}"
+        return bool(coerce(text, option, where)) if text else False
 
     def _loss(self, optional: bool = False) -> Component | None:
         if optional and not self.sections["TRAIN_PARAMS"].get("loss_package"):
@@ -357,7 +375,8 @@ class _Reader:
             return None
         section = self.sections["TRAIN_PARAMS"]
         package = self._take("TRAIN_PARAMS", "loss_package")
-        name = section.pop("loss_class", "") or section.pop("loss", "")
+        named = [section.pop(key, "") for key in ("loss_class", "loss")]  # the first one counts
+        name = named[0] or named[1]
         if not name:
             raise ConfigError(f"{self._where('TRAIN_PARAMS')} needs the key 'loss_class'")
         return Component(self._target("TRAIN_PARAMS", package, name))
@@ -406,6 +425,15 @@ def without_off(
     return kept
 
 
+#: keys of a section that are not options of its class, which is a name in a module
+KEYS_BESIDE: Final = {
+    "DATASET": ("model_class", "model_package", "fork_initial_weights"),
+    "TRAIN_PARAMS": ("loss_package", "loss_class", "loss", "task_package", "task_class"),
+}
+#: keys of [DATASET] that are the model's and not the data set's
+DATASET_OPTIONS: Final = {
+    "fork_initial_weights": Option("fork_initial_weights", "bool", "False"),
+}
 NODE_OPTIONS: Final = {
     "graph_degree": Option("graph_degree", "int | None", "None"),
     "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),

@@ -17,7 +17,7 @@ import ast
 import functools
 import importlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -380,12 +380,17 @@ def _literal_fact(value: ast.expr, default: T, where: str) -> T:
 
 
 def check_options(
-    found: Target, values: Mapping[str, str], where: str, passed: frozenset[str] = frozenset()
+    found: Target,
+    values: Mapping[str, str],
+    where: str,
+    passed: frozenset[str] = frozenset(),
+    beside: Collection[str] = (),
 ) -> dict[str, Any]:
     """Type the INI's text values as the class's ``__init__`` asks.
 
-    ``where`` names file and section for errors; ``passed`` are parameters that the runtime gives.
-    An empty value counts as absent. Unknown and missing options raise `ConfigError`.
+    ``where`` names file and section for errors; ``passed`` are parameters that the runtime gives,
+    ``beside`` keys of the section that somebody else reads. An empty value counts as absent.
+    Unknown and missing options raise `ConfigError`.
     """
     known = options(found)
     if known is None:
@@ -395,7 +400,7 @@ def check_options(
         if key not in known:
             listed = ", ".join(option.describe() for option in known.values()) or "none"
             raise ConfigError(
-                f"{where}: {found.name} has no option '{key}'{nearest(key, known)}; "
+                f"{where}: {found.name} has no option '{key}'{nearest(key, [*known, *beside])}; "
                 f"its options: {listed}"
             )
     typed = {

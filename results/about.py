@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from decentralizepy.files import replacing
 from results.curves import CURVE_COLUMNS
-from results.files import replacing
 from results.tidy import TIDY_COLUMNS
 
 _FIGURES: Final = """\

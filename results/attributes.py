@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import ast
 import configparser
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import MachineFolder, RunFolder
 
 Attributes = dict[str, str | int | float | bool]
@@ -49,21 +49,12 @@ _PLACES: Final = ("_package", "_dir", "_filepath")
 
 def read_attributes(run: RunFolder, machine: MachineFolder) -> Attributes:
     """The settings of a run; ``machine`` is its first one. Files that are absent count as empty."""
-    seed = read_json(machine.run).get("seed")
+    seed = read_object(machine.run).get("seed")
     found: Attributes = {"random_seed": seed} if type(seed) is int else {}
-    found.update(_from_args(read_json(machine.args)))
+    found.update(_from_args(read_object(machine.args)))
     found.update(_from_ini(_find_ini(run, machine)))
-    found.update(_from_config(read_json(run.config)))
+    found.update(_from_config(read_object(run.config)))
     return found
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty when the file is absent, broken or something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _from_args(args: Mapping[str, Any]) -> Attributes:

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from results.files import replacing
+from decentralizepy.files import replacing
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import LEGACY_RESULTS, MachineFolder, Records
-from results.attributes import read_json
 
 #: uid of the server of a federated run (its rank is negative too)
 SERVER: Final = -1
@@ -27,7 +27,7 @@ def legacy_records(machines: Mapping[int, MachineFolder]) -> Records:
         for rank, path in _results(machines[machine]):
             uid = rank if rank < 0 else first_uid + rank
             place = {"uid": uid, "machine": machine, "rank": rank}
-            found = list(_node_rows(read_json(path), place))
+            found = list(_node_rows(read_object(path), place))
             broken += not found
             rows += found
     return Records(rows, broken)
@@ -48,7 +48,7 @@ def _first_uids(machines: Mapping[int, MachineFolder]) -> dict[int, int]:
     first: dict[int, int] = {}
     counted = 0
     for machine in sorted(machines):
-        args = read_json(machines[machine].args)
+        args = read_object(machines[machine].args)
         planned = _planned_first_uid(args.get("procs_per_machine"), machine)
         first[machine] = counted if planned is None else planned
         ranks = [rank for rank, _ in _results(machines[machine]) if rank >= 0]

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import MachineFolder, RunFolder
-from results.attributes import Attributes, read_attributes, read_json
+from results.attributes import Attributes, read_attributes
 from results.legacy import has_results, legacy_records
 from results.records import Recorded, from_rows, metrics, read_machines
 from results.spread import RunWarning, spread
@@ -145,7 +146,7 @@ def newest(folder: str | Path) -> Path:
 
 def _started(folder: Path) -> tuple[str, str]:
     first = next(iter(RunFolder(folder).machines().values()))
-    return str(read_json(first.run).get("started", "")), folder.name
+    return str(read_object(first.run).get("started", "")), folder.name
 
 
 def load_run(folder: str | Path, name: str | None = None) -> Run:
@@ -165,20 +166,20 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
     if not records.num_rows:
         raise ValueError(f"{folder}: no node has recorded anything yet (no complete record found)")
     run, first = RunFolder(root), next(iter(machines.values()))
-    config = read_json(run.config)
+    config = read_object(run.config)
     return Run(
         name=name,
         folder=root,
         experiment=str(config.get("job_name") or name),
         records=records,
         attributes=read_attributes(run, first),
-        provenance=read_json(first.run),
+        provenance=read_object(first.run),
     )
 
 
 def _ended_without_records(machines: Mapping[int, MachineFolder]) -> bool:
     files = [f for m in machines.values() for f in (*m.all_records(), *m.all_results())]
-    ends = [read_json(machine.run).get("outcome") for machine in machines.values()]
+    ends = [read_object(machine.run).get("outcome") for machine in machines.values()]
     return set(ends) == {"done"} and not any(file.stat().st_size for file in files)
 
 
@@ -228,7 +229,7 @@ def _machines(root: Path) -> dict[int, MachineFolder]:
 
 
 def _machine_id(alone: MachineFolder) -> int:
-    said = read_json(alone.args).get("machine_id")
+    said = read_object(alone.args).get("machine_id")
     named = re.fullmatch(r"machine(\d+)", alone.root.name)
     if type(said) is int and 0 <= said <= _LARGEST:
         return said

@@ -22,9 +22,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from decentralizepy.files import replacing
 from results.csvfile import write_csv
 from results.curves import BYTES, ITERATION, SECONDS, Curve, curves
-from results.files import replacing
 from results.load import Run
 from results.metrics import file_name, label, may_be_log
 from results.settings import Setting, settings

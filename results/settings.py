@@ -113,6 +113,8 @@ def _whole(runs: Sequence[Run]) -> str:
     run = runs[0]
     if run.nodes_left < run.nodes:
         return f"mean of {run.nodes} nodes, {run.nodes_left} at the end"
+    if not run.nodes:
+        return "server"
     return f"mean of {run.nodes} nodes" if run.nodes > 1 else "1 node"
 
 

@@ -13,9 +13,9 @@ from typing import Final
 import pandas as pd
 import pyarrow as pa
 
+from decentralizepy.files import replacing
 from decentralizepy.runfolder import RECORD_COLUMNS
 from results.csvfile import write_parts
-from results.files import replacing
 from results.load import Run
 
 #: Columns of a tidy frame, in order.

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from decentralizepy import reference
-from decentralizepy.config import NODE_OPTIONS, SECTIONS, models_of, not_ini, read_text
+from decentralizepy.config import (
+    KEYS_BESIDE,
+    NODE_OPTIONS,
+    SECTIONS,
+    models_of,
+    not_ini,
+    read_text,
+)
 from decentralizepy.errors import ConfigError, nearest_name
 from decentralizepy.registry import options, target
 
@@ -28,17 +35,14 @@ _PREFIX: Final = {
     "LR_SCHEDULE": "schedule",
     "GRAPH": "graph",
 }
-#: further keys of a section that are not options of its class, which is a name in a module
-_PAIRS: Final = {
-    "DATASET": {"model_class", "model_package"},
-    "TRAIN_PARAMS": {"loss_package", "loss_class", "loss", "task_package", "task_class"},
-}
 _WITHOUT_EFFECT: Final = {
     ("DATASET", "test_batch_size"): "the evaluation batch is a constant of the model",
     ("COMMUNICATION", "recv_timeout"): "nothing here polls",
 }
 #: how alike a misspelt name must be to be put right without asking
 _ALIKE: Final = 0.8
+_VALIDATION: Final = {"validation_source", "validation_size"}
+_NONE: Final = {"", "0", "0.0", "none"}
 _FALSE: Final = {"false", "no", "off", "0"}
 
 
@@ -118,6 +122,9 @@ def _known(
     known: list[str] | None = None
     more = list(NODE_OPTIONS) if section == "NODE" else []
     for key, package, name in _classes(section, values):
+        if key == "model_class" and "dataset_class" in missing and "model_package" not in values:
+            missing[key] = f"a model of {values['dataset_class']}"
+            continue
         try:
             listed = options(target(package, name, search))
             if key == f"{_PREFIX[section]}_class":
@@ -139,7 +146,8 @@ def _classes(section: str, values: Mapping[str, str]) -> Iterator[tuple[str, str
     if section == "DATASET":
         pairs.append(("model_class", values.get("model_package", "") or models_of(package)))
     if section == "TRAIN_PARAMS":
-        pairs += [(key, values.get("loss_package", "")) for key in ("loss_class", "loss")]
+        loss = "loss_class" if values.get("loss_class") else "loss"
+        pairs.append((loss, values.get("loss_package", "")))
         pairs.append(("task_class", values.get("task_package", "")))
     for key, module in pairs:
         if module and values.get(key):
@@ -152,13 +160,15 @@ def _judge(
 ) -> Line:  # fmt: skip
     prefix = _PREFIX.get(section, "")
     pair = {f"{prefix}_package", f"{prefix}_class"} if prefix else set()
-    names = pair | _PAIRS.get(section, set())
+    names = pair.union(KEYS_BESIDE.get(section, ()))
 
     def line(verdict: str, why: str = "", name: str = key) -> Line:
         return Line(section, key, value, verdict, why, name)
 
     if key in missing:
         return line(NOT_HERE, missing[key])
+    if (section, key) == ("TRAIN_PARAMS", "loss") and values.get("loss_class"):
+        return line(IGNORED, "loss_class goes before it, as in the reference")
     if key in names:
         return line(AS_IS)
     if f"{prefix}_class" in missing:
@@ -179,12 +189,14 @@ def _judge(
 
 def _changed(line: Line) -> Line:
     """A key that is read, with a word where it means something else than in the reference."""
-    place, value = (line.section, line.key), line.value.strip().lower()
+    place, key, value = (line.section, line.key), line.key, line.value.strip().lower()
     why = ""
     if place == ("TRAIN_PARAMS", "shuffle") and value in _FALSE:
         why = "batches go on where the last iteration ended; the reference begins anew"
     if place == ("DATASET", "partition_niid") and value == "dirichlet":
         why = "after 5,000 deals it gives up; the reference never does"
+    if key in _VALIDATION and value not in _NONE:
+        why = "the set has other samples than the reference's: drawn once, the same for all nodes"
     if place == ("COMMUNICATION", "offset"):
         why = "a port for each worker at offset + 2 * worker + 1, not for each node"
     verdict = CHANGED if why else line.verdict

@@ -108,8 +108,7 @@ def _messages(mail: State) -> list[Message]:
 def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> int:
     from safetensors.torch import save as to_bytes
 
-    here = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    data = to_bytes(here, {_META: json.dumps(rest)})
+    data = to_bytes(_apart(tensors), {_META: json.dumps(rest)})
     try:
         write_atomic(path, data)
     except OSError as error:
@@ -117,6 +116,18 @@ def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> int:
             f"cannot write {path}: {error.strerror}; earlier checkpoints are whole"
         ) from error
     return zlib.crc32(data)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in memory of their own, as the format has them: a row may be in the mail too."""
+    found: dict[str, Tensor] = {}
+    seen = set()
+    for name, tensor in tensors.items():
+        here = tensor.cpu().contiguous()
+        memory = here.untyped_storage().data_ptr()
+        found[name] = here.clone() if memory in seen else here
+        seen.add(memory)
+    return found
 
 
 def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> float:

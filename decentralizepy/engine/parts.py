@@ -28,10 +28,21 @@ _EVAL_BATCH = 64
 def build_model(experiment: Experiment) -> nn.Module:
     """The model with the weights that the experiment's seed gives, the same on every node."""
     torch.manual_seed(experiment.seed)
+    if experiment.fork_initial_weights:
+        _draw_as_the_fork()
     model = experiment.model.build()
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{experiment.model.target.dotted} is not a torch.nn.Module")
     return model
+
+
+def _draw_as_the_fork() -> None:
+    """Advance torch's generator by one 64-bit number, which the fork draws before the weights.
+
+    Its data sets count their labels with a ``DataLoader`` as they are made, and each pass over one
+    draws a seed for its workers, even where there are none.
+    """
+    torch.empty((), dtype=torch.int64).random_()
 
 
 def build_loss(component: Component | None) -> Loss | None:

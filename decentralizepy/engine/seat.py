@@ -39,34 +39,42 @@ class Strand:
 
     def expect(self, wanted: Receive, gone: frozenset[int], now: float) -> bool:
         """Begin to wait; True if all that is wanted is there already."""
-        mailbox = self.seat.mailbox
         self.waiting, self.since = wanted, now
+        return self._count(wanted, gone)
+
+    def _count(self, wanted: Receive, gone: frozenset[int]) -> bool:
+        """Count what is still to come; True if nothing is."""
+        mailbox = self.seat.mailbox
         if wanted.sources is ANY:
             self.needed = (wanted.count or 1) - mailbox.number(wanted.round)
             return self.needed <= 0
         self.absent = mailbox.absent(wanted, gone)
         return not self.absent
 
-    def heard(self, message: Message) -> bool:
+    def heard(self, message: Message, gone: frozenset[int]) -> bool:
         """A message has come into the mailbox; True if it was the last that was waited for."""
         wanted = self.waiting
         if wanted is None or (wanted.round is not ANY and wanted.round != message.round):
             return False
         if wanted.sources is ANY:
             self.needed -= 1
-            return self.needed <= 0
-        if message.sender not in self.absent:
-            return False
-        self.absent.discard(message.sender)
-        return not self.absent
+            if self.needed > 0:
+                return False
+        else:
+            if message.sender not in self.absent:
+                return False
+            self.absent.discard(message.sender)
+            if self.absent:
+                return False
+        # another program may have heard what came before, or newer mail pushed it out
+        return self._count(wanted, gone)
 
     def lost(self, gone: frozenset[int]) -> bool:
         """Nodes have left; True if nobody else was waited for."""
         wanted = self.waiting
         if wanted is None or wanted.sources is ANY or not self.absent:
             return False
-        self.absent -= gone
-        return not self.absent
+        return self._count(wanted, gone)
 
 
 @dataclass(eq=False)

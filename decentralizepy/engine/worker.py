@@ -379,7 +379,7 @@ class Worker:
         if seat.ended or not seat.mailbox.put(message):
             return
         for strand in seat.strands:
-            if strand.heard(message):
+            if strand.heard(message, self._gone):
                 self._answer(strand)
                 return
 

@@ -42,13 +42,14 @@ class Message:
         self,
         tensors: Mapping[str, Tensor],
         meta: Mapping[str, Any] | None = None,
-        sender: int = 0,
+        sender: int | None = None,
         round: tuple[int, int] = (0, 0),
         asks: bool = False,
     ) -> None:
         self.tensors = tensors
         self.meta: Mapping[str, Any] = {} if meta is None else meta
-        self.sender, self.round, self.asks, self._sent = sender, round, asks, False
+        self.sender, self.round, self.asks = sender or 0, round, asks
+        self._sent = sender is not None
         #: whatever has to live as long as the message
         self.lease: object = None
 
@@ -86,7 +87,7 @@ class Message:
         return f"Message({shapes}, {dict(self.meta)}, sender={self.sender}, round={self.round})"
 
     def stamped(self, sender: int, round_: tuple[int, int], asks: bool = False) -> Message:
-        """The message with its sender and round: this one, unless it has been sent before."""
+        """The message with its sender and round: this one, unless anybody has sent it before."""
         message = self._again() if self._sent else self
         message.sender, message.round, message.asks, message._sent = sender, round_, asks, True
         return message

@@ -15,6 +15,7 @@ from typing import Any
 from decentralizepy.communication import ports
 from decentralizepy.datasets.experiment import partition, prepared_dataset
 from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.limits import allow_files, files_of_machine
 from decentralizepy.runfolder import write_legacy_results
 from decentralizepy.settings import Settings
 from decentralizepy.supervision import provenance
@@ -38,6 +39,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Run to the end; raises `ConfigError`, `RunError` or KeyboardInterrupt."""
+        allow_files(files_of_machine(len(self.settings.addresses), self.settings.workers))
         self._check_ports()
         folder = self.settings.log_dir
         made = provenance.missing_folders(folder)

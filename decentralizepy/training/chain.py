@@ -116,6 +116,7 @@ class LinearStep:
     """One linear layer of G nodes: views of their parameters, and room for what a step makes."""
 
     def __init__(self, layer: Linear, stack: Tensor, batch: int, first: bool) -> None:
+        self.place = layer
         groups, outputs, inputs = len(stack), layer.outputs, layer.inputs
         flat = stack[:, layer.start : layer.middle]
         self.weight = flat.view(groups, outputs, inputs)
@@ -142,7 +143,8 @@ class LinearStep:
 class ChainStep:
     """Steps of G nodes with parameters ``stack`` [G, P] on batches of one size.
 
-    ``parameters`` are views of the stack, ``gradients`` what `run` found for them.
+    ``parameters`` are views of the stack, from column ``starts`` on, and ``gradients`` what `run`
+    found for them.
     """
 
     def __init__(self, plan: Plan, stack: Tensor, batch: int) -> None:
@@ -153,13 +155,17 @@ class ChainStep:
         ]
         self.parameters: list[Tensor] = []
         self.gradients: list[Tensor] = []
+        self.starts: list[int] = []
         for layer in self._layers:
             if isinstance(layer, LinearStep):
-                self.parameters.append(layer.weight)
-                self.gradients.append(layer.weight_grad)
+                self._add(layer.place.start, layer.weight, layer.weight_grad)
                 if layer.bias is not None:
-                    self.parameters.append(layer.bias)
-                    self.gradients.append(layer.bias_grad)
+                    self._add(layer.place.middle, layer.bias, layer.bias_grad)
+
+    def _add(self, start: int, parameters: Tensor, gradients: Tensor) -> None:
+        self.starts.append(start)
+        self.parameters.append(parameters)
+        self.gradients.append(gradients)
 
     def run(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
         """Find the gradients of each model's sum of ``weight`` [G, B, 1] times cross-entropy.

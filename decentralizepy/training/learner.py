@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from decentralizepy.training.batches import NONE, Block
 from decentralizepy.training.data import Samples
@@ -29,6 +30,8 @@ class Learner:
     nan: int = 0
     #: batches that were drawn ahead, and the node's row there
     ahead: tuple[Block, int] = field(default=NONE, repr=False)
+    #: where entries of the optimizer's state lie, of a node that is stacked with others
+    homes: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _label_counts: np.ndarray | None = field(default=None, repr=False)
 
     @property

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from decentralizepy.training.batches import Batches
 from decentralizepy.training.chain import LINE, ChainStep, Plan, aligned, layers_of
-from decentralizepy.training.stacks import Held, Stacks, State, Terms, refusal
+from decentralizepy.training.homes import State
+from decentralizepy.training.stacks import Held, Stacks, Terms, refusal
 from decentralizepy.training.task import Classification, is_plain
 from decentralizepy.training.trainer import Trainer
 
@@ -53,13 +54,17 @@ class StackedTrainer(Stacks):
         return room.stack
 
     def _step_room(self, room: Room, state: State, terms: Terms | None) -> None:
-        whole = self.training.clipping_norm is not None or self.rule.momentum or terms is not None
-        if whole:
+        new = self.rule.momentum and not state
+        if new or self.training.clipping_norm is not None or terms is not None:
             torch._foreach_copy_(room.views, room.step.gradients)
             self._update(room.stack, room.grad, state, terms)
             return
-        for parameters, gradients in zip(room.step.parameters, room.step.gradients, strict=True):
-            self.rule.update(parameters, gradients, state)
+        for start, parameters, gradients in zip(
+            room.step.starts, room.step.parameters, room.step.gradients, strict=True
+        ):
+            stop = start + parameters[0].numel()
+            piece = {name: held[:, start:stop].view_as(parameters) for name, held in state.items()}
+            self.rule.update(parameters, gradients, piece)
 
     def _gather(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
         """Inputs [steps, G, width, features] and labels [steps, G, width, 1] of ``index``."""

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from decentralizepy.pernode import value_of
 from decentralizepy.training.ahead import Ahead
 from decentralizepy.training.batches import Batches
 from decentralizepy.training.clipping import clip_each
+from decentralizepy.training.homes import Homes, State
 from decentralizepy.training.learner import Learner
 from decentralizepy.training.optimizers import FlatSGDOptimizer
 from decentralizepy.training.rows import Rows, rows
@@ -38,7 +40,12 @@ class Stacks(Trainer):
         assert isinstance(self.optimizer, FlatSGDOptimizer)
         self.rule = self.optimizer.rule
         self.ahead = Ahead(self.training, self.seed)
+        self.homes = Homes()
         self._shapes: dict[int, tuple[int, int]] = {}
+
+    def learner(self, uid: int, indices: np.ndarray) -> Learner:
+        self.homes.expected += len(indices) > 0
+        return super().learner(uid, indices)
 
     # ------------------------------------------------------------ who goes with whom
 
@@ -86,7 +93,7 @@ class Stacks(Trainer):
         batches = self.ahead.batches(learners, t, steps, width)
         if self.rate is not None:
             self.optimizer.scale(learners[0].optimizer, self.rate.factor(t))
-        held = Held(works, self.template.device)
+        held = Held(works, self.homes, self.template.device)
         parts = -(-len(works) // self.at_once)
         size = -(-len(works) // parts)
         for start in range(0, len(works), size):
@@ -112,10 +119,6 @@ class Stacks(Trainer):
         self.rule.update(stack, grad, state)
 
 
-#: entries of optimizer states as stacks [G, P], by name
-State = dict[str, Tensor]
-
-
 @dataclass(slots=True)
 class Terms:
     """What is added to gradients [G, P]: corrections, and pulls [G, 1] towards anchors."""
@@ -128,13 +131,11 @@ class Terms:
 class Held:
     """Rows, optimizer states and terms of nodes that are of one kind, to be stacked in parts."""
 
-    def __init__(self, works: Sequence[LocalWork], device: torch.device) -> None:
-        self._works, self._device = works, device
+    def __init__(self, works: Sequence[LocalWork], homes: Homes, device: torch.device) -> None:
+        self._works, self._homes, self._device = works, homes, device
         self.rows = rows([work.row for work in works])
-        names = works[0].learner.optimizer
-        self._states = {
-            name: rows([work.learner.optimizer[name] for work in works]) for name in names
-        }
+        learners = [work.learner for work in works]
+        self._states = {name: homes.rows(name, learners) for name in learners[0].optimizer}
         self._corrections = _rows([work.correction for work in works])
         self._anchors = _rows([work.anchor for work in works])
 
@@ -143,14 +144,13 @@ class Held:
         return {name: held.take(start, stop) for name, held in self._states.items()}
 
     def keep_state(self, start: int, state: State) -> None:
-        """Write the states of a part back; what is new becomes the nodes' as views of it."""
+        """Write the states of a part back."""
         for name, values in state.items():
             if name in self._states:
                 self._states[name].put(start, values)
-                continue
-            works = self._works[start : start + len(values)]
-            for work, row in zip(works, values.unbind(), strict=True):
-                work.learner.optimizer[name] = row
+            else:
+                works = self._works[start : start + len(values)]
+                self._homes.settle(name, [work.learner for work in works], values)
 
     def terms(self, start: int, stop: int) -> Terms | None:
         """Terms of a part; None where nothing is added."""

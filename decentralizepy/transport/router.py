@@ -149,7 +149,7 @@ class Router:
         if message.meta or message.asks or len(message.like) != 1:
             return _size(message)
         ((name, tensor),) = message.like.items()
-        key = name, tensor.dtype, tensor.shape
+        key = name, tensor.dtype, tensor.layout, tensor.shape
         found = self._sizes.get(key)
         if found is None:
             found = _size(message)
@@ -183,7 +183,8 @@ class Router:
         if None not in places and not message.meta and list(tensors) == ["params"]:
             place = places[0]
             assert place is not None
-            if place[2] == 4 * self.arena.plan.length and tensors["params"].dim() == 1:
+            said, whole = tensors["params"], 4 * self.arena.plan.length
+            if place[2] == whole and said.dim() == 1 and said.dtype == torch.float32:
                 self._send_row(receivers, message, place[0])
                 return
         spilled = self._spill(list(tensors.values()), places)

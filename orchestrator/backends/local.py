@@ -11,6 +11,7 @@ from typing import Final
 from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import EXIT_INTERRUPTED, ConfigError, RunError
+from decentralizepy.limits import allow_files, files_of_machine, files_of_orchestrator
 from decentralizepy.runfolder import has_records
 from orchestrator.backends import ports, process
 from orchestrator.backends.base import Allocation, Check, Loss, Watch
@@ -63,10 +64,11 @@ class LocalBackend:
         )
 
     def check(self, plan: Plan) -> list[Check]:
-        """Addresses are ours, ports are free."""
+        """Addresses are ours, ports are free, enough files may be open."""
         return [
             *(_address_check(machine.address) for machine in plan.machines),
             _port_check(plan),
+            _files_check(plan),
         ]
 
     def allocate(self, allocation: Allocation) -> None:
@@ -220,6 +222,17 @@ def _port_check(plan: Plan) -> Check:
     where = "" if busy is None else f"port {busy[1]} of {busy[0]} is taken, perhaps by another run"
     own = f"'offset' in [COMMUNICATION] of {plan.task.experiment.path} and OFFSET"
     return Check("ports", busy is None, f"{where}; leave out {own}, and a free range is found")
+
+
+def _files_check(plan: Plan) -> Check:
+    """For us and for the machines, which inherit our limit; it is raised on the way."""
+    machines = len(plan.machines)
+    needed = files_of_machine(machines, plan.site.workers)
+    try:
+        allow_files(max(files_of_orchestrator(machines), needed))
+    except ConfigError as error:
+        return Check("open files", False, str(error))
+    return Check("open files", True, "")
 
 
 def _failure(allocation: Allocation) -> str:

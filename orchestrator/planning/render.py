@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
+from orchestrator.planning.bounded import SIZE, bounded
 
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "templates"
 ADDRESSES: Final = "ip.json"
@@ -23,6 +24,21 @@ _ENTRY: Final = re.compile(r"(?P<key>[^\s\[#;=:][^=:]*)[=:](?P<value>.*)")
 
 def render(text: str, values: Mapping[str, Any], path: Path) -> str:
     """Render a template strictly; ``path`` is for messages. Raises `ConfigError`."""
+    if not any(mark in text for mark in ("{{", "{%", "{#")):
+        return text
+    found = bounded(lambda: _rendered(text, values, path), f"{path}: rendering it")
+    try:
+        size = len(found.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{path}: rendering it gives half of a surrogate pair, which is not text"
+        ) from None
+    if size > SIZE:
+        raise ConfigError(f"{path}: rendering it gives more than {SIZE >> 20} MiB of text")
+    return found
+
+
+def _rendered(text: str, values: Mapping[str, Any], path: Path) -> str:
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import SandboxedEnvironment
 

@@ -256,7 +256,6 @@ def test_a_misspelt_key_in_place_of_a_needed_one():
         ({"OPTIMIZER_PARAMS__lr": "fast"}, "[OPTIMIZER_PARAMS] lr = fast: float is expected"),
         ({"TRAIN_PARAMS__rounds": "2.5"}, "rounds = 2.5: a whole number is expected"),
         ({"TRAIN_PARAMS__shuffle": "maybe"}, "shuffle = maybe: bool is expected"),
-        ({"TRAIN_PARAMS__loss": "CrossEntropyLoss"}, "Training has no option 'loss'"),
         ({"NODE__graph_degree": "four"}, "[NODE] graph_degree = four: int is expected"),
         ({"SHARING__sharing_package": "my_methd"}, "put my_methd.py beside the INI file"),
         ({"COMMUNICATION__offset": "port"}, "[COMMUNICATION] offset = port: int is expected"),

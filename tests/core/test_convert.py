@@ -120,7 +120,44 @@ def test_the_command(call, folder):
 def test_nothing_is_written_that_cannot_run(call, folder, change):
     Path("bad.ini").write_text(examples.ini(**change))
     done = call("convert", "bad.ini", "-o", "out.ini")
-    assert done.code == 2 and "out.ini cannot run: " in done.err and not Path("out.ini").exists()
+    assert done.err.count("out.ini") == 1 and "out.ini is not written: [" in done.err
+    assert (
+        done.code == 2
+        and "bad.ini cannot run, even cleaned" in done.err
+        and not Path("out.ini").exists()
+    )
+
+
+@pytest.mark.parametrize("name", ["Celeba", "MovieLens", "Reddit", "Shakespeare"])
+def test_a_data_set_that_is_not_here_is_named_and_not_its_models(name, tmp_path):
+    package = f"decentralizepy.datasets.{name}"
+    changes = {"DATASET__dataset_package": package, "DATASET__dataset_class": name}
+    said = examples.refusal(**changes)
+    assert f"small.ini: [DATASET] {name} ({package}) of the reference system is not in" in said
+    assert "decentralizepy.models" not in said and "did you mean" not in said
+    found, _ = verdicts(examples.ini(**changes), tmp_path / "theirs.ini")
+    assert found["DATASET", "dataset_class"][0] == "not here"
+    assert found["DATASET", "model_class"] == ("not here", f"a model of {name}")
+
+
+def test_a_loss_beside_a_loss_class_does_nothing(tmp_path):
+    text = examples.ini(TRAIN_PARAMS__loss="no_such_function")
+    experiment = parse_experiment(text, tmp_path / "both.ini")
+    assert experiment.loss is not None and experiment.loss.target.name == "CrossEntropyLoss"
+    found, cleaned = verdicts(text, tmp_path / "both.ini")
+    assert found["TRAIN_PARAMS", "loss"][0] == "ignored"
+    assert "loss_class goes before it" in found["TRAIN_PARAMS", "loss"][1]
+    assert "no_such_function" not in cleaned
+
+
+def test_validation_sets_have_other_samples_than_the_references(tmp_path):
+    keys = {"DATASET__validation_source": "Train", "DATASET__validation_size": "0.1"}
+    found, _ = verdicts(examples.ini(**keys), tmp_path / "with.ini")
+    for key in ("validation_source", "validation_size"):
+        assert found["DATASET", key][0] == "changed" and "other samples" in found["DATASET", key][1]
+    keys = dict.fromkeys(keys, "")
+    found, _ = verdicts(examples.ini(**keys), tmp_path / "without.ini")
+    assert found["DATASET", "validation_source"] == ("as is", "")
 
 
 @given(st.text(alphabet="[]NODESHARING=:;# \n\tabx5offset", max_size=80))

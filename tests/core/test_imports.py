@@ -38,6 +38,7 @@ FOR_ORCHESTRATOR = (
     "decentralizepy.scenario.simulation",
     "decentralizepy.settings",
     "decentralizepy.interrupts",
+    "decentralizepy.limits",
     "decentralizepy.standard",
     "decentralizepy.text",
 )
@@ -71,6 +72,7 @@ TORCH_FREE = (
     "decentralizepy.ini",
     "decentralizepy.locks",
     "decentralizepy.interrupts",
+    "decentralizepy.limits",
     "decentralizepy.standard",
     "decentralizepy.text",
     "decentralizepy.runfolder",

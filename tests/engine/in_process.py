@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,16 +42,16 @@ def build(experiment: Experiment, iterations: int, *more: str, name: str = "log"
     return assembly.worker(WorkerId(0, 0), Placement(settings.mapping, (1,)), arena)
 
 
-def inject(worker: Worker, programs: Mapping[int, Callable[[Node], Program]]) -> None:
+Script = Callable[[Node], Program]
+
+
+def inject(worker: Worker, programs: Mapping[int, Script | Sequence[Script]]) -> None:
     """Give nodes programs of the test's, by uid; those not named end at once."""
     for uid, seat in worker.seats.items():
-        program = programs.get(uid, _nothing)
-        seat.node.programs = lambda node=seat.node, program=program: (program(node),)
-
-
-def _nothing(node: Node) -> Program:
-    return
-    yield
+        found = programs.get(uid, ())
+        scripts = found if isinstance(found, Sequence) else (found,)
+        made = [script(seat.node) for script in scripts]
+        seat.node.programs = lambda made=made: made
 
 
 def run_here(experiment: Experiment, iterations: int, *more: str, name: str = "here") -> Path:

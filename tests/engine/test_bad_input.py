@@ -309,3 +309,14 @@ def test_check_says_the_same(
     path = case.words[1] if case.words[:1] == ("-cf",) else "config.ini"
     words = ("-gf", "graph.edges") if case.words[:1] == ("-cf",) else case.words
     check(experiment, before, case, call(["check", path, *words]))
+
+
+def test_too_few_open_files_are_told_before_anything_is_written(
+    tmp_path: Path, cache: Path
+) -> None:
+    experiment = Experiment(tmp_path, ring(4), cache)
+    words = experiment.words(tmp_path / "run", 0, (4,), 1, 2)
+    command = ["bash", "-c", 'ulimit -n 30; exec "$@"', "-", sys.executable, "-m", "decentralizepy"]
+    done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert "needs 54 open files per process, and only 30 are allowed" in done.stderr

@@ -11,12 +11,14 @@ from in_process import build, inject
 from launching import Experiment
 
 from decentralizepy.engine.clock import VirtualClock
+from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.engine.worker import NodeFailedError, Worker
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.memory.rows import Row
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Now, Receive, Report, Send, Sleep, Train
+from decentralizepy.node.mail import Mail
 from decentralizepy.node.node import Node, Program
 
 SEEN: dict[int, list[Any]] = {}
@@ -176,3 +178,41 @@ def test_a_method_may_return_a_row_of_its_own(tmp_path: Path, cache: Path) -> No
     held = worker.seats[0].rows.held("x")
     assert held.index is not None
     assert SEEN[0][0].data_ptr() == worker.pool.tensor(held.index).data_ptr(), "adopted"
+
+
+def test_two_programs_of_a_node_take_from_one_mailbox(tmp_path: Path, cache: Path) -> None:
+    """What one has heard is not counted for the other, which waits for as much as it asked for."""
+
+    def speaker(node: Node) -> Program:
+        for t in range(3):
+            yield say(node, [0], float(t), (t, 0))
+            yield Sleep(1.0)
+
+    def counts(node: Node) -> Program:
+        heard = yield Receive(ANY, count=2)
+        SEEN[0] = [[m.round[0] for m in heard], (yield Now())]
+
+    def names(node: Node) -> Program:
+        (heard,) = yield Receive([1], (0, 0))
+        SEEN[1] = [heard.round[0], (yield Now())]
+
+    run(tmp_path, cache, {0: [counts, names], 1: speaker})
+    assert SEEN == {0: [[1, 2], 2.0], 1: [0, 0.0]}
+
+
+def test_mail_that_pushes_other_mail_out_is_counted_once(tmp_path: Path, cache: Path) -> None:
+    def speaker(node: Node) -> Program:
+        yield Sleep(float(node.uid))
+        for t in range(3):
+            yield say(node, [0], float(t), (t, 0))
+
+    def listener(node: Node) -> Program:
+        heard = yield Receive(ANY, count=2)
+        SEEN[0] = [[(m.sender, m.round[0]) for m in heard], (yield Now())]
+
+    worker = build(Experiment(tmp_path, ring(3), cache), 1, "-ta", "0", "-tea", "0")
+    worker.clock, worker.seats[0].mailbox = VirtualClock(), Mailbox(Mail(newest=1))
+    inject(worker, {0: listener, 1: speaker, 2: speaker})
+    SEEN.clear()
+    worker.run()
+    assert SEEN == {0: [[(1, 2), (2, 0)], 2.0]}

@@ -184,3 +184,13 @@ def test_streams_that_are_closed(make: Make, tmp_path: Path, closed: str) -> Non
     (folder,) = (tmp_path / "results").iterdir()
     entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     assert entries[-1]["event"] == "released" and (folder / "tables").is_dir()
+
+
+def test_too_few_open_files_are_told_before_there_is_a_run_folder(make: Make) -> None:
+    path = make()
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -n 40; exec "$@"', "-", *COMMAND, str(path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and not (path.parent / "results").exists()
+    assert done.stderr.startswith("open files: this run needs 62 open files per process, and only")

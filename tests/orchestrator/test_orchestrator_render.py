@@ -68,6 +68,31 @@ def test_templates_that_cannot_be_rendered(template: str, expected: str) -> None
         render(template, {"NB_AGENTS": 4}, PATH)
 
 
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{ 'a' * 10**11 }}", "some.ini: rendering it takes more than 256 MiB of memory"),
+        ("{{ 'a' | center(10**11) }}", "more than 256 MiB of memory"),
+        ("{{ 9**(9**9) }}", "takes more than 1 s"),
+        ("{{ 'a' * 2000000 }}", "1 MiB of text"),
+        ("{{ 'a' * 50000000 }}", "1 s or 1 MiB of text"),
+        ("lr = {{ '\\ud800' }}", "half of a surrogate pair"),
+        ("{% for i in range(10**4) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}", "1 s"),
+    ],
+)
+def test_templates_have_limits(
+    template: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.planning.bounded.SECONDS", 1.0)
+    with pytest.raises(ConfigError, match=expected):
+        render(template, {}, PATH)
+
+
+def test_what_is_rendered_may_be_any_text() -> None:
+    assert render("é {{ 'ü' }} \U0001f600\n{# gone #}\n", {}, PATH) == "é ü \U0001f600\n"
+    assert render("no template: { % }\n", {}, PATH) == "no template: { % }\n"
+
+
 ADDRESS_LINE = "addresses_filepath = somewhere/else.json ; replaced\n"
 CLASS_LINE = "comm_class = TCP"
 #: what differs -> (text to look for, its replacement)

@@ -132,6 +132,12 @@ def test_servers_are_in_no_mean_and_no_band(make_run: Callable[..., Any]) -> Non
     assert own.data["mean"].tolist() == [3.0] * 4
 
 
+def test_a_server_alone_is_called_so(make_run: Callable[..., Any]) -> None:
+    run = load_run(make_run(counts=(1,), change=lambda row: row | {"uid": -1}).root)
+    (curve,) = curves(settings([run]), "test_acc")
+    assert (run.nodes, curve.label, len(curve.data)) == (0, "server", 4)
+
+
 def test_same_seed_twice_is_not_averaged(make_run: Callable[..., Any]) -> None:
     runs = load_runs([make_run("a").root, make_run("b").root])
     assert _labels(runs) == ["a", "b"]

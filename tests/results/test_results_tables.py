@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from decentralizepy.files import replacing
 from decentralizepy.runfolder import RunFolder
 from results.csvfile import write_csv
-from results.files import replacing
 from results.load import load_run, load_runs
 from results.settings import settings
 from results.spread import RunWarning

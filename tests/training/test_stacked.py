@@ -202,6 +202,25 @@ def test_states_survive_other_groups_and_a_checkpoint() -> None:
     assert torch.equal(torch.stack(rows), expected)
 
 
+def test_momentum_lies_side_by_side_also_after_a_checkpoint() -> None:
+    """And a node of the same uid that begins anew has a place of its own."""
+    trainer = StackedTrainer(*arguments(), seed=7)
+    learners = [trainer.learner(u, 40 * u + np.arange(40)) for u in range(NODES)]
+    rows = [trainer.template.initial.clone() for _ in range(NODES)]
+    for t in range(2):
+        trainer.train(work(learners, rows, t))
+        held = [one.optimizer["momentum_buffer"] for one in learners]
+        assert all(one._base is held[0]._base is not None for one in held)
+        for one in learners:
+            exported = trainer.optimizer.export(one.optimizer)
+            one.optimizer = trainer.optimizer.restore(exported)
+    again = [trainer.learner(u, 40 * u + np.arange(40)) for u in range(NODES)]
+    before = torch.stack([one.optimizer["momentum_buffer"] for one in learners])
+    trainer.train(work(again, [row.clone() for row in rows], 2))
+    after = torch.stack([one.optimizer["momentum_buffer"] for one in learners])
+    assert torch.equal(before, after)
+
+
 def test_nodes_with_and_without_momentum_are_trained_apart() -> None:
     """As when one comes late, or has sat out."""
     trainer = StackedTrainer(*arguments(), seed=7)
