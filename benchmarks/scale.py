@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from benchmarks.loops import Load
 from benchmarks.result import Result
 from decentralizepy.runfolder import RecordWriter
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 LENET = "decentralizepy.models.cifar10.LeNet"
 _MANY = '''\
 import numpy as np
@@ -97,9 +101,23 @@ def records(repeats: int) -> Iterator[Result]:
     yield Result("a record late in a run / at its start", late / early, 1.5, detail)
 
 
+def dry_run(repeats: int) -> Iterator[Result]:
+    """The command, from a cold Python to the printed plan of the quickstart."""
+    command = [sys.executable, "g5k_execution.py", "g5k_config/quickstart.json", "--dry-run"]
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+        return time.perf_counter() - began
+
+    taken = statistics.median(seconds() for _ in range(repeats))
+    yield Result("dry run of the quickstart: seconds", taken, 1.0, "from command to plan")
+
+
 def results(folder: Path, repeats: int) -> Iterator[Result]:
     """All rows of this file."""
     yield from start_and_memory(folder)
     yield from pace(folder, repeats)
     yield from ten_thousand(folder)
     yield from records(5)
+    yield from dry_run(5)
