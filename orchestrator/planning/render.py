@@ -26,6 +26,8 @@ def render(text: str, values: Mapping[str, Any], path: Path) -> str:
     """Render a template strictly; ``path`` is for messages. Raises `ConfigError`."""
     if not any(mark in text for mark in ("{{", "{%", "{#")):
         return text
+    import jinja2.sandbox  # noqa: F401 - once, not in every fork
+
     found = bounded(lambda: _rendered(text, values, path), f"{path}: rendering it")
     try:
         size = len(found.encode())

@@ -142,7 +142,7 @@ def test_an_error_in_an_answer_names_who_gave_it(
         yield Ask([3], Message({}), (0, 0))
         yield Receive([3], (0, 0))
 
-    with pytest.raises(NodeFailedError, match="node 3 failed in .*LookupError: no such page"):
+    with pytest.raises(NodeFailedError, match=r"node 3 failed in .*LookupError: no such page"):
         scripted(experiment, {0: asks}, layout=layout, answers={3: fails})
 
 
