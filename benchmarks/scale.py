@@ -11,27 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import engine, loops
-from benchmarks.loops import Load
+from benchmarks.load import Load
 from benchmarks.result import Result
 from decentralizepy.runfolder import RecordWriter
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LENET = "decentralizepy.models.cifar10.LeNet"
-_MANY = '''\
-import numpy as np
-from decentralizepy.datasets.digits import Digits
-
-
-class ManyDigits(Digits):
-    """The digits ten times over: enough for ten thousand nodes."""
-
-    def identity(self):
-        return [*super().identity(), "ten times"]
-
-    def build(self, progress):
-        found = dict(super().build(progress))
-        return found | {key: np.concatenate([found[key]] * 10) for key in ("train_x", "train_y")}
-'''
 
 
 def start_and_memory(folder: Path) -> Iterator[Result]:
@@ -61,15 +46,9 @@ def pace(folder: Path, repeats: int) -> Iterator[Result]:
 
 def ten_thousand(folder: Path) -> Iterator[Result]:
     """10,000 digits MLPs: five iterations of them all."""
-    (folder / "many_digits.py").write_text(_MANY)
     load = Load("decentralizepy.models.digits.MLP", 10_000, 1, steps=1)
-    command = engine.prepare(folder, load)
-    ini = folder / "MLP1.ini"
-    text = ini.read_text().replace("decentralizepy.datasets.Digits", "many_digits")
-    text = text.replace("dataset_class = Digits", "dataset_class = ManyDigits")
-    ini.write_text(
-        text.replace("model_class", "model_package = decentralizepy.models.digits\nmodel_class")
-    )
+    named = {"dataset_package": "many_digits", "dataset_class": "ManyDigits", "times": 10}
+    command = engine.prepare(folder, load, more={"DATASET": named})
     status = engine.run(folder, command, 5, "--workers", "2")
     yield Result(
         "MLP, 10000 nodes, batch 1: iterations done",
