@@ -369,19 +369,20 @@ class Worker:
 
     # --------------------------------------------------------------- messages
 
-    def _deliver(self, uid: int, message: Message) -> None:
-        seat = self.seats.get(uid)
-        if seat is None or seat.lost:
-            return
-        if message.asks:
-            self._reply(seat, message)
-            return
-        if seat.ended or not seat.mailbox.put(message):
-            return
-        for strand in seat.strands:
-            if strand.heard(message, self._gone):
-                self._answer(strand)
-                return
+    def _deliver(self, uids: Sequence[int], message: Message) -> None:
+        """Give a message to nodes of this worker: into their mailboxes, and on to who waits."""
+        seats, asks = self.seats, message.asks
+        for uid in uids:
+            seat = seats.get(uid)
+            if seat is None or seat.lost:
+                continue
+            if asks:
+                self._reply(seat, message)
+            elif not seat.ended and seat.mailbox.put(message):
+                for strand in seat.strands:
+                    if strand.waiting is not None and strand.heard(message, self._gone):
+                        self._answer(strand)
+                        break
 
     def _reply(self, seat: Seat, question: Message) -> None:
         """Have a node answer a question, whatever it is doing."""
