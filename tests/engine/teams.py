@@ -178,6 +178,7 @@ def scripted(
     *more: str,
     layout: Sequence[int] = ALONE,
     answers: Mapping[int, Callable[[Node, Message], Message | None]] | None = None,
+    kind: type[Scripted] = Scripted,
     iterations: int = 9,
     name: str = "team",
 ) -> Team:
@@ -185,5 +186,5 @@ def scripted(
     flags = more if "-ta" in more else ("-ta", "0", "-tea", "0", *more)
     return Team(
         experiment, iterations, *flags, layout=layout,
-        node=partial(Scripted, scripts, answers), name=name,
+        node=partial(kind, scripts, answers), name=name,
     ).run()  # fmt: skip
