@@ -180,6 +180,8 @@ class Worker:
             self._active += len(seat.strands)
             for strand in seat.strands:
                 self._begin(strand)
+        for seat in self.seats.values():
+            self._see_whether_ended(seat)  # one without programs has
         self.evaluations.begin()
         counters, me = self.arena.counters, self.me.worker
         while self._active or self.evaluations.waiting:
@@ -288,8 +290,10 @@ class Worker:
     def _end(self, strand: Strand) -> None:
         strand.ended = True
         self._active -= 1
-        seat = strand.seat
-        if all(one.ended for one in seat.strands):
+        self._see_whether_ended(strand.seat)
+
+    def _see_whether_ended(self, seat: Seat) -> None:
+        if all(strand.ended for strand in seat.strands):
             seat.ended = True
             self._note_progress(seat, seat.node.round)
             seat.mailbox.clear()
