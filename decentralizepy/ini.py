@@ -7,6 +7,7 @@ in lower case.
 from __future__ import annotations
 
 import configparser
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -33,3 +34,8 @@ def parse_ini(text: str, path: Path, comments: Sequence[str] = COMMENTS) -> Sect
         said = " ".join(error.message.split())
         raise ConfigError(f"{path} is not a valid INI file: {said:.300}") from None
     return {name: dict(parser[name]) for name in parser.sections()}
+
+
+def without_port(text: str) -> str:
+    """An INI text without its first port: where a run listens may change when it is resumed."""
+    return re.sub(r"^offset[ \t]*[=:].*\n?", "", text, flags=re.MULTILINE | re.IGNORECASE)

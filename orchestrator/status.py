@@ -12,7 +12,7 @@ from typing import Any, Final
 from decentralizepy.jsonfile import read_object
 from decentralizepy.text import time_left
 
-STATES: Final = ("starting", "running", "done", "failed")
+STATES: Final = ("starting", "running", "done", "failed", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Status:
     round_mean: float = 0.0
     round_max: int = 0
     elapsed_s: float = 0.0
+    past_s: float = 0.0  # of these, before the checkpoint that the attempt began at
     accuracy: tuple[int, float, int] | None = None  # iteration, mean per cent, nodes
     error: str | None = None
     round_start: int = 0
@@ -47,6 +48,7 @@ def read_status(path: Path, machine: int) -> Status:
         round_mean=_number(value.get("round_mean")),
         round_max=int(_number(value.get("round_max"))),
         elapsed_s=_number(value.get("elapsed_s")),
+        past_s=_number(value.get("past_s")),
         accuracy=_accuracy(value.get("test_acc")),
         error=error if isinstance(error, str) and error else None,
         round_start=int(_number(value.get("round_start"))),
@@ -82,13 +84,13 @@ class Overview:
     accuracy_iteration: int
     slowest: int | None
     running: bool
-    elapsed_s: float
+    attempt_s: float  # seconds of training in the present attempt
     start: int = 0  # iterations that were done when the present attempt began
 
     @property
     def seconds_left(self) -> float | None:
         """By the speed of this attempt so far; None before there is any."""
-        return time_left(self.done, self.total, self.start, self.elapsed_s)
+        return time_left(self.done, self.total, self.start, self.attempt_s)
 
 
 def overview(statuses: Sequence[Status], total: int) -> Overview:
@@ -109,7 +111,7 @@ def overview(statuses: Sequence[Status], total: int) -> Overview:
         accuracy_iteration=iteration,
         slowest=behind.machine if behind else None,
         running=any(status.state == "running" for status in statuses),
-        elapsed_s=max((status.elapsed_s for status in statuses), default=0.0),
+        attempt_s=max((status.elapsed_s - status.past_s for status in statuses), default=0.0),
         start=min((status.round_start for status in statuses), default=0),
     )
 

@@ -34,6 +34,8 @@ FORMAT = "1"
 # When nobody can tell any more whether a writer on another machine lives, it doesn't.
 STALE_S = 24 * 3600
 
+ELSEWHERE = "choose another cache folder (--cache-dir, or the variable XDG_CACHE_HOME)"
+
 # A damaged copy is moved out of the way; another process may publish just then.
 _TRIES = 5
 
@@ -72,7 +74,7 @@ def prepared(
     _sweep(folder)
     if _complete(folder, arrays):
         return folder
-    make_folder(cache_dir, "the prepared data; choose another cache folder")
+    make_folder(cache_dir, f"the prepared data; {ELSEWHERE}")
     with locked(folder, progress):
         if not _complete(folder, arrays):
             _make(folder, build, progress, arrays)
@@ -108,7 +110,7 @@ def _make(folder: Path, build: Build, progress: Progress, names: Sequence[str]) 
     except OSError as error:
         raise ValueError(
             f"cannot write the prepared data in {folder.parent} ({error}); "
-            "make room there or choose another cache folder"
+            f"make room there, or {ELSEWHERE}"
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -30,9 +30,8 @@ def line(status: dict[str, Any]) -> str:
         parts.append(accuracy_text(accuracy["mean"] / 100, accuracy["iteration"]))
     elif loss is not None:
         parts.append(f"train loss {loss['mean']:.4f} (at {loss['iteration']})")
-    left = time_left(
-        status["round_mean"], status["iterations"], status["round_start"], status["elapsed_s"]
-    )
+    seconds = status["elapsed_s"] - status["past_s"]
+    left = time_left(status["round_mean"], status["iterations"], status["round_start"], seconds)
     if left is not None:
         parts.append(left_text(left))
     return ", ".join(parts)

@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from decentralizepy.cpus import cpu_name
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError
 from decentralizepy.files import write_atomic, write_json
+from decentralizepy.ini import without_port
 from decentralizepy.jsonfile import read_object
 from decentralizepy.locks import try_lock
 from decentralizepy.runfolder import SCHEMA_VERSION
@@ -138,8 +138,8 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         flagged = {flag: old["flags"][flag] == flags[flag] for flag in _OF_THE_NUMBERS}
         same = {
-            f"INI file ({settings.experiment.path})": _without_port(old["ini"])
-            == _without_port(settings.experiment.text),
+            f"INI file ({settings.experiment.path})": without_port(old["ini"])
+            == without_port(settings.experiment.text),
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
             "nodes per machine (-ps)": old["nodes_per_machine"] == list(settings.mapping.counts),
             "files of [TRAIN_PARAMS]": old["files"] == _files(settings),
@@ -160,11 +160,6 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
             "resume with the same files and flags, or start a new run in a new folder (-ld)"
         )
     return old
-
-
-def _without_port(ini: str) -> str:
-    """An INI without its first port: where a run listens may change when it is resumed."""
-    return re.sub(r"^offset[ \t]*[=:].*\n?", "", ini, flags=re.MULTILINE | re.IGNORECASE)
 
 
 def end(settings: Settings, outcome: str, status: Status) -> None:

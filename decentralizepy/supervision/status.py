@@ -139,6 +139,7 @@ class Status:
             "round_mean": sum(rounds) / max(len(rounds), 1),
             "round_max": max(rounds, default=0),
             "elapsed_s": round(self.seconds, 6),
+            "past_s": round(self.past, 6),
             **simulated,
             "test_acc": self._latest("test_acc"),
             "train_loss": self._latest("train_loss"),

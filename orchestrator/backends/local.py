@@ -10,7 +10,7 @@ from typing import Final
 
 from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.cpus import allotted
-from decentralizepy.errors import EXIT_INTERRUPTED, ConfigError, RunError
+from decentralizepy.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, RunError
 from decentralizepy.limits import allow_files, files_of_machine, files_of_orchestrator
 from decentralizepy.runfolder import has_records
 from orchestrator.backends import ports, process
@@ -148,7 +148,7 @@ class LocalBackend:
         policy = allocation.plan.config.ON_LOSS
         restarts = sum(loss.machine == machine for loss in allocation.losses)
         if machine == 0 or not _goes_on(allocation, policy, code) or restarts >= MOST_RESTARTS:
-            raise RunError(_failure(allocation))
+            raise _failure(allocation)
         place = allocation.plan.machines[machine]
         cause = f"machine {machine} ({place.address}) was lost, {process.describe_exit(code)}"
         if policy == "drop":
@@ -235,8 +235,11 @@ def _files_check(plan: Plan) -> Check:
     return Check("open files", True, "")
 
 
-def _failure(allocation: Allocation) -> str:
-    """Which machine failed, why, and the end of what it printed; the others' ends in a line."""
+def _failure(allocation: Allocation) -> ConfigError | RunError:
+    """Which machine failed, why, and the end of what it printed; the others' ends in a line.
+
+    One that refused what it was given says so by its exit code: then trying again is no help.
+    """
     first = _exits(allocation)
     _linger(allocation.handles)
     codes = _exits(allocation)
@@ -248,7 +251,8 @@ def _failure(allocation: Allocation) -> str:
         for machine, code in codes.items()
         if machine != blamed
     ]
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return ConfigError(text) if codes[blamed] == EXIT_USAGE else RunError(text)
 
 
 def _exits(allocation: Allocation) -> dict[int, int]:

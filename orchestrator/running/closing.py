@@ -11,7 +11,6 @@ from decentralizepy.text import bytes_text, plural, seconds_text
 from orchestrator.running.reality import Accuracy, Reality
 
 if TYPE_CHECKING:
-    from orchestrator.planning.plan import Plan
     from orchestrator.running.experiment import Outcome
 
 
@@ -20,7 +19,7 @@ def closing_lines(outcome: Outcome) -> Iterator[str]:
     reality, planned = outcome.reality, outcome.plan
     if reality.accuracy is not None:
         yield f"accuracy  {_accuracy(reality.accuracy)}"
-    yield f"time      {_time(reality, planned)}"
+    yield f"time      {_time(outcome)}"
     if planned.config.records_nothing:
         yield "records   none: nothing was evaluated, so there is nothing to draw"
     else:
@@ -40,14 +39,17 @@ def _accuracy(accuracy: Accuracy) -> str:
     )
 
 
-def _time(reality: Reality, planned: Plan) -> str:
-    """Seconds beside those expected, which are of the whole run and of this computer."""
+def _time(outcome: Outcome) -> str:
+    """All seconds, and those on the machines beside the expected ones, which are of a whole run."""
+    reality, planned = outcome.reality, outcome.plan
+    told = [f"{seconds_text(reality.seconds)} on the machines"]
     if planned.resumed:
-        return f"{seconds_text(reality.seconds)} since it was resumed"
-    expected = f"{seconds_text(reality.seconds)} (expected {seconds_text(planned.estimate.seconds)}"
+        told[0] += " since it was resumed"
+    else:
+        told.append(f"expected {seconds_text(planned.estimate.seconds)}")
     if planned.config.SIMULATE is not None:
-        return f"{expected}; simulated {seconds_text(reality.training_elapsed_s)})"
-    return f"{expected})"
+        told.append(f"simulated {seconds_text(reality.training_elapsed_s)}")
+    return f"{seconds_text(outcome.total_s)} with checks and figures; {', '.join(told)}"
 
 
 def _bytes(reality: Reality) -> str:

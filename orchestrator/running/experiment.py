@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +30,13 @@ from orchestrator.planning.plan import Plan, graph_name, plan
 from orchestrator.planning.render import ADDRESSES, render_addresses
 from orchestrator.planning.scenario import free_name, read_scenario
 from orchestrator.planning.task import read_task
+from orchestrator.running.advice import hidden, what_next, with_notes
 from orchestrator.running.hold import PATIENCE_S, held
 from orchestrator.running.machines import Machines
 from orchestrator.running.reality import Reality, measure, measured_cost, read_rows, read_story
 from orchestrator.running.rehearsal import rehearse
 from orchestrator.running.resume import as_resumed, former_offset, open_run, tidy, uncollected
-from orchestrator.running.room import room_in, scarce
+from orchestrator.running.room import room_in
 from orchestrator.running.tables import Tables, make_tables
 from orchestrator.text import Screen
 
@@ -64,37 +65,52 @@ class Outcome:
     reality: Reality
     tables: Tables
     missing: tuple[str, ...]
+    #: from the command to the last figure; those of ``reality`` are of the machines alone
+    total_s: float = 0.0
 
     @property
     def complete(self) -> bool:
         return self.tables.ok and not self.missing
 
 
-def run_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
-    """Everything; raises `ConfigError` or `RunError`, with nothing left running."""
-    inputs, planned = make_plan(path, setting)
+def run_experiment(
+    path: Path, setting: Setting, screen: Screen, given: Sequence[str] = ()
+) -> Outcome:
+    """Everything; raises `ConfigError` or `RunError`, with nothing left running.
+
+    ``given``: keys of the INI after ``--set``.
+    """
+    began = time.monotonic()
+    inputs, planned = make_plan(path, setting, given=given)
     _rehearsed(inputs, planned, setting, screen)
     folder = create_run_folder(planned, setting.now())
     screen.say(f"run folder {folder.root}")
     with _room(folder), held(folder.ledger) as hold:
         write_inputs(folder, inputs, planned)
-        return _carried_out(planned, folder, setting, screen, hold)
+        outcome = _carried_out(planned, folder, setting, screen, hold)
+    return replace(outcome, total_s=time.monotonic() - began)
 
 
 def resume_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
     """Go on with the run in a folder; raises as `run_experiment`, and ends the same."""
+    began = time.monotonic()
     with held(open_run(path).ledger, setting.patience_s) as hold:
-        folder, inputs, planned = make_resumed_plan(path, setting)
-        seconds = uncollected(folder)
-        if seconds is not None:
-            return _collected_again(planned, folder, setting, screen, hold, seconds)
-        _rehearsed(inputs, planned, setting, screen)
-        screen.say(f"run folder {folder.root}")
-        tidy(folder)
-        with _room(folder):
-            for name, text in planned.files.items():
-                write_atomic(folder.root / name, text)
-            return _carried_out(planned, folder, setting, screen, hold)
+        outcome = _resumed(path, setting, screen, hold)
+    return replace(outcome, total_s=time.monotonic() - began)
+
+
+def _resumed(path: Path, setting: Setting, screen: Screen, hold: int) -> Outcome:
+    folder, inputs, planned = make_resumed_plan(path, setting)
+    seconds = uncollected(folder)
+    if seconds is not None:
+        return _collected_again(planned, folder, setting, screen, hold, seconds)
+    _rehearsed(inputs, planned, setting, screen)
+    screen.say(f"run folder {folder.root}")
+    tidy(folder)
+    with _room(folder):
+        for name, text in planned.files.items():
+            write_atomic(folder.root / name, text)
+        return _carried_out(planned, folder, setting, screen, hold)
 
 
 def _room(folder: RunFolder) -> AbstractContextManager[None]:
@@ -108,7 +124,10 @@ def _rehearsed(inputs: Inputs, planned: Plan, setting: Setting, screen: Screen) 
     for note in planned.notes:
         screen.say(f"note: {note}")
     require(setting.backend.check(planned))
-    rehearse(planned, inputs.graph_path, setting.environment, screen)
+    try:
+        rehearse(planned, inputs.graph_path, setting.environment, screen)
+    except RunError as error:
+        raise RunError("\n".join([str(error), *hidden(planned)])) from error
 
 
 def _carried_out(
@@ -116,9 +135,9 @@ def _carried_out(
 ) -> Outcome:
     """Run, measure, and make tables."""
     machines = Machines(planned, folder, setting.backend, setting.interrupts, hold)
-    with _told_what_next(planned, folder, screen):
+    with _told_what_next(folder, screen):
         seconds, missing = machines.run(screen)
-    return _measured(planned, folder, setting, seconds, missing)
+    return _measured(planned, folder, setting, screen, seconds, missing)
 
 
 def _collected_again(
@@ -127,42 +146,37 @@ def _collected_again(
     """Of a run that has finished, what could not be collected then; and make tables."""
     screen.say(f"run folder {folder.root}")
     machines = Machines(planned, folder, setting.backend, setting.interrupts, hold)
-    with _told_what_next(planned, folder, screen):
+    with _told_what_next(folder, screen):
         missing = machines.collect()
-    return _measured(planned, folder, setting, seconds, missing)
+    return _measured(planned, folder, setting, screen, seconds, missing)
 
 
 @contextmanager
-def _told_what_next(planned: Plan, folder: RunFolder, screen: Screen) -> Iterator[None]:
+def _told_what_next(folder: RunFolder, screen: Screen) -> Iterator[None]:
     """Tell what can be done about a run that failed or was interrupted."""
     try:
         with _room(folder):
             yield
     except RunError as error:
-        raise RunError(f"{error}\n{_what_next(planned, folder)}") from error
+        raise RunError(f"{error}\n{what_next(folder)}") from error
     except KeyboardInterrupt:
-        screen.say(_what_next(planned, folder))
+        screen.say(what_next(folder))
         raise
 
 
 def _measured(
-    planned: Plan, folder: RunFolder, setting: Setting, seconds: float, missing: Sequence[str]
+    planned: Plan,
+    folder: RunFolder,
+    setting: Setting,
+    screen: Screen,
+    seconds: float,
+    missing: Sequence[str],
 ) -> Outcome:
     reality = _learn(planned, folder, seconds, setting.costs)
+    if not planned.config.records_nothing:
+        screen.say("  making tables and figures")
     tables = make_tables(setting.results, folder, setting.environment)
     return Outcome(folder, planned, reality, tables, tuple(missing))
-
-
-def _what_next(planned: Plan, folder: RunFolder) -> str:
-    """What can be done about a run that failed."""
-    tables = shlex.join(["python", "-m", "results", str(folder.root)])
-    again = shlex.join(["python", "g5k_execution.py", "--resume", str(folder.root)])
-    if uncollected(folder) is not None:
-        return f"to collect its files and make its tables: {again}"
-    lines = [*scarce(folder.root), f"tables of what was recorded until then: {tables}"]
-    if planned.config.CHECKPOINT_AFTER:
-        lines.append(f"to go on from its newest checkpoint: {again}")
-    return "\n".join(lines)
 
 
 def make_resumed_plan(path: Path, setting: Setting) -> tuple[RunFolder, Inputs, Plan]:
@@ -172,12 +186,14 @@ def make_resumed_plan(path: Path, setting: Setting) -> tuple[RunFolder, Inputs, 
     return folder, inputs, as_resumed(planned, folder, inputs)
 
 
-def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[Inputs, Plan]:
+def make_plan(
+    path: Path, setting: Setting, former: int | None = None, given: Sequence[str] = ()
+) -> tuple[Inputs, Plan]:
     """Read everything and lay it out; starts and writes nothing.
 
-    ``former`` is the first port of an earlier start.
+    ``former`` is the first port of an earlier start, ``given`` keys of the INI after ``--set``.
     """
-    inputs = read_inputs(path)
+    inputs = read_inputs(path, given)
     refuse_unavailable(inputs.config, inputs.path)
     site = setting.backend.plan(inputs.config, former)
     task = read_task(inputs, site)
@@ -191,7 +207,7 @@ def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[
     scenario = read_scenario(inputs, task.wiring.fixed, site.workers, taken)
     files |= scenario.files
     made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
-    return inputs, made
+    return inputs, with_notes(made)
 
 
 def ini_name(inputs: Inputs) -> str:
@@ -229,10 +245,10 @@ def save_folder(planned: Plan) -> Path:
     return root / expanded(Path(planned.config.LOCAL_SAVE_DIR))
 
 
-def run_name(planned: Plan, time: str) -> str:
-    """``<time>_<job_name>``, with what no file system likes replaced."""
+def run_name(planned: Plan, moment: str) -> str:
+    """``<moment>_<job_name>``, with what no file system likes replaced."""
     name = re.sub(r"[^\w.+=@-]+", "_", planned.config.job_name)
-    return f"{time}_{name.encode()[:200].decode(errors='ignore')}"
+    return f"{moment}_{name.encode()[:200].decode(errors='ignore')}"
 
 
 def example_folder(planned: Plan) -> RunFolder:
@@ -288,6 +304,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     """What ``--json`` prints at the end."""
     return {
         "run_folder": str(outcome.folder.root),
+        "seconds": round(outcome.total_s, 3),
         "reality": outcome.reality.as_dict(),
         "planned_seconds": outcome.plan.estimate.seconds,
         "planned_bytes": outcome.plan.traffic.total_bytes,

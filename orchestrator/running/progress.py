@@ -15,6 +15,8 @@ from orchestrator.text import Screen
 
 #: Seconds between plain lines.
 EVERY_S = 5.0
+#: Columns of a bar: fewer say nothing, more say nothing more.
+LEAST_BAR, MOST_BAR = 8, 40
 
 
 class Progress(Protocol):
@@ -110,23 +112,28 @@ class Plain:
 
 
 class Live:
-    """A bar with rounds, accuracy, the slowest machine and the time left (by rich)."""
+    """A line that is redrawn, with a bar where there is room for one (by rich)."""
 
     def __init__(self, stream: TextIO, total: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
         self._total, self._news = total, News()
-        self._bar = Bar(
-            TextColumn("iteration"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[more]}", markup=False),
-            console=Console(file=stream),
-            auto_refresh=False,
-        )
-        self._task: Any = self._bar.add_task("", total=total, more="starting")
+        self._head = TextColumn("{task.fields[head]}", markup=False)
+        self._rest = TextColumn("{task.fields[rest]}", markup=False)
+        self._middle = BarColumn()
+        self._bar = Bar(console=Console(file=stream), auto_refresh=False)
+        head, rest = fitted(iteration_text(0, total), ["starting"], self._bar.console.width)
+        self._lay_out(head, rest)
+        self._task: Any = self._bar.add_task("", total=total, head=head, rest=rest)
+
+    def _lay_out(self, head: str, rest: str) -> None:
+        """Give the bar what is left of the line."""
+        room = self._bar.console.width - len(head) - len(rest) - 2
+        self._middle.bar_width = min(room, MOST_BAR)
+        bar = (self._middle,) if room >= LEAST_BAR else ()
+        self._bar.columns = (self._head, *bar, self._rest)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -149,7 +156,11 @@ class Live:
         try:
             for note in self._news.take(statuses, notes):
                 self._bar.console.print(f"  note: {note}", markup=False, highlight=False)
-            self._bar.update(self._task, completed=seen.done, more=details(seen), refresh=True)
+            head, rest = fitted(
+                iteration_text(seen.done, seen.total), parts(seen), self._bar.console.width
+            )
+            self._lay_out(head, rest)
+            self._bar.update(self._task, completed=seen.done, head=head, rest=rest, refresh=True)
         except OSError:
             return
 
@@ -160,18 +171,32 @@ def line(seen: Overview) -> str:
 
 
 def details(seen: Overview) -> str:
-    """What stands behind the bar."""
+    """What stands behind the iteration."""
+    return ", ".join(parts(seen))
+
+
+def parts(seen: Overview) -> list[str]:
+    """The details, the most important one last."""
     if not seen.total:
-        return "nothing to train"
+        return ["nothing to train"]
     if not seen.running and not seen.done:
-        return "starting"
-    parts = []
-    if seen.accuracy is not None:
-        parts.append(accuracy_text(seen.accuracy, seen.accuracy_iteration))
+        return ["starting"]
+    found = []
     if seen.slowest is not None:
-        parts.append(f"slowest: machine {seen.slowest}")
+        found.append(f"slowest: machine {seen.slowest}")
+    if seen.accuracy is not None:
+        found.append(accuracy_text(seen.accuracy, seen.accuracy_iteration))
     if seen.done >= seen.total:
-        parts.append("done")
+        found.append("done")
     elif seen.seconds_left is not None:
-        parts.append(left_text(seen.seconds_left))
-    return ", ".join(parts) or "running"
+        found.append(left_text(seen.seconds_left))
+    return found or ["running"]
+
+
+def fitted(head: str, details: Sequence[str], width: int) -> tuple[str, str]:
+    """What fits into a line: the iteration in any case, then the last ones of the details."""
+    for first in range(len(details)):
+        rest = ", ".join(details[first:])
+        if len(head) + 1 + len(rest) <= width:
+            return head, rest
+    return head, ""

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.ini import without_port
+from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import MachineFolder, RunFolder
 from orchestrator.planning.inputs import Inputs, read_text
 from orchestrator.planning.plan import Plan
@@ -62,6 +64,11 @@ def as_resumed(planned: Plan, folder: RunFolder, inputs: Inputs) -> Plan:
         raise ConfigError(
             f"{folder.root}: a simulated run does not go on where it was: run {folder.config} anew"
         )
+    if changed := _changed(planned, folder):
+        raise ConfigError(
+            f"{folder.root}: {', '.join(changed)} changed since this run began: undo that, or "
+            f"start a new run with {folder.config}"
+        )
     machines = (machine.machine for machine in planned.machines)
     resumed = frozenset(m for m in machines if folder.machine(m).holds_a_run())
     notes = planned.notes
@@ -70,6 +77,21 @@ def as_resumed(planned: Plan, folder: RunFolder, inputs: Inputs) -> Plan:
     elif resumed and not planned.config.CHECKPOINT_AFTER:
         notes += ("there are no checkpoints (CHECKPOINT_AFTER): from the start",)
     return replace(planned, resumed=resumed, notes=notes)
+
+
+def _changed(planned: Plan, folder: RunFolder) -> list[str]:
+    """What is not as machines that have begun had it; where the run listens may change."""
+    told = [read_object(folder.machine(machine.machine).run) for machine in planned.machines]
+    ini, digest = without_port(planned.files[folder.ini.name]), planned.graph.get("digest")
+    differ = {
+        "the INI": any(without_port(str(run["ini"])) != ini for run in told if "ini" in run),
+        "the graph": any(
+            run["graph"].get("sha256") != digest
+            for run in told
+            if isinstance(run.get("graph"), dict) and digest
+        ),
+    }
+    return [name for name, different in differ.items() if different]
 
 
 def tidy(folder: RunFolder) -> None:

@@ -19,6 +19,7 @@ from decentralizepy.runfolder import MachineFolder
 from decentralizepy.settings import Intervals
 from decentralizepy.supervision import provenance
 from decentralizepy.supervision import status as status_module
+from decentralizepy.supervision.progress import line
 from decentralizepy.supervision.status import Status
 
 
@@ -57,7 +58,7 @@ def test_before_the_start(status, clock):
     assert written(status, "starting") == {
         "state": "starting", "machine": 1, "workers": 2, "nodes": 4, "iterations": 100,
         "members": 4, "round_start": 0, "round_min": 0, "round_mean": 0.0, "round_max": 0,
-        "elapsed_s": 0.0, "refused": 0,
+        "elapsed_s": 0.0, "past_s": 0.0, "refused": 0,
         "test_acc": None, "train_loss": None, "error": None, "notes": [],
     }  # fmt: skip
     assert status.busy_with(0) is None
@@ -98,6 +99,15 @@ def test_the_newest_evaluation_of_each_kind(status):
     found = written(status)
     assert found["test_acc"] == {"iteration": 10, "mean": 81.5, "nodes": 4}
     assert found["train_loss"] == {"iteration": 15, "mean": 0.25, "nodes": 1}
+
+
+def test_time_left_goes_by_the_present_attempt():
+    """An hour before the checkpoint at 50 is not the price of the ten iterations since."""
+    value = {
+        "round_min": 60, "round_mean": 60.0, "round_start": 50, "iterations": 100,
+        "elapsed_s": 3602.0, "past_s": 3600.0, "test_acc": None, "train_loss": None,
+    }  # fmt: skip
+    assert line(value) == "iteration 60/100, 8.0 s left"
 
 
 def test_few_evaluations_are_kept(status):

@@ -258,7 +258,10 @@ def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_made_is_explained(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match="choose another cache folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"choose another cache folder \(--cache-dir, or the variable XDG_CACHE_HOME\)",
+    ):
         prepared(tmp_path / "file" / "cache", "set-1", build)
 
 

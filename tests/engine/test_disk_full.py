@@ -186,7 +186,9 @@ def test_a_cache_without_room_is_named(filling: Filling) -> None:
     ended = end_of(process)
     assert ended.code == 2, ended.err
     assert f"cannot write the prepared data in {path / 'small'}" in ended.err
-    assert "choose another cache folder" in ended.err and ended.err.count("\n") == 1
+    assert (
+        "choose another cache folder (--cache-dir, or" in ended.err and ended.err.count("\n") == 1
+    )
     assert not list((path / "kept").iterdir())  # nothing half-written
     assert not (path / "log").exists()
 

@@ -132,6 +132,11 @@ else:
 if mode == "fail" and machine == 1:
     status("failed", 3, "node 9 of machine 1 in round 3: the disk is full")
     leave(5, "Traceback: OSError: the disk is full")
+if mode == "refuse" and machine == 1:
+    status("failed", 0, "another experiment")
+    leave(2, "decentralizepy: another experiment")
+if mode == "refuse":
+    time.sleep(300)
 if mode == "killed" and machine == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "killed":

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -463,6 +464,39 @@ def test_killing_the_orchestrator_leaves_nothing(make: Make, mode: str) -> None:
     command.kill()
     command.communicate()
     assert await_true(lambda: not any(map(alive, found)))
+
+
+def test_all_that_a_run_takes_is_told(make: Make, setting: Build) -> None:
+    """Checks before and figures after it belong to it."""
+    slow = f"import time; time.sleep(1.5)\n{fakes.RESULTS}"
+    outcome, said = run(make(), setting(results=slow))
+    assert outcome.total_s > outcome.reality.seconds + 1.5
+    assert said.splitlines()[-1] == "  making tables and figures"
+    (line,) = [line for line in closing_lines(outcome) if line.startswith("time")]
+    assert re.fullmatch(
+        r"time      [\d.]+ s with checks and figures; [\d.]+ s on the machines, expected [\d.]+ s",
+        line,
+    )
+    assert summary(outcome)["seconds"] == round(outcome.total_s, 3)
+
+
+def test_a_walltime_below_the_expected_time_is_noted(make: Make, setting: Build) -> None:
+    notes = make_plan(make(walltime="0:00:01"), setting())[1].notes
+    assert any("the walltime of 0:00:01 ends the run before" in note for note in notes)
+    notes = make_plan(make(walltime="10:00:00"), setting())[1].notes
+    assert not any("walltime" in note for note in notes)
+
+
+def test_a_module_that_hides_one_of_pythons_is_noted(make: Make, setting: Build) -> None:
+    path = make()
+    path.with_name("mine.py").touch()
+    assert not make_plan(path, setting())[1].notes
+    path.with_name("queue.py").touch()
+    (note,) = make_plan(path, setting())[1].notes
+    assert note.startswith(f"{path.with_name('queue.py')} hides Python's own module 'queue'")
+    with pytest.raises(RunError) as error:
+        run(path, setting("bad-prepare"))
+    assert str(error.value).endswith(note), "behind the traceback that it explains"
 
 
 class Awkward(LocalBackend):

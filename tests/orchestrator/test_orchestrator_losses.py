@@ -59,7 +59,7 @@ def test_wait_has_an_end(make: Make, setting: Build) -> None:
         run_experiment(path, setting("dies"), Screen(io.StringIO()))
     assert str(error.value).startswith("machine 1 (127.0.0.2) failed, killed by SIGKILL")
     assert str(error.value).count("before, machine 1") == MOST_RESTARTS
-    assert "python g5k_execution.py --resume" in str(error.value)
+    assert "--resume" not in str(error.value), "no checkpoint was ever complete"
     told = [entry["event"] for entry in ledger(path)]
     assert told.count("restarted") == MOST_RESTARTS
     assert told[-3:] == ["failed", "collected", "released"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,11 @@ def running(machine: int, done: int, **changes: Any) -> Status:
     return replace(base, **changes)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_the_overview_goes_by_the_slowest_machine_and_weighs_by_nodes() -> None:
     seen = overview(
         [
@@ -34,7 +40,7 @@ def test_the_overview_goes_by_the_slowest_machine_and_weighs_by_nodes() -> None:
     assert seen.done == 30
     assert seen.accuracy == pytest.approx(0.6)
     assert seen.seconds_left == pytest.approx(4.0 * 70 / 30)
-    assert line(seen) == "iteration 30/100, accuracy 0.600 (at 30), slowest: machine 1, 9.3 s left"
+    assert line(seen) == "iteration 30/100, slowest: machine 1, accuracy 0.600 (at 30), 9.3 s left"
 
 
 def test_nothing_is_known_before_the_start() -> None:
@@ -90,13 +96,54 @@ def test_time_left_goes_by_the_present_attempt() -> None:
     assert overview([running(0, 50, round_start=50)], 100).seconds_left is None
 
 
+def test_seconds_before_the_checkpoint_say_nothing_of_the_pace() -> None:
+    """Of an hour before, and two seconds for the ten iterations since."""
+    seen = overview([running(0, 60, round_start=50, elapsed_s=3602.0, past_s=3600.0)], 100)
+    assert seen.seconds_left == pytest.approx(8.0)
+
+
+ACCURACY = "accuracy 0.250 (at 1200)"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (120, f"iteration 1234/5000 BAR slowest: machine 1, {ACCURACY}, 5 min 05 s left"),
+        (80, f"iteration 1234/5000 BAR {ACCURACY}, 5 min 05 s left"),
+        (65, f"iteration 1234/5000 {ACCURACY}, 5 min 05 s left"),
+        (50, "iteration 1234/5000 BAR 5 min 05 s left"),
+        (35, "iteration 1234/5000 5 min 05 s left"),
+        (25, "iteration 1234/5000"),
+    ],
+)
+def test_a_narrow_terminal_shows_what_matters_most(
+    monkeypatch: pytest.MonkeyPatch, width: int, expected: str
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = Terminal()
+    left = 1234 * 305 / (5000 - 1234)
+    statuses = [
+        running(machine, done, elapsed_s=left, accuracy=(1200, 25.0, 8))
+        for machine, done in ((0, 1300), (1, 1234))
+    ]
+    with progress_for(Screen(out), 5000, {"TERM": "xterm"}) as live:
+        live.update(statuses)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).replace("\r", "\n")
+    lines = [re.sub("[━╸╺]+ *", "BAR ", text).rstrip() for text in plain.splitlines()]
+    assert expected in lines
+    assert all(len(text) <= width for text in plain.splitlines())
+
+
+@pytest.mark.parametrize("state", ["starting", "running", "done", "failed", "interrupted"])
+def test_every_state_of_the_core_is_known(tmp_path: Path, state: str) -> None:
+    (tmp_path / "s.json").write_text(json.dumps({"state": state}))
+    assert read_status(tmp_path / "s.json", 0).state == state
+
+
 def test_a_machine_whose_nodes_all_left_holds_nothing_up() -> None:
     assert overview([running(0, 70), running(1, 0, members=0)], 100).done == 70
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_a_bar_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ import orchestrator_fakes as fakes
 import pytest
 from orchestrator_fakes import REPOSITORY, Make, alive, await_true, read_when_there
 
-from decentralizepy.errors import ConfigError
+from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder
+from orchestrator.backends.base import Allocation
 from orchestrator.backends.local import LocalBackend
 from orchestrator.cli import main
 from orchestrator.running.experiment import (
@@ -237,3 +238,63 @@ def test_what_cannot_be_resumed(
     assert "is no folder: name a run folder" in told
     with pytest.raises(SystemExit):
         main(["--resume", str(folder), str(make())], setting())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_resuming_is_advised_where_there_is_a_checkpoint(
+    make: Make, setting: Build, there: bool
+) -> None:
+    """The first set of machine 0 is complete only in one of the two runs."""
+    given, out = setting("fail"), io.StringIO()
+    if there:
+        backend = given.backend
+        assert isinstance(backend, LocalBackend)
+        given = replace(given, backend=Saving(backend.core, backend.grace_s, backend.ours))
+    with pytest.raises(RunError) as error:
+        run_experiment(make(CHECKPOINT_AFTER=5), given, Screen(out))
+    assert ("to go on from its newest checkpoint" in str(error.value)) == there
+    assert "tables of what was recorded until then" in str(error.value)
+
+
+class Saving(LocalBackend):
+    def allocate(self, allocation: Allocation) -> None:
+        super().allocate(allocation)
+        mark = allocation.folder.machine(0).checkpoints / "5" / "set.json"
+        mark.parent.mkdir(parents=True)
+        mark.write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "what"),
+    [
+        ("small.ini", "lr = 0.05", "lr = 0.06", "the INI"),
+        ("ring.edges", "8 0\n", "8 3\n", "the graph"),
+    ],
+)
+def test_a_run_whose_files_were_changed_is_refused_before_anything_is_written(
+    make: Make, setting: Build, capsys: pytest.CaptureFixture[str],
+    name: str, old: str, new: str, what: str,
+) -> None:  # fmt: skip
+    """And what is refused is not advised."""
+    outcome, _ = run(make(), setting())
+    folder, plan = outcome.folder, outcome.plan
+    folder.ledger.unlink()
+    Ledger(folder.ledger).append("planned")
+    began = {"ini": plan.files["config.ini"], "graph": {"sha256": plan.graph["digest"]}}
+    folder.machine(0).run.write_text(json.dumps(began))
+    make_resumed_plan(folder.root, setting())  # nothing has changed but, perhaps, the port
+    text = (folder.root / name).read_text()
+    assert old in text
+    (folder.root / name).write_text(text.replace(old, new))
+    kept = folder.ini.read_text()
+    assert main(["--resume", str(folder.root)], setting()) == 2
+    said = capsys.readouterr().err
+    assert f"{what} changed since this run began: undo that, or start a new run" in said
+    assert "to go on" not in said and "--resume" not in said
+    assert folder.ini.read_text() == kept
+
+
+def test_what_a_machine_refuses_is_a_usage_error_without_advice(make: Make, setting: Build) -> None:
+    with pytest.raises(ConfigError, match="exit code 2: another experiment") as error:
+        run_experiment(make(CHECKPOINT_AFTER=5), setting("refuse"), Screen(io.StringIO()))
+    assert "to go on" not in str(error.value)
