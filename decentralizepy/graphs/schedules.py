@@ -22,7 +22,7 @@ class Schedule(ABC):
     """The graph at each point of a run. Subclasses say which one in :meth:`draw`.
 
     The INI names one in [GRAPH] (``graph_package``, ``graph_class``). Of its ``__init__``'s
-    parameters the runtime gives ``n`` (number of nodes), ``graph`` (that of the graph file) and
+    parameters the engine gives ``n`` (number of nodes), ``graph`` (that of the graph file) and
     ``seed`` (of the experiment), where they are named; all others are options.
     """
 
