@@ -5,50 +5,82 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.loops import WARM, Load
+from benchmarks.load import Load
+from benchmarks.loops import WARM
 from decentralizepy.communication.keys import make_key
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import regular
 from decentralizepy.runfolder import MachineFolder, machine_records
 
-_INI = """\
-[DATASET]
-dataset_package = decentralizepy.datasets.{dataset}
-dataset_class = {dataset}
-model_class = {model}
-train_dir = {data}
-test_dir = {data}
-random_seed = 90
-partition_niid = iid
-[OPTIMIZER_PARAMS]
-optimizer_package = torch.optim
-optimizer_class = SGD
-lr = 0.05
-[TRAIN_PARAMS]
-training_package = decentralizepy.training.Training
-training_class = Training
-rounds = {steps}
-batch_size = {batch}
-shuffle = True
-loss_package = torch.nn
-loss_class = CrossEntropyLoss
-[COMMUNICATION]
-comm_package = decentralizepy.communication.TCP
-comm_class = TCP
-[SHARING]
-sharing_package = decentralizepy.sharing.{sharing}
-sharing_class = {sharing}
-"""
+#: sections of an INI, and options in them
+Sections = Mapping[str, Mapping[str, object]]
+_NOTHING: Sections = {}
+#: modules of our own, which are copied beside the INIs as users' would lie there
+_PROGRAMS = Path(__file__).parent / "programs"
+_METHODS = Path(__file__).parents[1] / "tests/methods"
+
+
+def sections(folder: Path, load: Load, more: Sections) -> dict[str, dict[str, object]]:
+    """The INI of a load: our options, then those of ``more`` in their place."""
+    module, _, model = load.model.rpartition(".")
+    dataset = "CIFAR10" if module.endswith("cifar10") else "Digits"
+    found: dict[str, dict[str, object]] = {
+        "DATASET": {
+            "dataset_package": f"decentralizepy.datasets.{dataset}",
+            "dataset_class": dataset,
+            "model_package": module,
+            "model_class": model,
+            "train_dir": folder / "data",
+            "test_dir": folder / "data",
+            "random_seed": 90,
+            "partition_niid": "iid",
+        },
+        "OPTIMIZER_PARAMS": {
+            "optimizer_package": "torch.optim", "optimizer_class": "SGD", "lr": load.lr,
+        },
+        "TRAIN_PARAMS": {
+            "training_package": "decentralizepy.training.Training",
+            "training_class": "Training",
+            "rounds": load.steps,
+            "batch_size": load.batch,
+            "shuffle": True,
+            "loss_package": "torch.nn",
+            "loss_class": "CrossEntropyLoss",
+        },
+        "COMMUNICATION": {
+            "comm_package": "decentralizepy.communication.TCP", "comm_class": "TCP",
+        },
+        "SHARING": {
+            "sharing_package": "decentralizepy.sharing.Sharing", "sharing_class": "Sharing",
+        },
+    }  # fmt: skip
+    for name, options in more.items():
+        found[name] = found.get(name, {}) | dict(options)
+    return found
+
+
+def write_ini(folder: Path, load: Load, more: Sections) -> Path:
+    """Write an INI, under a name of its own; returns its path."""
+    text = "".join(
+        f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in options.items())
+        for name, options in sections(folder, load, more).items()
+    )
+    path = folder / f"{zlib.crc32(text.encode()):08x}.ini"
+    path.write_text(text)
+    return path
 
 
 def write_cifar(folder: Path, train: int = 10_000, test: int = 1_000) -> None:
@@ -67,28 +99,32 @@ def write_cifar(folder: Path, train: int = 10_000, test: int = 1_000) -> None:
 
 @contextmanager
 def workshop() -> Iterator[Path]:
-    """A folder with CIFAR-shaped data and a cache, gone afterwards."""
+    """A folder with CIFAR-shaped data, programs and a cache, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         write_cifar(folder / "data")
+        for module in (*_PROGRAMS.glob("[a-z]*.py"), _METHODS / "zip_dl.py"):
+            shutil.copy(module, folder)
         yield folder
 
 
-def prepare(folder: Path, load: Load, degree: int = 4, sharing: str = "Sharing") -> list[str]:
+def graph_flags(folder: Path, nodes: int, degree: int) -> list[str]:
+    """The flags of a regular graph; with degree 0 there is none, for programs that need none."""
+    if not degree:
+        return ["-ps", str(nodes)]
+    path = folder / f"{nodes}_{degree}.edges"
+    if not path.exists():
+        write_graph(regular(nodes, degree, 0), path)
+    return ["-gf", str(path)]
+
+
+def prepare(folder: Path, load: Load, degree: int = 4, more: Sections = _NOTHING) -> list[str]:
     """Write INI and graph; returns the command but for iterations and log folder."""
-    module, _, model = load.model.rpartition(".")
-    dataset = "Digits" if module.endswith("digits") else "CIFAR10"
-    ini, graph = folder / f"{model}{load.batch}.ini", folder / f"{load.nodes}.edges"
-    ini.write_text(
-        _INI.format(
-            dataset=dataset, model=model, data=folder / "data", steps=load.steps,
-            batch=load.batch, sharing=sharing,
-        )
-    )  # fmt: skip
-    write_graph(regular(load.nodes, degree, 0), graph)
     return [
-        sys.executable, "-m", "decentralizepy", "run", "-cf", str(ini), "-gf", str(graph),
+        sys.executable, "-m", "decentralizepy", "run",
+        "-cf", str(write_ini(folder, load, more)), *graph_flags(folder, load.nodes, degree),
         "-ta", "0", "-tea", "0", "-ro", "0", "--cache-dir", str(folder / "cache"),
+        "--device", load.device,
     ]  # fmt: skip
 
 
@@ -109,14 +145,39 @@ def run(folder: Path, command: list[str], iterations: int, *more: str) -> dict[s
     return status | {"wall_s": wall}
 
 
-def seconds(folder: Path, load: Load, workers: int, iterations: int) -> float:
+def seconds(
+    folder: Path,
+    load: Load,
+    workers: int,
+    iterations: int,
+    degree: int = 4,
+    more: Sections = _NOTHING,
+) -> float:
     """Seconds an iteration once warm: a long run less a short one, as the loops warm up too."""
-    command = prepare(folder, load)
+    command = prepare(folder, load, degree, more)
     short, long = (
         run(folder, command, count, "--workers", str(workers))["elapsed_s"]
         for count in (WARM, WARM + iterations)
     )
     return (long - short) / iterations
+
+
+def training_seconds(folder: Path, load: Load, workers: int, iterations: int) -> float:
+    """Seconds of local steps in an iteration, once warm, of each worker."""
+    last = WARM + iterations
+    more = ["-is", str(last), "-ta", str(last), "--test_samples", "1", "--workers", str(workers)]
+    spent = _spent(folder, [*prepare(folder, load), *more], "train_s")
+    return (spent[last] - spent[1]) / (last - 1) / workers
+
+
+def _spent(folder: Path, command: list[str], column: str) -> Mapping[int, float]:
+    """Sums over nodes of a column of seconds, by iteration, of a run."""
+    log = _log_folder(folder)
+    subprocess.run([*command, "-ld", str(log)], check=True, stdout=subprocess.DEVNULL)
+    found: defaultdict[int, float] = defaultdict(float)
+    for row in machine_records(MachineFolder(log)).rows:
+        found[row["iteration"]] += row[column]
+    return found
 
 
 def two_machines(folder: Path, load: Load, iterations: int) -> float:
@@ -143,12 +204,8 @@ def _two_machines(folder: Path, load: Load, iterations: int) -> float:
 
 def evaluation_seconds(folder: Path, load: Load, workers: int, rounds: int = 4) -> float:
     """Seconds of one evaluation of all nodes on ``load.samples`` test images, per worker."""
-    command = prepare(folder, load)
-    log = _log_folder(folder)
-    more = ["-is", str(rounds), "-ta", "1", "--workers", str(workers), "-ld", str(log)]
-    subprocess.run([*command, *more], check=True, stdout=subprocess.DEVNULL)
-    rows = machine_records(MachineFolder(log)).rows
-    spent = {t: sum(r["evaluate_s"] for r in rows if r["iteration"] == t) for t in (1, rounds)}
+    more = ["-is", str(rounds), "-ta", "1", "--workers", str(workers)]
+    spent = _spent(folder, [*prepare(folder, load), *more], "evaluate_s")
     return (spent[rounds] - spent[1]) / (rounds - 1) / workers  # without the first, which warms up
 
 

@@ -7,47 +7,19 @@ same local steps and mix once with a dense ``W @ X``. Every loop runs in process
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from benchmarks import floors
+from benchmarks.load import Load
+
 #: iterations that only warm up
 WARM = 3
-
-
-@dataclass(frozen=True)
-class Load:
-    """The work of one iteration."""
-
-    model: str  # dotted module and class
-    nodes: int
-    batch: int
-    steps: int = 3
-    shape: tuple[int, ...] = (32, 32, 3)
-    samples: int = 1024
-    lr: float = 0.05
-
-    def make_model(self) -> Any:
-        import torch
-
-        torch.manual_seed(0)
-        module, _, name = self.model.rpartition(".")
-        return getattr(importlib.import_module(module), name)()
-
-
-def _data(load: Load) -> tuple[Any, Any]:
-    import torch
-
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (load.nodes * load.samples, *load.shape), dtype=np.uint8)
-    y = rng.integers(0, 10, load.nodes * load.samples)
-    return torch.from_numpy(x), torch.from_numpy(y)
 
 
 def _mixer(load: Load, own: int) -> Any:
@@ -63,7 +35,7 @@ def plain(load: Load, own: int) -> Callable[[], None]:
     import torch
     from torch import nn
 
-    x, y = _data(load)
+    x, y = map(torch.from_numpy, load.data())
     x = x.permute(0, 3, 1, 2).contiguous().float().mul_(2 / 255).sub_(1)
     models = [load.make_model() for _ in range(own)]
     optimizers = [torch.optim.SGD(m.parameters(), lr=load.lr) for m in models]
@@ -93,11 +65,9 @@ def best(load: Load, own: int) -> Callable[[], None]:
     import torch
     from torch import nn
 
-    from decentralizepy.training.data import Samples
     from decentralizepy.training.template import Template
 
-    x, y = _data(load)
-    samples = Samples(x.numpy(), y.numpy(), 2 / 255, -1.0)
+    samples = load.stored()
     template = Template(load.make_model())
     everybody = template.initial.repeat(load.nodes, 1)
     rows = everybody[:own]
@@ -128,11 +98,8 @@ def forward(load: Load, own: int) -> Callable[[], None]:
     """``own`` models over the same test images, in the best fixed batch size and layout."""
     import torch
 
-    from decentralizepy.training.data import Samples
-
-    x, y = _data(load)
-    samples = Samples(x.numpy(), y.numpy(), 2 / 255, -1.0)
-    model = load.make_model().to(memory_format=torch.channels_last).eval()
+    samples = load.stored()
+    model = load.make_model().to(load.device, memory_format=torch.channels_last).eval()
     batch = model.eval_batch
 
     def iteration() -> None:
@@ -145,7 +112,10 @@ def forward(load: Load, own: int) -> Callable[[], None]:
     return iteration
 
 
-LOOPS = {"plain": plain, "best": best, "forward": forward}
+LOOPS = {
+    "plain": plain, "best": best, "forward": forward, "stacked": floors.stacked,
+    "merge": floors.merge, "average": floors.average, "mapped": floors.mapped,
+}  # fmt: skip
 
 
 def _child(
@@ -161,10 +131,12 @@ def _child(
     iteration = LOOPS[kind](load, own)
     for _ in range(WARM):
         iteration()
+    load.wait()
     gate.wait()
     started = time.perf_counter()
     for _ in range(iterations):
         iteration()
+    load.wait()
     out.put(time.perf_counter() - started)
 
 

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import engine, loops
-from benchmarks.loops import Load
+from benchmarks.load import Load
 from benchmarks.result import Result
 from decentralizepy.runfolder import RecordWriter
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 LENET = "decentralizepy.models.cifar10.LeNet"
-_MANY = '''\
-import numpy as np
-from decentralizepy.datasets.digits import Digits
-
-
-class ManyDigits(Digits):
-    """The digits ten times over: enough for ten thousand nodes."""
-
-    def identity(self):
-        return [*super().identity(), "ten times"]
-
-    def build(self, progress):
-        found = dict(super().build(progress))
-        return found | {key: np.concatenate([found[key]] * 10) for key in ("train_x", "train_y")}
-'''
 
 
 def start_and_memory(folder: Path) -> Iterator[Result]:
@@ -57,15 +46,9 @@ def pace(folder: Path, repeats: int) -> Iterator[Result]:
 
 def ten_thousand(folder: Path) -> Iterator[Result]:
     """10,000 digits MLPs: five iterations of them all."""
-    (folder / "many_digits.py").write_text(_MANY)
     load = Load("decentralizepy.models.digits.MLP", 10_000, 1, steps=1)
-    command = engine.prepare(folder, load)
-    ini = folder / "MLP1.ini"
-    text = ini.read_text().replace("decentralizepy.datasets.Digits", "many_digits")
-    text = text.replace("dataset_class = Digits", "dataset_class = ManyDigits")
-    ini.write_text(
-        text.replace("model_class", "model_package = decentralizepy.models.digits\nmodel_class")
-    )
+    named = {"dataset_package": "many_digits", "dataset_class": "ManyDigits", "times": 10}
+    command = engine.prepare(folder, load, more={"DATASET": named})
     status = engine.run(folder, command, 5, "--workers", "2")
     yield Result(
         "MLP, 10000 nodes, batch 1: iterations done",
@@ -97,9 +80,23 @@ def records(repeats: int) -> Iterator[Result]:
     yield Result("a record late in a run / at its start", late / early, 1.5, detail)
 
 
+def dry_run(repeats: int) -> Iterator[Result]:
+    """The command, from a cold Python to the printed plan of the quickstart."""
+    command = [sys.executable, "g5k_execution.py", "g5k_config/quickstart.json", "--dry-run"]
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+        return time.perf_counter() - began
+
+    taken = statistics.median(seconds() for _ in range(repeats))
+    yield Result("dry run of the quickstart: seconds", taken, 1.0, "from command to plan")
+
+
 def results(folder: Path, repeats: int) -> Iterator[Result]:
     """All rows of this file."""
     yield from start_and_memory(folder)
     yield from pace(folder, repeats)
     yield from ten_thousand(folder)
     yield from records(5)
+    yield from dry_run(5)

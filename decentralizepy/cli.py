@@ -11,7 +11,7 @@ from pathlib import Path
 from decentralizepy import __version__
 from decentralizepy.commands import arguments, convert, flags, where
 from decentralizepy.communication.keys import make_key
-from decentralizepy.config import parse_experiment, read_experiment, read_text
+from decentralizepy.config import parse_experiment, read_text
 from decentralizepy.drivers import Wiring, wiring
 from decentralizepy.errors import (
     EXIT_INTERRUPTED,
@@ -24,6 +24,7 @@ from decentralizepy.errors import (
 from decentralizepy.files import write_atomic
 from decentralizepy.graphs import command as graph_command
 from decentralizepy.interrupts import Interrupts
+from decentralizepy.overrides import read_changed
 from decentralizepy.settings import transport_of
 from decentralizepy.standard import open_closed
 
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where prepared data sets are kept (default: ~/.cache/decentralizepy)",
     )
+    flags.add_set_argument(prepare)
     prepare.set_defaults(function=_prepare)
     keys = command("keys", "make the key that the machines of a run share", _KEYS_HELP)
     keys.add_argument("folder", type=Path, metavar="DIR", help="where run.key is written")
@@ -164,7 +166,7 @@ def _tell(wired: Wiring) -> None:
 def _check(args: argparse.Namespace) -> int:
     """What `run` checks, and then the classes themselves, which loads torch."""
     args.config_file = args.ini
-    experiment = read_experiment(args.ini)
+    experiment = read_changed(args.ini, args.set)
     transport_of(experiment)
     wired, graph = wiring(experiment, args.eval_file), None
     _tell(wired)
@@ -181,7 +183,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    experiment = read_experiment(args.ini)
+    experiment = read_changed(args.ini, args.set)
     from decentralizepy.datasets.experiment import prepared_dataset
 
     cache = args.cache_dir or arguments.default_cache()

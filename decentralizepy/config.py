@@ -50,9 +50,9 @@ MAX_BYTES: Final = 1 << 20
 PER_NODE: Final = {"rounds": 0, "batch_size": 1}
 #: what a function of a learning-rate schedule is called with
 _SCHEDULED: Final = frozenset({"t", "iterations"})
-#: what the runtime gives to a schedule of graphs, if its ``__init__`` names it
+#: what the engine gives to a schedule of graphs, if its ``__init__`` names it
 _DRAWN_FROM: Final = frozenset({"n", "graph", "seed"})
-#: what the runtime gives to a task: the loss that the INI names, or None
+#: what the engine gives to a task: the loss that the INI names, or None
 _JUDGED_BY: Final = frozenset({"criterion"})
 #: what every node program is
 _NODE: Final = Target("decentralizepy.node.node", "Node")
@@ -276,7 +276,7 @@ class _Reader:
     ) -> Component:
         """The class of a section with its options.
 
-        The runtime gives it ``passed``; ``others`` are keys of the section that need not be its.
+        The engine gives it ``passed``; ``others`` are keys of the section that need not be its.
         """
         package = package or self._take(section, f"{prefix}_package")
         found = self._target(section, package, self._take(section, f"{prefix}_class"))

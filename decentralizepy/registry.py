@@ -27,7 +27,7 @@ from decentralizepy.errors import ConfigError, nearest
 
 #: packages with classes of the reference system, which say their module's name there
 _REFERENCED: Final = ("communication", "compression", "datasets", "sharing", "training")
-#: parameters that the runtime passes itself, by section
+#: parameters that the engine passes itself, by section
 PASSED: Final[frozenset[str]] = frozenset({"self", "params", "named_parameters"})
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -388,7 +388,7 @@ def check_options(
 ) -> dict[str, Any]:
     """Type the INI's text values as the class's ``__init__`` asks.
 
-    ``where`` names file and section for errors; ``passed`` are parameters that the runtime gives,
+    ``where`` names file and section for errors; ``passed`` are parameters that the engine gives,
     ``beside`` keys of the section that somebody else reads. An empty value counts as absent.
     Unknown and missing options raise `ConfigError`.
     """

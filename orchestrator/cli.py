@@ -32,6 +32,7 @@ EXAMPLES: Final = """\
 examples:
   python g5k_execution.py g5k_config/quickstart.json             run it on this computer
   python g5k_execution.py g5k_config/quickstart.json --dry-run   placement, files, commands, bytes
+  python g5k_execution.py my.json --set DATASET.random_seed=91 --set OPTIMIZER_PARAMS.lr=0.1
   python g5k_execution.py my.json --dry-run --json | jq .traffic.total_bytes
   python g5k_execution.py --resume results/my_results/20261120-183554_night   go on with a run
 
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None, setting: Setting | None = None)
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a path may hold what the terminal cannot show
                 stream.reconfigure(errors="backslashreplace")
+        if options.set and options.resume is not None:
+            raise ConfigError("--set: a run goes on as it began; leave it out with --resume")
         return _dry_run(options, setting) if options.dry_run else _run(options, setting)
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
@@ -77,7 +80,8 @@ def _without_verb(arguments: Sequence[str]) -> Sequence[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="g5k_execution.py",
-        usage="python %(prog)s [run] CONFIG.json [--dry-run] [--json] [--yes]\n"
+        usage="python %(prog)s [run] CONFIG.json [--set SECTION.key=value ...] [--dry-run] "
+        "[--json] [--yes]\n"
         "       python %(prog)s --resume RUN_FOLDER [--dry-run] [--json] [--yes]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -98,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="plan or result as JSON on stdout, the rest on stderr"
     )
     parser.add_argument("--yes", action="store_true", help="ask nothing (nothing is asked yet)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.key=value",
+        help="set a key of the INI for this run, as OPTIMIZER_PARAMS.lr=0.05; may be repeated",
+    )
     return parser
 
 
@@ -113,7 +124,7 @@ def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
     if options.resume is not None:
         folder, _, planned = make_resumed_plan(options.resume, setting or Setting())
     else:
-        _, planned = make_plan(options.config, setting or Setting())
+        _, planned = make_plan(options.config, setting or Setting(), given=options.set)
         folder = example_folder(planned)
     screen = Screen(sys.stdout)
     if options.json:
@@ -133,7 +144,7 @@ def _run(options: argparse.Namespace, setting: Setting | None) -> int:
     if options.resume is not None:
         outcome = resume_experiment(options.resume, setting, screen)
     else:
-        outcome = run_experiment(options.config, setting, screen)
+        outcome = run_experiment(options.config, setting, screen, options.set)
     if options.json:
         Screen(sys.stdout).say(json.dumps(summary(outcome), indent=2))
     else:

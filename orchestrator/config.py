@@ -22,7 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from decentralizepy.config import SECTIONS
 from decentralizepy.cpus import allotted
+from decentralizepy.overrides import from_json, once
 
 #: Where results go when the JSON doesn't say; in the repository, ignored by git.
 DEFAULT_SAVE_DIR: Final = "results/my_results"
@@ -94,6 +96,27 @@ EvaluatedNodes = Annotated[
 ]
 
 
+def _ini_keys(value: Any) -> Any:
+    """``SECTION.key`` -> value, each a key that an INI can hold."""
+    if not isinstance(value, dict):
+        raise ValueError('an object is expected, as {"OPTIMIZER_PARAMS.lr": 0.05}')
+    once(from_json(name, each, name) for name, each in value.items())
+    return value
+
+
+IniKeys = Annotated[
+    dict[str, Any],
+    BeforeValidator(_ini_keys),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": rf"^({'|'.join(SECTIONS)})\.[A-Za-z_]\w*$"},
+            "additionalProperties": {"type": ["string", "number", "boolean", "array"]},
+        }
+    ),
+]
+
+
 class Config(BaseModel):
     """One experiment: an INI file, a graph, and how many nodes on how many machines."""
 
@@ -149,6 +172,11 @@ class Config(BaseModel):
     CONFIG_NAME: Text = Field(
         description="INI file (what to train), looked for beside this file and in "
         "run_configuration/."
+    )
+    INI: IniKeys = Field(
+        default_factory=dict,
+        description='Keys of the INI set from here, as {"OPTIMIZER_PARAMS.lr": 0.05}; --set goes '
+        "before them.",
     )
     AVERAGING_STEPS: Count = Field(1, description="Gossip rounds per training iteration.")
     RESET_OPTIMIZER: Literal[0, 1] = Field(
@@ -295,13 +323,16 @@ class Config(BaseModel):
         return self.WORKERS or max(share, 1)
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults filled in; OFFSET stays open, as it is per run."""
+        """Every key with its value, defaults filled in.
+
+        What depends on the computer stays open, so that the run can be repeated on another one:
+        OFFSET, and WORKERS by default.
+        """
         values = self.model_dump(mode="json", exclude={"schema_uri"})
         return values | {
             "BACKEND": self.backend,
             "GRAPH_TYPE": self.graph_type,
             "TRAIN_EVALUATE_AFTER": self.train_evaluate_after,
-            "WORKERS": self.workers(),
         }
 
 

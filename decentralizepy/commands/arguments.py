@@ -15,7 +15,7 @@ from decentralizepy.commands.flags import DEFAULT_GRAPH
 from decentralizepy.communication.keys import KEY_NAME, find_key, load_key, only_loopback
 from decentralizepy.communication.local import this_machine
 from decentralizepy.communication.ports import check_range
-from decentralizepy.config import Experiment, read_experiment
+from decentralizepy.config import Experiment
 from decentralizepy.cpus import allotted
 from decentralizepy.drivers import Wiring, wiring
 from decentralizepy.errors import ConfigError, nearest
@@ -24,6 +24,7 @@ from decentralizepy.graphs.files import KINDS, read_graph
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.overrides import read_changed
 from decentralizepy.registry import fact
 from decentralizepy.scenario.faultplan import FaultPlan, Kill, describe, read_fault_plan
 from decentralizepy.scenario.simulation import Simulation, read_simulation
@@ -242,7 +243,7 @@ def default_cache() -> Path:
 def settings_of(args: argparse.Namespace) -> Settings:
     """Check all that can be checked without torch; raises `ConfigError`."""
     _check_numbers(args)
-    experiment = read_experiment(args.config_file)
+    experiment = read_changed(args.config_file, args.set)
     wired = wiring(experiment, args.eval_file)
     graph = graph_of(args, wired)
     mapping = replace(read_mapping(args, graph), servers=wired.servers)

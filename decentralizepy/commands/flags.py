@@ -214,6 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what experiment it is: also those of ``check``."""
+    add_set_argument(parser)
     add = parser.add_argument
     add(
         "-gf",
@@ -253,6 +254,18 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DRIVER",
         help="node program and schedule of graphs, where the INI does not name them, by the "
         f"reference's driver names (default: {DEFAULT}): {', '.join(DRIVERS)}",
+    )
+
+
+def add_set_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--set``, which every command that reads an INI has."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.key=value",
+        help="set a key of the INI for this command, as OPTIMIZER_PARAMS.lr=0.05; may be "
+        "repeated, and must be the same on all machines",
     )
 
 

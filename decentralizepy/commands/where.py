@@ -12,11 +12,11 @@ from itertools import groupby
 
 from decentralizepy.commands import arguments
 from decentralizepy.communication.ports import control_port, worker_port
-from decentralizepy.config import read_experiment
 from decentralizepy.drivers import wiring
 from decentralizepy.errors import EXIT_OK, ConfigError
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.overrides import read_changed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print it; raises `ConfigError`."""
     args.config_file, args.machine_id = args.ini, None
-    experiment = read_experiment(args.ini)
+    experiment = read_changed(args.ini, args.set)
     if args.machines < 1:
         raise ConfigError(f"-ms {args.machines}: at least one machine is needed")
     addresses = arguments.read_addresses(experiment, args.machines)

@@ -151,9 +151,11 @@ class Evaluations:
 
     def drop(self, uid: int) -> None:
         """A node has left for good: it is in no mean that is not told yet."""
-        for pending in self._pending.values():
+        for t, pending in list(self._pending.items()):
             pending.rows.pop(uid, None)
             pending.records.pop(uid, None)
+            if not pending.records:  # nobody is left here to wait for the mean
+                self.give_up(t)
 
     def _settle(self) -> None:
         """Say the sums of due iterations that every node of this worker is past."""

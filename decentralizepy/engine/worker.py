@@ -180,6 +180,8 @@ class Worker:
             self._active += len(seat.strands)
             for strand in seat.strands:
                 self._begin(strand)
+        for seat in self.seats.values():
+            self._see_whether_ended(seat)  # one without programs has
         self.evaluations.begin()
         counters, me = self.arena.counters, self.me.worker
         while self._active or self.evaluations.waiting:
@@ -288,8 +290,10 @@ class Worker:
     def _end(self, strand: Strand) -> None:
         strand.ended = True
         self._active -= 1
-        seat = strand.seat
-        if all(one.ended for one in seat.strands):
+        self._see_whether_ended(strand.seat)
+
+    def _see_whether_ended(self, seat: Seat) -> None:
+        if all(strand.ended for strand in seat.strands):
             seat.ended = True
             self._note_progress(seat, seat.node.round)
             seat.mailbox.clear()
@@ -369,19 +373,20 @@ class Worker:
 
     # --------------------------------------------------------------- messages
 
-    def _deliver(self, uid: int, message: Message) -> None:
-        seat = self.seats.get(uid)
-        if seat is None or seat.lost:
-            return
-        if message.asks:
-            self._reply(seat, message)
-            return
-        if seat.ended or not seat.mailbox.put(message):
-            return
-        for strand in seat.strands:
-            if strand.heard(message, self._gone):
-                self._answer(strand)
-                return
+    def _deliver(self, uids: Sequence[int], message: Message) -> None:
+        """Give a message to nodes of this worker: into their mailboxes, and on to who waits."""
+        seats, asks = self.seats, message.asks
+        for uid in uids:
+            seat = seats.get(uid)
+            if seat is None or seat.lost:
+                continue
+            if asks:
+                self._reply(seat, message)
+            elif not seat.ended and seat.mailbox.put(message):
+                for strand in seat.strands:
+                    if strand.waiting is not None and strand.heard(message, self._gone):
+                        self._answer(strand)
+                        break
 
     def _reply(self, seat: Seat, question: Message) -> None:
         """Have a node answer a question, whatever it is doing."""

@@ -22,7 +22,7 @@ class Schedule(ABC):
     """The graph at each point of a run. Subclasses say which one in :meth:`draw`.
 
     The INI names one in [GRAPH] (``graph_package``, ``graph_class``). Of its ``__init__``'s
-    parameters the runtime gives ``n`` (number of nodes), ``graph`` (that of the graph file) and
+    parameters the engine gives ``n`` (number of nodes), ``graph`` (that of the graph file) and
     ``seed`` (of the experiment), where they are named; all others are options.
     """
 
@@ -77,6 +77,10 @@ class StaticSchedule(Schedule):
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph.n)
         self._graph = graph
+
+    def at(self, t: int, k: int = 0, members: frozenset[int] | None = None) -> Graph:
+        """The graph; asked for by every node in every round, so it is not looked for."""
+        return self._graph if members is None and t >= 0 <= k else super().at(t, k, members)
 
     def key(self, t: int, k: int) -> tuple[int, int]:
         """Always the start."""

@@ -36,6 +36,8 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     yield f"Graph     {_graph(plan)}"
     yield f"Classes   {plan.task.model.dotted}, {plan.task.sharing.dotted}"
     yield f"Nodes     {_named(plan.task.wiring.program)}"
+    for one in plan.task.overrides:
+        yield f"Set       [{one.section}] {one.key} = {one.text}    ({one.where})"
     yield from _bytes(plan.traffic)
     yield from _expected(plan)
     yield f"Results   {folder.root}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import UnfitFileError, read_regular
+from decentralizepy.overrides import Override, from_flags, from_json
 from orchestrator.config import Config, keys
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = "run_configuration"
+#: Key of the INI that is not the user's, as the file that it names is made from the machines.
+WRITTEN: Final = "COMMUNICATION.addresses_filepath"
 #: A configuration is a page of text; what is bigger is another file.
 MAX_BYTES: Final = 1 << 20
 
@@ -40,12 +43,19 @@ class Inputs:
     graph: Graph  # without edges where no file is named
     simulate_path: Path | None = None
     faults_path: Path | None = None
+    overrides: tuple[Override, ...] = ()
 
 
-def read_inputs(path: Path) -> Inputs:
-    """Read a JSON and the files that it names; raises `ConfigError`."""
+def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
+    """Read a JSON and the files that it names; raises `ConfigError`.
+
+    ``given``: keys of the INI after ``--set``, which go before those of the JSON.
+    """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a symbolic link keeps its name
     config = read_config(path)
+    overrides = _overrides(config, path, given)
+    values = {name: value for name, (_, value) in overrides.items()}
+    config = config.model_copy(update={"INI": values})
     ini_path = find(config.CONFIG_NAME, path, "CONFIG_NAME")
     graph_path = _named(config.GRAPH_FILE, path, "GRAPH_FILE")
     return Inputs(
@@ -57,7 +67,20 @@ def read_inputs(path: Path) -> Inputs:
         graph=_graph(graph_path, config, path),
         simulate_path=_named(config.SIMULATE, path, "SIMULATE"),
         faults_path=_named(config.FAULTS, path, "FAULTS"),
+        overrides=tuple(override for override, _ in overrides.values()),
     )
+
+
+def _overrides(config: Config, path: Path, given: Sequence[str]) -> dict[str, tuple[Override, Any]]:
+    """Keys of the INI by name, each with its value as a JSON has it."""
+    found = {}
+    for name, value in config.INI.items():
+        one = from_json(name, value, f"{path}: INI {name}")
+        found[one.name] = (one, value)
+    found |= {one.name: (one, one.text) for one in from_flags(given)}
+    if WRITTEN in found:
+        raise ConfigError(f"{found[WRITTEN][0].where}: this file is written for every run")
+    return found
 
 
 def _named(name: str | None, path: Path, key: str) -> Path | None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.overrides import with_key
 from orchestrator.planning.bounded import SIZE, bounded
 
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "templates"
 ADDRESSES: Final = "ip.json"
 SECTION: Final = "COMMUNICATION"
-_ENTRY: Final = re.compile(r"(?P<key>[^\s\[#;=:][^=:]*)[=:](?P<value>.*)")
 
 
 def render(text: str, values: Mapping[str, Any], path: Path) -> str:
@@ -83,7 +83,7 @@ def with_communication(text: str, path: Path, offset: int | None) -> str:
     if offset is not None:
         wanted["offset"] = str(offset)
     for key, value in wanted.items():
-        text = _set(text, key, value)
+        text = with_key(text, SECTION, key, value)
     found = communication(text, path)
     if any(found.get(key) != value for key, value in wanted.items()):
         lines = "; ".join(f"{key} = {value}" for key, value in wanted.items())
@@ -103,35 +103,3 @@ def communication(text: str, path: Path) -> dict[str, str]:
     if not parser.has_section(SECTION):
         raise ConfigError(f"{path}: needs the section [{SECTION}]")
     return dict(parser[SECTION])
-
-
-def _set(text: str, key: str, value: str) -> str:
-    """Replace the line of a key in [COMMUNICATION], or add one at the section's end."""
-    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
-    start, end = _section(lines)
-    entry = f"{key} = {value}\n"
-    for at in range(start, end):
-        found = _ENTRY.match(lines[at])
-        if found and found["key"].strip().lower() == key:
-            if found["value"].strip() == value:
-                return text
-            return "".join([*lines[:at], entry, *lines[_after(lines, at) :]])
-    while end > start and not lines[end - 1].strip():
-        end -= 1
-    before = "".join(lines[:end])
-    return before + ("" if before.endswith("\n") else "\n") + entry + "".join(lines[end:])
-
-
-def _section(lines: Sequence[str]) -> tuple[int, int]:
-    """First line after the section's header, and the line after its last."""
-    start = next((i + 1 for i, line in enumerate(lines) if line.startswith(f"[{SECTION}]")), 0)
-    later = (i for i in range(start, len(lines)) if lines[i].startswith("["))
-    return start, next(later, len(lines))
-
-
-def _after(lines: Sequence[str], at: int) -> int:
-    """The line after a value, whose further lines are indented."""
-    at += 1
-    while at < len(lines) and lines[at].strip() and lines[at][0] in " \t":
-        at += 1
-    return at

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from decentralizepy.config import Experiment, parse_experiment
 from decentralizepy.drivers import Wiring, driver, wiring
 from decentralizepy.errors import ConfigError
+from decentralizepy.overrides import Override, blamed, changed
 from decentralizepy.registry import Target, definition, fact
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.render import communication, render, with_communication
@@ -24,6 +26,7 @@ class Task:
     model: Target
     row: tuple[int, int] | None  # parameters and floating-point buffers, if known
     search: tuple[Path, ...] = ()  # where the user's own modules are found
+    overrides: tuple[Override, ...] = ()  # keys of the INI that were set from outside
 
     @property
     def row_length(self) -> int | None:
@@ -33,16 +36,25 @@ class Task:
 def read_task(inputs: Inputs, site: Site) -> Task:
     """Render the INI for a site and read it; raises `ConfigError`."""
     name = _driver(inputs)
-    experiment = parse_experiment(render_ini(inputs, site), inputs.ini_path)
+    experiment, wired = blamed(
+        lambda changes: _read(render_ini(inputs, site, changes), inputs.ini_path, name),
+        inputs.overrides,
+    )
     model = _defined(experiment.model.target)
     return Task(
         experiment=experiment,
-        wiring=wiring(experiment, name),
+        wiring=wired,
         sharing=_defined(experiment.sharing.target),
         model=model,
         row=_row(model),
         search=(inputs.ini_path.parent,),
+        overrides=inputs.overrides,
     )
+
+
+def _read(text: str, path: Path, driver: str | None) -> tuple[Experiment, Wiring]:
+    experiment = parse_experiment(text, path)
+    return experiment, wiring(experiment, driver)
 
 
 def _driver(inputs: Inputs) -> str | None:
@@ -56,14 +68,14 @@ def _driver(inputs: Inputs) -> str | None:
     return name
 
 
-def render_ini(inputs: Inputs, site: Site) -> str:
-    """The INI that every machine gets.
+def render_ini(inputs: Inputs, site: Site, overrides: Sequence[Override]) -> str:
+    """The INI that every machine gets, with the keys that are set from outside.
 
     The first port is the INI's own, else the JSON's OFFSET, else the free one that was found.
     """
     config, path = inputs.config, inputs.ini_path
-    values = config.resolved() | {"OFFSET": site.offset}
-    text = render(inputs.ini_text, values, path)
+    values = config.resolved() | {"OFFSET": site.offset, "WORKERS": site.workers}
+    text = changed(render(inputs.ini_text, values, path), overrides, path)
     keep = communication(text, path).get("offset", "")
     return with_communication(text, path, None if keep else site.offset)
 

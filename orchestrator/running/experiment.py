@@ -73,10 +73,15 @@ class Outcome:
         return self.tables.ok and not self.missing
 
 
-def run_experiment(path: Path, setting: Setting, screen: Screen) -> Outcome:
-    """Everything; raises `ConfigError` or `RunError`, with nothing left running."""
+def run_experiment(
+    path: Path, setting: Setting, screen: Screen, given: Sequence[str] = ()
+) -> Outcome:
+    """Everything; raises `ConfigError` or `RunError`, with nothing left running.
+
+    ``given``: keys of the INI after ``--set``.
+    """
     began = time.monotonic()
-    inputs, planned = make_plan(path, setting)
+    inputs, planned = make_plan(path, setting, given=given)
     _rehearsed(inputs, planned, setting, screen)
     folder = create_run_folder(planned, setting.now())
     screen.say(f"run folder {folder.root}")
@@ -181,12 +186,14 @@ def make_resumed_plan(path: Path, setting: Setting) -> tuple[RunFolder, Inputs, 
     return folder, inputs, as_resumed(planned, folder, inputs)
 
 
-def make_plan(path: Path, setting: Setting, former: int | None = None) -> tuple[Inputs, Plan]:
+def make_plan(
+    path: Path, setting: Setting, former: int | None = None, given: Sequence[str] = ()
+) -> tuple[Inputs, Plan]:
     """Read everything and lay it out; starts and writes nothing.
 
-    ``former`` is the first port of an earlier start.
+    ``former`` is the first port of an earlier start, ``given`` keys of the INI after ``--set``.
     """
-    inputs = read_inputs(path)
+    inputs = read_inputs(path, given)
     refuse_unavailable(inputs.config, inputs.path)
     site = setting.backend.plan(inputs.config, former)
     task = read_task(inputs, site)

@@ -13,7 +13,17 @@ import pytest
 import torch
 
 import decentralizepy
-from decentralizepy import ANY, Message, MixingRow, Node, Receive, Report, Send, run_here
+from decentralizepy import (
+    ANY,
+    Message,
+    MixingRow,
+    Node,
+    Receive,
+    Report,
+    Send,
+    Train,
+    run_here,
+)
 from decentralizepy.config import SECTIONS, parse_experiment
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
@@ -151,6 +161,15 @@ def shaped(node: Node) -> Any:
     yield Report(0)
 
 
+def scribbles(node: Node) -> Any:
+    node.x += 1
+    yield Train(0)
+
+
+def returns(node: Node) -> Any:
+    return [Report(0)]
+
+
 def stray(node: Node) -> Any:
     yield 3
 
@@ -183,6 +202,8 @@ ERRORS: dict[str, Any] = {
     "no node can go on": program(waits),
     "node 0 yielded 3": program(stray),
     "a row has the shape": program(shaped),
+    "the row 'x'": program(scribbles),
+    "K.program is no generator": program(returns),
     "no node 9": program(said(9, lambda x: Message({"x": x}))),
     "meta['a']": program(said(1, lambda x: Message({"x": x}, {"a": (1, 2)}))),
     "tensor 'x' is torch.sparse_coo": program(said(1, lambda x: Message({"x": x.to_sparse()}))),

@@ -189,6 +189,35 @@ def test_the_resolved_configuration_is_a_configuration() -> None:
     assert resolved["BACKEND"] == "local"
 
 
+def test_the_resolved_configuration_holds_nothing_of_this_computer() -> None:
+    """With 3 CPUs and with 64 it is the same; what is asked for stays."""
+    found = config(WORKERS=None)
+    assert found.workers(cpus=64) == 32
+    assert found.resolved()["WORKERS"] is None and found.resolved()["OFFSET"] is None
+    assert config(WORKERS=3).resolved()["WORKERS"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ({"TRAIN_PARAM.lr": 1}, "no section [TRAIN_PARAM] (did you mean 'TRAIN_PARAMS'?)"),
+        ({"lr": 1}, "SECTION.key is expected"),
+        ({"OPTIMIZER_PARAMS.lr": None}, "text, a number, true, false or a list"),
+        ({"OPTIMIZER_PARAMS.lr": 1, "OPTIMIZER_PARAMS.LR": 2}, "set twice"),
+        (["OPTIMIZER_PARAMS.lr"], "an object is expected"),
+    ],
+)
+def test_keys_of_the_ini_are_checked(given_: Any, expected: str) -> None:
+    message = refused(json.dumps(values(INI=given_)))
+    assert message.startswith("my.json: INI = ") and expected in message
+
+
+def test_keys_of_the_ini_stay_in_the_resolved_configuration() -> None:
+    keys_of_ini = {"OPTIMIZER_PARAMS.lr": 0.1, "DATASET.sizes": [0.5, 0.5]}
+    assert config(INI=keys_of_ini).resolved()["INI"] == keys_of_ini
+    assert config().resolved()["INI"] == {}
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b'{"job_name": "\xe9"}')
     (tmp_path / "big.json").write_bytes(b" " * (MAX_BYTES + 1))

@@ -1,0 +1,125 @@
+"""The arithmetic of an iteration alone, for many nodes at once, as bare loops over torch's kernels.
+
+What the engine takes beyond these is its own: programs, messages, rows, records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.load import Load
+
+#: neighbours of a node
+_DEGREE = 4
+#: parameters of the nodes whose steps are taken at once: what a core's cache holds
+_IN_CACHE = 300_000
+
+
+def _rows(load: Load, own: int) -> Any:
+    from decentralizepy.training.template import Template
+
+    template = Template(load.make_model(), load.device)
+    return template.initial.to(load.device).repeat(own, 1)
+
+
+def stacked(load: Load, own: int) -> Callable[[], None]:
+    """Local steps of ``own`` chains of linear layers as batched products, without sharing."""
+    import torch
+
+    from decentralizepy.training.chain import ChainStep, Plan, aligned, layers_of
+
+    samples, rows = load.stored(), _rows(load, own)
+    layers = layers_of(load.make_model())
+    assert layers is not None
+    size = min(own, max(1, _IN_CACHE // rows.shape[1]))
+    stack = aligned(rows.device, size, rows.shape[1])
+    step = ChainStep(Plan(layers), stack, load.batch)
+    shares = torch.full((size, load.batch, 1), 1 / load.batch)
+    rng = np.random.default_rng(1)
+
+    def chunk(start: int) -> None:
+        chosen = rng.integers(0, len(samples), load.steps * size * load.batch)
+        x, y = samples.gather(torch.from_numpy(chosen))
+        x = x.reshape(load.steps, size, load.batch, -1)
+        y = y.view(load.steps, size, load.batch, 1)
+        stack.copy_(rows[start : start + size])
+        for images, labels in zip(x, y, strict=True):
+            step.run(images, labels, shares)
+            for parameters, gradients in zip(step.parameters, step.gradients, strict=True):
+                parameters.add_(gradients, alpha=-load.lr)
+        rows[start : start + size].copy_(stack)
+
+    def iteration() -> None:
+        for start in range(0, own, size):
+            chunk(min(start, own - size))
+
+    return iteration
+
+
+def merge(load: Load, own: int) -> Callable[[], None]:
+    """Every node's weighted sum with four others, in a fixed order; nothing is trained."""
+    import torch
+
+    rows = _rows(load, own)
+    other = torch.empty_like(rows)
+    draw = np.random.default_rng(1).integers(0, own, (own, _DEGREE)).tolist()
+    weight = 1 / (_DEGREE + 1)
+    sources, targets = list(rows.unbind()), list(other.unbind())
+
+    def iteration() -> None:
+        nonlocal sources, targets
+        for source, target, neighbours in zip(sources, targets, draw, strict=True):
+            torch.mul(source, weight, out=target)
+            for neighbour in neighbours:
+                target.add_(sources[neighbour], alpha=weight)
+        sources, targets = targets, sources
+
+    return iteration
+
+
+def average(load: Load, own: int) -> Callable[[], None]:
+    """What the program of a server and its clients computes: a mean, and a copy to every client."""
+    import torch
+
+    from benchmarks.programs.star import Tiny
+    from decentralizepy.training.template import Template
+
+    rows = list(Template(Tiny()).initial.repeat(own, 1).unbind())
+
+    def iteration() -> None:
+        mean = torch.zeros_like(rows[0])
+        for row in rows:
+            mean = mean + row * (1 / own)
+        for row in rows:
+            row.copy_(mean)
+
+    return iteration
+
+
+def mapped(load: Load, own: int) -> Callable[[], None]:
+    """Local steps of ``own`` models of any kind in one stacked pass, without sharing."""
+    import torch
+    from torch.func import functional_call, grad, vmap
+
+    from decentralizepy.training.layout import RowLayout
+
+    samples, stack, model = load.stored(), _rows(load, own), load.make_model().to(load.device)
+    fields = RowLayout.of(model).parameters
+    criterion, rng = torch.nn.CrossEntropyLoss(), np.random.default_rng(1)
+
+    def loss(row: Any, x: Any, y: Any) -> Any:
+        parameters = {f.name: row[f.start : f.stop].view(f.shape) for f in fields}
+        return criterion(functional_call(model, parameters, (x,)), y)
+
+    gradients = vmap(grad(loss))
+
+    def iteration() -> None:
+        for _ in range(load.steps):
+            chosen = torch.from_numpy(rng.integers(0, len(samples), own * load.batch))
+            x, y = (one.unflatten(0, (own, load.batch)) for one in samples.gather(chosen))
+            stack.add_(gradients(stack, x, y), alpha=-load.lr)
+
+    return iteration

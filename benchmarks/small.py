@@ -1,0 +1,63 @@
+"""Many small models: what a node costs in an iteration, beside the arithmetic alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import engine, loops
+from benchmarks.load import Load
+from benchmarks.result import Result, medians
+
+#: samples of a node: enough for two local steps of eight
+_SAMPLES = 18
+_DIGITS = 1442
+#: microseconds that a node may take in an iteration on one worker
+_BOUND = 50.0
+_FASTER = 1.7
+
+
+def load_of(nodes: int) -> Load:
+    """Two local steps of eight digits on every node."""
+    return Load("decentralizepy.models.digits.MLP", nodes, 8, 2, (8, 8, 1), _SAMPLES)
+
+
+def sections_of(load: Load) -> engine.Sections:
+    """As many digits as the nodes need."""
+    times = -(-load.nodes * load.samples // _DIGITS)
+    named = {"dataset_package": "many_digits", "dataset_class": "ManyDigits", "times": times}
+    return {"DATASET": named}
+
+
+def case(folder: Path, nodes: int, iterations: int, repeats: int) -> Iterator[Result]:
+    """One worker against its bound, and two against one."""
+    load = load_of(nodes)
+    more = sections_of(load)
+    found = medians(
+        repeats,
+        {
+            "steps": lambda: loops.seconds("stacked", load, 1, 1, iterations),
+            "merge": lambda: loops.seconds("merge", load, 1, 1, iterations),
+            "one": lambda: engine.seconds(folder, load, 1, iterations, more=more),
+            "two": lambda: engine.seconds(folder, load, 2, iterations, more=more),
+        },
+    )
+    us = {name: 1e6 * value / nodes for name, value in found.items()}
+    floor = us["steps"] + us["merge"]
+    detail = (
+        f"floor {floor:.1f} us: stacked steps {us['steps']:.1f}, merge {us['merge']:.1f}; "
+        f"{found['one']:.3f} s an iteration"
+    )
+    name = f"small, {nodes} MLPs"
+    yield Result(f"{name}, one worker: us a node and iteration", us["one"], _BOUND, detail)
+    yield Result(f"{name}, one worker: engine / floor", us["one"] / floor, None, "")
+    yield Result(
+        f"{name}: speed of two workers / of one", us["one"] / us["two"], _FASTER,
+        f"{us['two']:.1f} us on two", at_least=True,
+    )  # fmt: skip
+
+
+def results(folder: Path, repeats: int) -> Iterator[Result]:
+    """100 and 10,000 nodes."""
+    yield from case(folder, 100, 300, repeats)
+    yield from case(folder, 10_000, 10, repeats)
