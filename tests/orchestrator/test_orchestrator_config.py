@@ -107,7 +107,7 @@ def test_everything_wrong_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"job_name": "x",\n  }', "line 2, column 3"),
+        ('{"job_name": "x",\n  1}', "line 2, column 3"),
         ("", "line 1, column 1"),
         ("[1, 2]", "no JSON object"),
         ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
