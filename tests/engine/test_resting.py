@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from launching import Experiment, digests
-from teams import ALONE, FAR, LAYOUTS, NEAR, scripted
+from teams import ALONE, FAR, LAYOUTS, NEAR, Scripted, Team, scripted
 
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
@@ -206,3 +207,55 @@ def test_a_slow_node_is_no_deadlock(experiment: Experiment, layout: Sequence[int
 
     team = scripted(experiment, {0: waits, 1: waits, 2: waits, 3: slow}, layout=layout)
     assert all(seat.ended for worker in team.workers for seat in worker.seats.values())
+
+
+@layouts
+def test_a_node_rests_though_another_program_of_it_listens(
+    experiment: Experiment, layout: Sequence[int]
+) -> None:
+    """One that trains and one that takes in whatever comes, for as long as there is anything."""
+    heard: dict[int, list[int]] = {uid: [] for uid in range(4)}
+
+    def speaks(node: Node) -> Program:
+        for t in node.rounds():
+            yield Send([([(node.uid + 1) % 4, (node.uid + 2) % 4], Message({}, {"t": t}))], (t, 0))
+            yield Checkpoint(t)
+            assert t == 2 or len(heard[node.uid]) >= 2 * (t + 1), "all was delivered, and heard"
+        yield Drain()
+        yield Send([([node.uid], Message({}, {"t": -1}))], (99, 0))
+
+    def listens(node: Node) -> Program:
+        while True:
+            (message,) = yield Receive(ANY, count=1)
+            if message.meta["t"] < 0:
+                return
+            heard[node.uid].append(message.meta["t"])
+
+    scripts = {uid: [speaks, listens] for uid in range(4)}
+    team = scripted(experiment, scripts, *KEEP, layout=layout, iterations=3)
+    assert all(sorted(found) == [0, 0, 1, 1, 2, 2] for found in heard.values())
+    saved = [(word.iterations, word.uid) for word in team.told if isinstance(word, NodeSaved)]
+    assert sorted(saved) == [(t, uid) for t in (1, 2) for uid in range(4)]
+
+
+@layouts
+def test_a_checkpoint_is_whole_though_a_node_never_reports(
+    experiment: Experiment, layout: Sequence[int]
+) -> None:
+    """It is told once the records of before are written, which do not wait for that node."""
+    told: list[int] = []
+
+    def program(node: Node) -> Program:
+        for t in node.rounds():
+            if node.uid != 3:
+                yield Report(t)
+            yield Checkpoint(t)
+            yield Sleep(0.05)
+            told.append(sum(isinstance(word, NodeSaved) for word in team.told))
+
+    flags = (*KEEP, "-ta", "1", "-tea", "0")
+    node = partial(Scripted, dict.fromkeys(range(4), program))
+    team = Team(experiment, 4, *flags, layout=layout, node=node)
+    team.run()
+    assert max(told[:8]) >= 4, "long before the end"
+    assert len([word for word in team.told if isinstance(word, NodeSaved)]) == 12
