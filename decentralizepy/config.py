@@ -8,7 +8,6 @@ that nobody reads is an error naming the nearest known one.
 
 from __future__ import annotations
 
-import configparser
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 from decentralizepy import reference
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import read_text_file
+from decentralizepy.ini import Sections, parse_ini
 from decentralizepy.pernode import PerNode, read_per_node
 from decentralizepy.registry import (
     Option,
@@ -178,21 +178,8 @@ def parse_experiment(text: str, path: Path) -> Experiment:
     return _Reader(_sections(text, path), path).experiment(text)
 
 
-def not_ini(path: Path, error: configparser.Error) -> ConfigError:
-    """One line for what configparser says in several, and with whole lines of the file."""
-    said = " ".join(error.message.split())
-    return ConfigError(f"{path} is not a valid INI file: {said:.300}")
-
-
-def _sections(text: str, path: Path) -> dict[str, dict[str, str]]:
-    parser = configparser.ConfigParser(
-        interpolation=None, inline_comment_prefixes=(";", "#"), default_section="\0"
-    )
-    try:
-        parser.read_string(text, source=str(path))
-    except configparser.Error as error:
-        raise not_ini(path, error) from None
-    sections = {name: dict(parser[name]) for name in parser.sections()}
+def _sections(text: str, path: Path) -> Sections:
+    sections = parse_ini(text, path)
     for name in sections:
         if name not in SECTIONS:
             raise ConfigError(

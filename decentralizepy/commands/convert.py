@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from decentralizepy.config import (
     NODE_OPTIONS,
     SECTIONS,
     models_of,
-    not_ini,
     read_text,
 )
 from decentralizepy.errors import ConfigError, nearest_name
+from decentralizepy.ini import Sections, parse_ini
 from decentralizepy.registry import options, target
 
 AS_IS, IGNORED, MISSPELT, CHANGED, UNKNOWN, NOT_HERE, DEFAULT = (
@@ -65,7 +64,7 @@ class Line:
 def convert(path: Path) -> tuple[list[Line], str]:
     """The verdict on every key, in the file's order, and the cleaned file; raises `ConfigError`."""
     text = read_text(path)
-    raw, clean = _parse(text, path, ()), _parse(text, path, (";", "#"))
+    raw, clean = _as_written(text, path), parse_ini(text, path)
     lines = [line for name in clean for line in _section(name, raw[name], clean[name], path)]
     if not any(line.name == "random_seed" for line in lines):
         why = "97 for model, graphs and streams, 1234 for the partition, as in the reference"
@@ -73,17 +72,12 @@ def convert(path: Path) -> tuple[list[Line], str]:
     return lines, _cleaned(lines, path)
 
 
-def _parse(text: str, path: Path, comments: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    parser = configparser.ConfigParser(
-        interpolation=None, inline_comment_prefixes=comments, default_section="\0"
-    )
+def _as_written(text: str, path: Path) -> Sections:
+    """The sections with the comments behind values, where these are all that stands behind."""
     try:
-        parser.read_string(text, source=str(path))
-    except configparser.Error as error:
-        if comments:
-            raise not_ini(path, error) from None
-        return _parse(text, path, (";", "#"))  # a comment after a section's name, and the like
-    return {name: dict(parser[name]) for name in parser.sections()}
+        return parse_ini(text, path, comments=())
+    except ConfigError:  # a comment after a section's name, and the like
+        return parse_ini(text, path)
 
 
 def _section(

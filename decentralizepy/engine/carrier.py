@@ -64,7 +64,7 @@ class SimulatedCarrier:
         clock: Callable[[], Clock],
         timers: Timers,
         network: Network,
-        deliver: Callable[[int, Message], None],
+        deliver: Callable[[Sequence[int], Message], None],
     ) -> None:
         self._router, self._clock, self._timers = router, clock, timers
         self._network, self._deliver = network, deliver
@@ -93,4 +93,4 @@ class SimulatedCarrier:
 
     def _arrive(self, uid: int, message: Message) -> None:
         self._under_way -= 1
-        self._deliver(uid, message)
+        self._deliver((uid,), message)

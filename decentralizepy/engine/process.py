@@ -170,6 +170,9 @@ def _work(
     try:
         try:
             worker.run()
+        except Stopped:
+            worker.evaluations.silence()
+            raise
         finally:
             worker.finish()
         supervisor.say(Finished(real.now()))

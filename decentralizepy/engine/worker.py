@@ -180,6 +180,8 @@ class Worker:
             self._active += len(seat.strands)
             for strand in seat.strands:
                 self._begin(strand)
+        for seat in self.seats.values():
+            self._see_whether_ended(seat)  # one without programs has
         self.evaluations.begin()
         counters, me = self.arena.counters, self.me.worker
         while self._active or self.evaluations.waiting:
@@ -288,8 +290,10 @@ class Worker:
     def _end(self, strand: Strand) -> None:
         strand.ended = True
         self._active -= 1
-        seat = strand.seat
-        if all(one.ended for one in seat.strands):
+        self._see_whether_ended(strand.seat)
+
+    def _see_whether_ended(self, seat: Seat) -> None:
+        if all(strand.ended for strand in seat.strands):
             seat.ended = True
             self._note_progress(seat, seat.node.round)
             seat.mailbox.clear()
@@ -369,19 +373,20 @@ class Worker:
 
     # --------------------------------------------------------------- messages
 
-    def _deliver(self, uid: int, message: Message) -> None:
-        seat = self.seats.get(uid)
-        if seat is None or seat.lost:
-            return
-        if message.asks:
-            self._reply(seat, message)
-            return
-        if seat.ended or not seat.mailbox.put(message):
-            return
-        for strand in seat.strands:
-            if strand.heard(message, self._gone):
-                self._answer(strand)
-                return
+    def _deliver(self, uids: Sequence[int], message: Message) -> None:
+        """Give a message to nodes of this worker: into their mailboxes, and on to who waits."""
+        seats, asks = self.seats, message.asks
+        for uid in uids:
+            seat = seats.get(uid)
+            if seat is None or seat.lost:
+                continue
+            if asks:
+                self._reply(seat, message)
+            elif not seat.ended and seat.mailbox.put(message):
+                for strand in seat.strands:
+                    if strand.waiting is not None and strand.heard(message, self._gone):
+                        self._answer(strand)
+                        break
 
     def _reply(self, seat: Seat, question: Message) -> None:
         """Have a node answer a question, whatever it is doing."""
@@ -410,8 +415,8 @@ class Worker:
         if strand.waiting is wanted:
             self._answer(strand, "deadline")
 
-    def _heard(self, strand: Strand, reason: str = "") -> list[Any]:
-        """What a program asked for; it waits no longer."""
+    def _heard(self, strand: Strand, reason: str = "lost") -> list[Any]:
+        """What a program asked for; it waits no longer. ``reason`` is why a source is missing."""
         wanted, strand.waiting = strand.waiting, None
         assert wanted is not None
         if strand.timer is not None:
@@ -419,7 +424,7 @@ class Worker:
             strand.timer = None
         return strand.seat.mailbox.take(wanted, reason)
 
-    def _answer(self, strand: Strand, reason: str = "") -> None:
+    def _answer(self, strand: Strand, reason: str = "lost") -> None:
         """Give a waiting program what it asked for."""
         strand.seat.seconds.wait += self.stopwatch() - strand.since
         self._ready.append((strand, self._heard(strand, reason)))
@@ -494,7 +499,7 @@ class Worker:
         for seat in self.seats.values():
             for strand in seat.waits:
                 if strand.lost(self._gone):
-                    self._answer(strand, "lost")
+                    self._answer(strand)
 
     def _vacate(self, seat: Seat) -> None:
         """A node of this worker has left for good; its rows are given back."""
@@ -580,6 +585,7 @@ class Worker:
     def _checkpoint(self, strand: Strand, effect: Checkpoint) -> Any:
         if not self.evaluations.evaluator.intervals.save(effect.t + 1):
             return None
+        self.evaluations.passed(strand.seat, effect.t)  # also of a node that did not report it
         if strand.seat.node.asynchronous:
             strand.resting = effect
         elif self._simulation is not None:  # takes no simulated time
@@ -602,8 +608,12 @@ class Worker:
         """Where this worker is, for finding out whether the whole run is at rest."""
         settled = not self._ready and not self._held and self.workload.empty
         settled = settled and not self.carrier.in_flight and self.timers.next is None
-        strands = [s for seat in self.seats.values() for s in seat.strands if not s.ended]
-        resting = settled and all(strand.resting is not None for strand in strands)
+        live = [[s for s in seat.strands if not s.ended] for seat in self.seats.values()]
+        strands = [strand for of_node in live for strand in of_node]
+        # of a node one program is enough: others may wait for messages that nobody will send
+        resting = settled and all(
+            any(strand.resting is not None for strand in of_node) for of_node in live if of_node
+        )
         saving = any(isinstance(strand.resting, Checkpoint) for strand in strands)
         who = () if resting or not settled else self._who_waits(strands)
         sent, received = (

@@ -15,6 +15,7 @@ from torch import Tensor
 from decentralizepy.engine.clock import Clock, Timers
 from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.node.effects import Checkpoint, Gradient, Report, Train
+from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Simulation
 from decentralizepy.training.trainer import Trainer
 from decentralizepy.training.work import LocalWork
@@ -139,10 +140,8 @@ class Workload:
             if not work.taken and type(work.effect) is Train:
                 yield work
         for work in self._untrained.values():
-            seat = work.strand.seat
-            alone = len(seat.strands) == 1 and not seat.node.asynchronous
             # a node that may be asked while it trains must not have trained before its time
-            if work is not first and type(work.effect) is Train and alone:
+            if work is not first and type(work.effect) is Train and _is_quiet(work.strand.seat):
                 yield work
 
     @staticmethod
@@ -162,6 +161,13 @@ class Workload:
         else:  # it goes on when its time has come
             seat.seconds.train += self._simulation.pace(seat.uid).cost(t)
             self._untrained.pop(work.strand, None)
+
+
+def _is_quiet(seat: Seat) -> bool:
+    """Whether a node does and says nothing while it trains."""
+    node = seat.node
+    answers = type(node).answer is not Node.answer
+    return len(seat.strands) == 1 and not node.asynchronous and not answers
 
 
 def _local(work: Work) -> LocalWork:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
-from decentralizepy.files import read_regular
+from decentralizepy.files import read_regular, replacing
 from decentralizepy.graphs.graph import MAX_NODES, Edge, Graph
 
 MAX_BYTES: Final = 512 << 20
@@ -80,12 +80,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     """Give a draft's path beside ``path``; it takes the name ``path`` once the block succeeds."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist: make it first")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
+    with replacing(path) as draft:
         yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _kind_of(path: Path, kind: str | None) -> str:

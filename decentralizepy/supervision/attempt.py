@@ -65,6 +65,8 @@ PATIENCE: Final = 5.0
 KEY_TIMEOUT: Final = 5.0
 #: how long the end of the workers' server may take
 _SERVER_PATIENCE: Final = 2.0
+#: how long workers of a run that failed may take to write what they know
+_LAST_WORDS_S: Final = 2.0
 _TICK: Final = 0.2
 _TICK_TOGETHER: Final = 0.02
 
@@ -118,11 +120,21 @@ class Attempt:
             self._supervise(workers)
             if self._rollback is None:
                 workers.close()
+        except BaseException:
+            self._halt(workers)
+            raise
         finally:
             workers.kill()
             self.status.forget()
             os.close(self._memory)
         return self._rollback
+
+    def _halt(self, workers: WorkerProcesses) -> None:
+        """The run has failed: have the workers write the records that wait for others."""
+        if self.status.going:
+            for number in self._live:
+                self.status.call(number)
+            workers.halt(_LAST_WORDS_S)
 
     def _say_hello(self, number: int | None) -> None:
         again = self.settings.resume or number is not None

@@ -206,6 +206,14 @@ class WorkerProcesses:
             handle.process.join(patience)
         self.kill()
 
+    def halt(self, patience: float) -> None:
+        """Stop all workers that can be reached within ``patience`` seconds: they write what they
+        know."""
+        self.tell(Stop())
+        deadline = time.monotonic() + patience
+        for handle in self.handles:
+            handle.process.join(max(0.0, deadline - time.monotonic()))
+
     def kill(self) -> None:
         """End all workers at once."""
         for handle in self.handles:

@@ -65,7 +65,8 @@ class Traffic:
 
 #: where a tensor lies: row, first byte, bytes
 Place = tuple[int, int, int]
-Deliver = Callable[[int, Message], None]
+#: takes a message for some nodes of this worker
+Deliver = Callable[[Sequence[int], Message], None]
 
 
 class Router:
@@ -161,9 +162,7 @@ class Router:
     # ------------------------------------------------- to nodes of the same worker
 
     def _send_here(self, receivers: Sequence[int], message: Message) -> None:
-        message = self.kept(message)
-        for uid in receivers:
-            self._deliver(uid, message)
+        self._deliver(receivers, self.kept(message))
 
     def kept(self, message: Message) -> Message:
         """The message as one that may wait: rows are values, all else is copied."""
@@ -340,8 +339,7 @@ class Router:
             receivers = words[_HEAD_WORDS + 1 :]
         else:
             message, receivers = self._read_parts(words[_HEAD_WORDS:])
-        for uid in self._mine(receivers):
-            self._deliver(uid, message)
+        self._deliver(self._mine(receivers), message)
 
     def _read_parts(self, words: tuple[int, ...]) -> tuple[Message, tuple[int, ...]]:
         n_parts, n_words, *rest = words
@@ -387,8 +385,7 @@ class Router:
 
     def _take_near(self, source: WorkerId, receivers: Sequence[int], message: Message) -> None:
         self.received[source] += 1
-        for uid in receivers:
-            self._deliver(uid, message)
+        self._deliver(receivers, message)
         self._frames_from[source.worker] += 1
 
     def _take_far(
@@ -398,8 +395,7 @@ class Router:
         assert self.sockets is not None and self.sockets.wire is not None
         wire, sender = self.sockets.wire, message.sender
         message.lease = Lease(lambda: wire.inbound.consumed(peer, sender, nbytes))
-        for uid in receivers:
-            self._deliver(uid, message)
+        self._deliver(receivers, message)
 
     def _mine(self, uids: tuple[int, ...]) -> tuple[int, ...]:
         if not self._here.issuperset(uids):

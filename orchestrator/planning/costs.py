@@ -7,15 +7,15 @@ the user's cache folder, and the next plan on the same CPU type uses it.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.cpus import cpu_name
 from decentralizepy.files import cache_home, write_json
+from decentralizepy.jsonfile import read_object
 from decentralizepy.registry import Target, fact
 
 
@@ -51,16 +51,6 @@ def stated_cost(model: Target, parameters: int | None) -> Cost:
     return Cost(train_s, train_s / 3)
 
 
-def cpu_type() -> str:
-    """The name of the CPU, so that figures of other machines aren't taken for ours."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
 def cache_path(environment: Mapping[str, str] = os.environ) -> Path:
     """Where measured costs are kept."""
     return cache_home(environment) / "costs.json"
@@ -81,7 +71,7 @@ class CostBook:
 
 def read_costs(path: Path) -> CostBook:
     """What former runs measured; a file that is missing or broken counts as empty."""
-    return CostBook(_entries(path), cpu_type())
+    return CostBook(_entries(path), cpu_name())
 
 
 def remember(path: Path, model: Target, cost: Cost) -> None:
@@ -90,7 +80,7 @@ def remember(path: Path, model: Target, cost: Cost) -> None:
     A cache that cannot be written is left as it is: the next plan is only less exact.
     """
     entries = _entries(path)
-    key = f"{model.dotted}|{cpu_type()}"
+    key = f"{model.dotted}|{cpu_name()}"
     entries[key] = _mean(entries[key], cost) if key in entries else cost
     kept = {name: {k: v for k, v in asdict(c).items() if k != "measured"} for name, c in
             entries.items()}  # fmt: skip
@@ -110,11 +100,7 @@ def _mean(old: Cost, new: Cost) -> Cost:
 
 
 def _entries(path: Path) -> dict[str, Cost]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    items = value.items() if isinstance(value, dict) else ()
+    items = read_object(path).items()
     return {name: cost for name, item in items if (cost := _entry(item)) is not None}
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.files import UnfitFileError, read_regular
+from decentralizepy.files import read_text_file
+from decentralizepy.jsonfile import parse_json
 from decentralizepy.overrides import Override, from_flags, from_json
 from orchestrator.config import Config, keys
 
@@ -132,50 +132,19 @@ def parse_config(text: str, path: Path) -> Config:
 
 def read_text(path: Path) -> str:
     """The text of a small file; raises `ConfigError`."""
-    try:
-        data = read_regular(path, MAX_BYTES)
-    except UnfitFileError as error:
-        raise ConfigError(f"{error}: not a configuration") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot read {path}: {reason}") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
-    return text.replace("\r\n", "\n")
+    return read_text_file(path, most=MAX_BYTES)
 
 
 def _object(text: str, path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
-        text.encode()
-        json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError(f"{path} is not valid JSON: {where}: {error.msg}") from None
-    except UnicodeEncodeError:
-        raise ConfigError(f"{path}: half of a surrogate pair (\\ud800...) is not text") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {str(error) or 'too deep'}") from None
+        value = parse_json(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds no JSON object: it must start with {{ and end with }}")
     if "\0" in text or "\\u0000" in text:
         raise ConfigError(f"{path} holds a NUL character")
     return value
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = sorted(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"given twice: {', '.join(twice)}; keep one")
-    return value
-
-
-def _constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _unknown(key: str) -> str:

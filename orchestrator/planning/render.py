@@ -7,13 +7,13 @@ beside it, and the first port.
 
 from __future__ import annotations
 
-import configparser
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
+from decentralizepy.ini import parse_ini
 from decentralizepy.overrides import with_key
 from orchestrator.planning.bounded import SIZE, bounded
 
@@ -70,7 +70,7 @@ def _explain(error: Exception, values: Mapping[str, Any]) -> str:
 def render_addresses(addresses: Sequence[str]) -> str:
     """``ip.json``: machine id as text -> address, by the template of that name."""
     path = TEMPLATES / f"{ADDRESSES}.j2"
-    return render(path.read_text(encoding="utf-8"), {"addresses": list(addresses)}, path)
+    return _rendered(path.read_text(encoding="utf-8"), {"addresses": list(addresses)}, path)
 
 
 def with_communication(text: str, path: Path, offset: int | None) -> str:
@@ -93,13 +93,7 @@ def with_communication(text: str, path: Path, offset: int | None) -> str:
 
 def communication(text: str, path: Path) -> dict[str, str]:
     """The keys of [COMMUNICATION], as text; raises `ConfigError` for what is no INI."""
-    parser = configparser.ConfigParser(
-        interpolation=None, inline_comment_prefixes=(";", "#"), default_section="\0"
-    )
-    try:
-        parser.read_string(text, source=str(path))
-    except configparser.Error as error:
-        raise ConfigError(f"{path} is not a valid INI file: {error.message}") from None
-    if not parser.has_section(SECTION):
+    sections = parse_ini(text, path)
+    if SECTION not in sections:
         raise ConfigError(f"{path}: needs the section [{SECTION}]")
-    return dict(parser[SECTION])
+    return sections[SECTION]

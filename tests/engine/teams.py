@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from launching import Experiment
 
+from decentralizepy.codec import Word
 from decentralizepy.commands import arguments, flags
 from decentralizepy.engine.assemble import Assembly
 from decentralizepy.engine.clock import RealClock
@@ -27,6 +28,7 @@ from decentralizepy.memory.arena import Arena
 from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import Report
 from decentralizepy.node.node import Node, Program
+from decentralizepy.runfolder import MachineFolder
 
 Script = Callable[[Node], Program]
 #: workers of each machine
@@ -70,8 +72,9 @@ class Team:
     def __init__(
         self, experiment: Experiment, iterations: int, *more: str, layout: Sequence[int] = ALONE,
         node: Callable[[], Node] | None = None, name: str = "team",
+        restore: tuple[str, int] = ("", 0),
     ) -> None:  # fmt: skip
-        self.layout, self.told = tuple(layout), list[dict[str, Any]]()
+        self.layout, self.told, self.restore = tuple(layout), list[Word](), restore
         self.errors: list[BaseException] = []
         self._done = 0
         self._building = ExitStack()
@@ -99,6 +102,9 @@ class Team:
         addresses = ("127.0.0.1", "127.0.0.2")[: len(self.layout)]
         settings = replace(arguments.settings_of(args), addresses=addresses)
         settings.log_dir.mkdir(parents=True, exist_ok=True)
+        if self.restore[0]:
+            old = MachineFolder(experiment.folder / self.restore[0] / f"machine{machine}")
+            shutil.copytree(old.checkpoints, settings.folder.checkpoints)
         assembly = Assembly(settings, program=node)
         placement = Placement(settings.mapping, self.layout)
         members = [WorkerId(machine, i) for i in range(workers)]
@@ -128,6 +134,7 @@ class Team:
         worker = assembly.worker(
             me, placement, arena, sockets=sockets, tell=self.told.append, orders=self._orders
         )
+        assembly.restore(worker, self.restore[1])
         self._building.callback(worker.reporter.close)
         self.workers.append(worker)
 
@@ -178,12 +185,18 @@ def scripted(
     *more: str,
     layout: Sequence[int] = ALONE,
     answers: Mapping[int, Callable[[Node, Message], Message | None]] | None = None,
+    kind: type[Scripted] = Scripted,
     iterations: int = 9,
     name: str = "team",
+    restore: tuple[str, int] = ("", 0),
 ) -> Team:
-    """Run hand-written programs; nothing is evaluated unless ``more`` says so."""
+    """Run hand-written programs; nothing is evaluated unless ``more`` says so.
+
+    With ``restore`` they go on from what a team of that name saved after so many iterations.
+    """
     flags = more if "-ta" in more else ("-ta", "0", "-tea", "0", *more)
     return Team(
         experiment, iterations, *flags, layout=layout,
-        node=partial(Scripted, scripts, answers), name=name,
+        node=partial(kind, scripts, answers), name=name,
+        restore=restore,
     ).run()  # fmt: skip

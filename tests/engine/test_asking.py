@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from launching import Experiment
-from teams import ALONE, FAR, LAYOUTS, NEAR, scripted
+from teams import ALONE, FAR, LAYOUTS, NEAR, Scripted, scripted
 
 from decentralizepy.engine.worker import NodeFailedError
 from decentralizepy.graphs.generators import ring
@@ -146,8 +146,20 @@ def test_an_error_in_an_answer_names_who_gave_it(
         scripted(experiment, {0: asks}, layout=layout, answers={3: fails})
 
 
-def test_questions_and_answers_take_their_simulated_time(experiment: Experiment) -> None:
-    """Half a second each way, also to a node that is in the middle of ten seconds of training."""
+class Synchronous(Scripted):
+    """As any program that has nothing on its way at a checkpoint."""
+
+    asynchronous = False
+
+
+@pytest.mark.parametrize("kind", [Scripted, Synchronous])
+def test_questions_and_answers_take_their_simulated_time(
+    experiment: Experiment, kind: type[Scripted]
+) -> None:
+    """Half a second each way, also to a node that is in the middle of ten seconds of training.
+
+    Node 3 has trained with the same step by then; where nodes are trained together, not this one.
+    """
     seen: dict[Any, Any] = {}
 
     def asks(node: Node) -> Program:
@@ -163,12 +175,16 @@ def test_questions_and_answers_take_their_simulated_time(experiment: Experiment)
         yield Train(0)
         seen["after"] = node.x.clone(), (yield Now())
 
+    def trains_first(node: Node) -> Program:
+        yield Train(0)
+
     def tells(node: Node, question: Message) -> Message:
-        seen["asked", node.uid] = node.x.clone()
         return Message({"params": node.x})
 
+    pace = {"default": 10, "3": 0.25}
+    more = simulate(experiment, ONE_SECOND | {"compute": {"seconds_per_iteration": pace}})
     scripted(
-        experiment, {0: asks, 1: waits, 2: trains_once, 3: ends}, *simulate(experiment),
+        experiment, {0: asks, 1: waits, 2: trains_once, 3: trains_first}, *more, kind=kind,
         answers=dict.fromkeys((1, 2, 3), tells),
     )  # fmt: skip
     assert [seen[uid][1] for uid in (1, 2, 3)] == [2.0, 2.0, 2.0]

@@ -135,7 +135,8 @@ def test_nan_ends_the_run(model: str, stopping: Diverged) -> None:
     assert "[ERROR] node 3: parameters are not finite" in folder.log(3).read_text()
     rows = {(row["uid"], row["iteration"]): row for row in machine_records(folder).rows}
     assert rows.keys() >= {(uid, t) for uid in range(NODES) for t in (1, 2)}
-    assert {t for _, t in rows} <= {1, 2, 3} and (3, 3) not in rows
+    farthest = {3: 2, 4: 2, 5: 3}  # who waits for node 3; the others do not
+    assert all(t <= farthest.get(uid, 6) for uid, t in rows)
     for (_, t), row in rows.items():  # what was measured is kept, though nobody met the others
         assert t < 3 or "consensus_distance" not in row
 

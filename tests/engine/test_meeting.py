@@ -13,7 +13,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from launching import Experiment
-from teams import ALONE, LAYOUTS, Team, scripted
+from teams import ALONE, LAYOUTS, NEAR, Team, scripted
 
 from decentralizepy.engine.evaluation import Evaluations, distance
 from decentralizepy.engine.meeting import Frontier, Meeting
@@ -354,3 +354,18 @@ def test_nobody_leaves_before_the_mean_of_the_last_iteration(
     for row in rows:
         expected = distances[row["uid"], row["iteration"]]
         assert row["consensus_distance"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("layout", [ALONE, NEAR])
+def test_a_node_without_programs_holds_nobody_up(
+    tmp_path: Path, cache: Path, layout: tuple[int, ...]
+) -> None:
+    def reports(node: Node) -> Program:
+        yield Report(0)
+
+    team = scripted(
+        Experiment(tmp_path, ring(4), cache), {0: reports, 1: reports},
+        "-ta", "1", "-tea", "0", layout=layout, iterations=1,
+    )  # fmt: skip
+    rows = records(team, tmp_path)
+    assert [row["consensus_distance"] for row in rows] == [0.0, 0.0]

@@ -213,12 +213,13 @@ def test_many_workers_or_machines_are_refused(tmp_path: Path, cache: Path) -> No
 
 
 def programs(
-    tmp_path: Path, cache: Path, value: Any, programs: dict[int, Any], faults: Any = None
-) -> Worker:
+    tmp_path: Path, cache: Path, value: Any, programs: dict[int, Any], faults: Any = None,
+    *more: str,
+) -> Worker:  # fmt: skip
     """Hand-written programs of six nodes under a simulation; those not given end at once."""
     SEEN.clear()
     experiment = Experiment(tmp_path, ring(6), cache)
-    flags = list(simulation(tmp_path, value))
+    flags = [*simulation(tmp_path, value), *more]
     if faults is not None:
         flags += ["--faults", simulation(tmp_path, faults, "faults.json")[1]]
     worker = build(experiment, 9, *flags, "-ta", "0", "-tea", "0")
@@ -365,3 +366,18 @@ def test_without_a_plan_there_is_nothing_in_the_way(tmp_path: Path, cache: Path)
     worker = simulated(tmp_path, cache, ONE_SECOND, 1)
     assert worker.faults is None
     assert not (tmp_path / "log" / "faults.jsonl").exists()
+
+
+def test_a_lost_node_is_missing_and_that_is_said(tmp_path: Path, cache: Path) -> None:
+    """Whether it is waited for when it is lost, or asked for later; others are heard as ever."""
+
+    def hears(node: Node) -> Program:
+        for t in range(4):
+            heard = yield Receive((1, 2), (t, 0), deadline=9.0 if t == 3 else None)
+            SEEN[t] = [one if isinstance(one, Missing) else one.sender for one in heard]
+
+    faults = [{"kill": {"node": 1}, "round": 2}]
+    flags = ("--on_loss", "drop")
+    programs(tmp_path, cache, ONE_SECOND, {0: hears, 1: speaker(4), 2: speaker(4)}, faults, *flags)
+    gone = [Missing(1, "lost"), 2]
+    assert {0: [1, 2], 1: gone, 2: gone, 3: gone} == SEEN
