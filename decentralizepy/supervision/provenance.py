@@ -147,7 +147,7 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{path} does not tell of a run ({type(error).__name__}): nothing to resume there (-ld)"
+            f"{path} does not describe a run ({type(error).__name__}): nothing to resume (-ld)"
         ) from None
     done = max(CheckpointSets(settings.folder).usable(), default=0)
     same[f"--iterations (fewer than the {done} that are done)"] = (
@@ -156,7 +156,7 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
     differ = [name for name, equal in same.items() if not equal]
     if differ:
         raise ConfigError(
-            f"{settings.log_dir} holds another experiment: different {', '.join(differ)}; "
+            f"{settings.log_dir} contains another experiment: different {', '.join(differ)}; "
             "resume with the same files and flags, or start a new run in a new folder (-ld)"
         )
     return old
@@ -195,7 +195,7 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "simulation": settings.simulation.text if settings.simulation else None,
         "faults": settings.faults.text if settings.faults else None,
         "seed": experiment.seed,
-        "streams": "Philox, key (seed, uid), counter (0, 0, purpose, iteration << 16 | round)",
+        "streams": "Philox, key (seed, uid), counter (0, peer, purpose, iteration << 16 | round)",
         "version": decentralizepy.__version__,
         "revision": revision(),
         "code_sha256": code_digest(),
