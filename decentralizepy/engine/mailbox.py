@@ -26,7 +26,7 @@ class Mailbox:
 
     def __init__(self, mail: Mail | None = None) -> None:
         self._newest = (mail or Mail()).newest
-        self._rounds: dict[Round, dict[int, deque[_Letter]]] = {}
+        self._rounds: dict[Round, dict[int, list[_Letter]]] = {}
         self._order = count()
         self._before: Round = (0, 0)
         #: rounds that a deadline ended -> who is still expected there, in vain
@@ -47,8 +47,9 @@ class Mailbox:
             by_sender = self._rounds[round_] = {}
         letters = by_sender.get(sender)
         if letters is None:
-            letters = by_sender[sender] = deque()
-        letters.append((next(self._order), message))
+            by_sender[sender] = [(next(self._order), message)]
+        else:
+            letters.append((next(self._order), message))
         self._n += 1
         return True
 
@@ -74,7 +75,7 @@ class Mailbox:
         """Take out the oldest message of a sender in a round."""
         by_sender = self._rounds[round_]
         letters = by_sender[sender]
-        _, message = letters.popleft()
+        _, message = letters.pop(0)
         self._n -= 1
         if not letters:
             del by_sender[sender]
@@ -129,7 +130,7 @@ class Mailbox:
             if letters is None:
                 found.append(Missing(uid, reason))
                 continue
-            found.append(letters.popleft()[1])
+            found.append(letters.pop(0)[1])
             self._n -= 1
             if not letters:
                 del there[uid]
@@ -172,7 +173,7 @@ class Mailbox:
         for key in keys:
             there = self._rounds.get(key, {})  # type: ignore[call-overload]
             for uid in list(there):
-                left = deque(letter for letter in there[uid] if letter[0] not in taken)
+                left = [letter for letter in there[uid] if letter[0] not in taken]
                 self._n -= len(there[uid]) - len(left)
                 if left:
                     there[uid] = left

@@ -42,6 +42,7 @@ from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import Rings, fence
 
 _WORD: Final = 8
+#: routes that are remembered, at least; with more nodes, two of each
 _KEPT_ROUTES: Final = 1024
 _KEPT_SIZES: Final = 4096
 #: notices: a whole row named ``params``, or anything else
@@ -131,7 +132,7 @@ class Router:
         key = tuple(uids)
         found = self._routes.get(key)
         if found is None:
-            if len(self._routes) >= _KEPT_ROUTES:
+            if len(self._routes) >= max(_KEPT_ROUTES, 2 * len(self._here)):
                 self._routes.clear()
             found = self._routes[key] = {}
             for uid in key:
