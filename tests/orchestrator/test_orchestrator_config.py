@@ -224,7 +224,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     for name, expected in [("absent.json", "No such file"), ("latin.json", "UTF-8"),
                            ("big.json", "has more than 1 MiB"),
-                               ("pipe.json", "not a regular file"), (".", "directory")]:  # fmt: skip
+                           ("pipe.json", "not a regular file"), (".", "directory")]:  # fmt: skip
         with pytest.raises(ConfigError, match=expected):
             read_config(tmp_path / name)
 
