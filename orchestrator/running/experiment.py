@@ -183,7 +183,7 @@ def make_resumed_plan(path: Path, setting: Setting) -> tuple[RunFolder, Inputs, 
     """Lay out again what lies in a run folder, on the same ports if they are free."""
     folder = open_run(path)
     inputs, planned = make_plan(folder.config, setting, former_offset(folder))
-    return folder, inputs, as_resumed(planned, folder, inputs)
+    return folder, inputs, as_resumed(planned, folder)
 
 
 def make_plan(

@@ -15,7 +15,7 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.ini import without_port
 from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import MachineFolder, RunFolder
-from orchestrator.planning.inputs import Inputs, read_text
+from orchestrator.planning.inputs import read_text
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.render import communication
 from orchestrator.running.ledger import read_ledger
@@ -58,12 +58,8 @@ def former_offset(folder: RunFolder) -> int | None:
     return int(offset) if offset.isdecimal() else None
 
 
-def as_resumed(planned: Plan, folder: RunFolder, inputs: Inputs) -> Plan:
+def as_resumed(planned: Plan, folder: RunFolder) -> Plan:
     """The plan, with the machines that go on; raises `ConfigError` where that cannot be."""
-    if inputs.simulate_path is not None:
-        raise ConfigError(
-            f"{folder.root}: a simulated run does not go on where it was: run {folder.config} anew"
-        )
     if changed := _changed(planned, folder):
         raise ConfigError(
             f"{folder.root}: {', '.join(changed)} changed since this run began: undo that, or "
