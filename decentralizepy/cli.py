@@ -34,15 +34,15 @@ examples:
   decentralizepy check digits.ini -gf 16_4regular.edges
   decentralizepy run -cf digits.ini -gf 16_4regular.edges -is 100 -ld my_run
 
-decentralizepy COMMAND --help tells more.
+Run decentralizepy COMMAND --help for details.
 """
 
 _RUN_HELP = """\
 examples:
   16 nodes on this machine, over a graph:
     decentralizepy run -cf digits.ini -gf 16_4regular.edges -is 100 -ta 10 -ld my_run
-  two machines of 8 nodes; each finds itself in ip.json (else give -mid), the other one has
-  -ld run/machine1, and on a network both have run/run.key (decentralizepy keys run):
+  two machines with 8 nodes each; each finds itself in ip.json (or takes -mid); the second one
+  has -ld run/machine1; on a network both need run/run.key (decentralizepy keys run):
     decentralizepy run -ms 2 -ps 8 -cf digits.ini -gf 16_4regular.edges -is 100 \\
                        -ld run/machine0
 
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", "train this machine's part of an experiment", _RUN_HELP)
     flags.add_arguments(run)
     run.set_defaults(function=_run)
-    check = command("check", "construct everything of an experiment but the data", _CHECK_HELP)
+    check = command("check", "build all classes of an experiment, without data", _CHECK_HELP)
     check.add_argument("ini", type=Path, help="the INI file")
     flags.add_experiment_arguments(check)
     check.set_defaults(function=_check)
@@ -136,14 +136,14 @@ def _parser() -> argparse.ArgumentParser:
     graph = command("graph", "make, check or draw a graph", _GRAPH_HELP)
     graph_command.add_arguments(graph)
     graph.set_defaults(function=graph_command.main)
-    place = command("where", "say which machine and port each node has", _WHERE_HELP)
+    place = command("where", "print which machine and port each node has", _WHERE_HELP)
     place.add_argument("ini", type=Path, help="the INI file")
     flags.add_experiment_arguments(place)
     where.add_arguments(place)
     place.set_defaults(function=where.main)
     translate = command("convert", "explain an INI of the reference system", _CONVERT_HELP)
     translate.add_argument("ini", type=Path, help="the INI file")
-    translate.add_argument("-o", "--output", type=Path, metavar="OUT", help="write it cleaned")
+    translate.add_argument("-o", "--output", type=Path, metavar="OUT", help="write a cleaned copy")
     translate.set_defaults(function=_convert)
     return parser
 
@@ -242,7 +242,7 @@ def _require_runnable(text: str, path: Path) -> None:
 
 
 def _keys(args: argparse.Namespace) -> int:
-    print(f"{make_key(args.folder)}: copy it to all machines of the run, and to nobody else")
+    print(f"{make_key(args.folder)}: copy it to all machines of the run, and nowhere else")
     return EXIT_OK
 
 

@@ -35,7 +35,7 @@ def read_regular(path: Path, most: int) -> bytes:
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder says what is wrong
-        raise UnfitFileError(f"{path} is no regular file but a pipe, a device or a socket")
+        raise UnfitFileError(f"{path} is not a regular file but a pipe, a device or a socket")
     chunks: list[bytes] = []
     left = most
     with path.open("rb") as source:

@@ -50,7 +50,7 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         counts = Counter(key for key, _ in pairs)
         double = next(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"the key {double!r:.40} stands twice")
+        raise ValueError(f"the key {double!r:.40} appears twice")
     return found
 
 
@@ -77,7 +77,7 @@ def check_object(
     """An object with keys of ``known`` only, and all of ``needed``; raises `ConfigError`."""
     listed = ", ".join(known)
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: {value!r:.60} is no object; it may have the keys {listed}")
+        raise ConfigError(f"{where}: {value!r:.60} is not an object; it may have the keys {listed}")
     for key in value:
         if key not in known:
             raise ConfigError(f"{where}: unknown key '{key:.40}'{nearest(key, known)}; {listed}")
@@ -90,7 +90,7 @@ def check_object(
 def check_list(value: Any, where: str, length: int | None = None) -> list[Any]:
     """A list, of a given length if one is given; raises `ConfigError`."""
     if not isinstance(value, list):
-        raise ConfigError(f"{where}: {value!r:.60} is no list")
+        raise ConfigError(f"{where}: {value!r:.60} is not a list")
     if length is not None and len(value) != length:
         raise ConfigError(f"{where}: {len(value)} entries, {length} are needed")
     return value

@@ -103,12 +103,12 @@ def _from_file(name: str, folder: Path, where: str) -> PerNode:
 def _values(value: Any) -> dict[str, int]:
     """The object of a file, checked; raises ValueError."""
     if not isinstance(value, dict) or not value:
-        raise ValueError("it is no object by uid")
+        raise ValueError("it is not an object by uid")
     for uid, number in value.items():
         if uid != "default" and uid != _uid(uid):
-            raise ValueError(f"{uid!r:.40} is no uid")
+            raise ValueError(f"{uid!r:.40} is not a uid")
         if type(number) is not int:
-            raise ValueError(f"{number!r:.40} (of {uid}) is no whole number")
+            raise ValueError(f"{number!r:.40} (of {uid}) is not a whole number")
     return value
 
 

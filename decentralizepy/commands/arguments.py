@@ -55,8 +55,8 @@ def graph_of(args: argparse.Namespace, wired: Wiring) -> Graph:
     counts = args.procs_per_machine
     if counts is None:
         raise ConfigError(
-            f"how many nodes? {wired.program.target.name} needs no graph, so name one (-gf) or say "
-            "how many there are on each machine (-ps)"
+            f"how many nodes? {wired.program.target.name} needs no graph: give the number of nodes "
+            "on each machine (-ps), or a graph (-gf)"
         )
     return Graph(max(sum(counts) * (args.machines if len(counts) == 1 else 1), 1), ())
 
@@ -103,7 +103,7 @@ def read_mapping(args: argparse.Namespace, graph: Graph) -> Mapping:
     if mapping.n != graph.n:
         raise ConfigError(
             f"{args.graph_file} has {graph.n} nodes, but -ps and -ms make {mapping.n}: "
-            "give both the same number"
+            "these must be equal"
         )
     return mapping
 
@@ -118,9 +118,9 @@ def check_wiring(
         wired.build(graph, experiment.seed)
     if wired.fixed and not graph.is_symmetric() and needs_symmetric(experiment):
         raise ConfigError(
-            f"{args.graph_file} is directed; the Metropolis-Hastings weights of "
-            f"{experiment.sharing.target.name} need both ways: add the edges back (as .edges they "
-            "are), or take PlainAverageSharing (-gf, -gt)"
+            f"{args.graph_file} is directed, but the Metropolis-Hastings weights of "
+            f"{experiment.sharing.target.name} need edges both ways: add the reverse edges "
+            "(.edges files have them), or use PlainAverageSharing (-gf, -gt)"
         )
 
 
@@ -170,7 +170,7 @@ def _address(value: Any, key: str, path: Path) -> str:
     except ValueError:
         if isinstance(value, str) and _HOST_NAME.fullmatch(value):
             return value.lower()  # a host name, resolved when it is used
-    raise ConfigError(f"{path}: machine {key} has no proper address: {value!r:.60}")
+    raise ConfigError(f"{path}: machine {key} has no valid address: {value!r:.60}")
 
 
 def read_machine(args: argparse.Namespace, experiment: Experiment, addresses: Sequence[str]) -> int:
@@ -196,7 +196,7 @@ def read_key(
         key = load_key(path)
         if args.key is not None and load_key(args.key) != key:
             raise ConfigError(
-                f"--key {args.key} is another key than that in {path}, which goes first: remove "
+                f"--key {args.key} differs from the key in {path}, which takes precedence: remove "
                 "one of them"
             )
         return key
@@ -205,8 +205,8 @@ def read_key(
     raise ConfigError(
         f"machines on a network need a run key, and there is no {KEY_NAME} in {args.log_dir} "
         "nor in the folder above: make one with 'decentralizepy keys DIR', copy it to all machines "
-        "and name it by --key DIR/run.key; or, where nobody else can reach or hear the machines, "
-        f"set encryption = none in [COMMUNICATION] of {experiment.path}"
+        "and name it by --key DIR/run.key; or, if nobody else can reach the machines or their "
+        f"network, set encryption = none in [COMMUNICATION] of {experiment.path}"
     )
 
 
@@ -221,7 +221,9 @@ def _check_numbers(args: argparse.Namespace) -> None:
         if getattr(args, name) > most:
             raise ConfigError(f"--{name} {getattr(args, name)!s:.40}: at most {most}")
     if args.simulate and args.on_loss == "wait":
-        raise ConfigError("--simulate: nobody comes back in simulated time; without --on-loss wait")
+        raise ConfigError(
+            "--simulate does not go with --on_loss wait: nothing comes back in simulated time"
+        )
     if args.on_loss == "wait" and not args.checkpoint_after:
         raise ConfigError("--on_loss wait goes back to checkpoints: set --checkpoint_after")
     if args.averaging_steps >= 1 << 16:  # more would run into the next iteration's streams
@@ -290,10 +292,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
     _check_writable(settings.log_dir, "-ld")
     _check_writable(settings.weights_dir, "-wsd")
     if settings.resume and not settings.folder.holds_a_run():
-        raise ConfigError(f"{args.log_dir} holds no run to resume (-ld)")
+        raise ConfigError(f"{args.log_dir} contains no run to resume (-ld)")
     if not settings.resume and settings.folder.holds_a_run() and not began_nothing(settings):
         raise ConfigError(
-            f"{args.log_dir} holds a run already: choose another folder (-ld), or go on with it "
+            f"{args.log_dir} already contains a run: choose another folder (-ld), or resume it "
             "(--resume)"
         )
     return settings
@@ -346,7 +348,7 @@ def _check_writable(folder: Path, flag: str) -> None:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{folder}: {reason}: choose another folder ({flag})") from None
     if not fit:
-        raise ConfigError(f"{there} is no folder to write in: choose another one ({flag})")
+        raise ConfigError(f"{there} is not a writable folder: choose another one ({flag})")
 
 
 def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--machine_id",
         type=int,
         metavar="M",
-        help="which entry of the address file this machine is (default: the one with an address "
-        "of this machine)",
+        help="this machine's entry in the address file (default: the entry whose address this "
+        "machine has)",
     )
     add(
         "-ld",
@@ -101,7 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(0, 1),
         default=1,
-        help="1 forgets momentum and the like after every iteration (default: %(default)s)",
+        help="1: discard momentum and other optimizer state after every iteration "
+        "(default: %(default)s)",
     )
     add(
         "-sm",
@@ -109,16 +110,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="M",
-        help="machine of the server (no driver of this version has one)",
+        help="accepted for old scripts, without effect: servers run on machine 0",
     )
-    add("-sr", "--server_rank", type=int, default=-1, metavar="R", help="rank of the server")
+    add(
+        "-sr",
+        "--server_rank",
+        type=int,
+        default=-1,
+        metavar="R",
+        help="accepted for old scripts, without effect",
+    )
     add(
         "-wr",
         "--working_rate",
         type=float,
         default=1.0,
         metavar="F",
-        help="federated learning: share of clients a round (no driver of this version has any)",
+        help="accepted for old scripts, without effect",
     )
     add(
         "-as",
@@ -141,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="threads per worker; other numbers than 1 change the last bits (default: 1)",
+        help="threads per worker; more than 1 changes the last bits (default: 1)",
     )
     add("--device", default="cpu", help="cpu, cuda, or cuda:1 and so on (default: %(default)s)")
     add(
@@ -160,14 +168,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--resume",
         action="store_true",
-        help="go on with the run in the log folder, from its newest complete checkpoint",
+        help="resume the run in the log folder from its newest complete checkpoint",
     )
     add(
         "--on_loss",
         choices=ON_LOSS,
         default="fail",
-        help="when a worker or machine is lost: end the run, go on without its nodes, or go back "
-        "to the newest checkpoint and wait for it, which needs --checkpoint_after "
+        help="when a worker or machine is lost: end the run, continue without its nodes, or go "
+        "back to the newest checkpoint and wait for it (needs --checkpoint_after) "
         "(default: %(default)s)",
     )
     add(
@@ -182,14 +190,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=Resilience.progress_limit,
         metavar="S",
-        help="a worker that stands still for S seconds counts as lost; longer than the longest "
-        "local training (default: %(default)g)",
+        help="a worker that makes no progress for S seconds counts as lost; must be longer than "
+        "the longest local training (default: %(default)g)",
     )
     add(
         "--key",
         type=Path,
         metavar="FILE",
-        help="the run key, where no run.key lies in the log folder or above it "
+        help="the run key, if there is no run.key in the log folder or the one above "
         "('decentralizepy keys' makes one)",
     )
     add(
@@ -222,8 +230,8 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DEFAULT_GRAPH,
         metavar="GRAPH",
-        help="who talks to whom; not needed where node_class or graph_class of the INI need none "
-        "(default: %(default)s)",
+        help="the communication graph; not needed if node_class or graph_class of the INI needs "
+        "none (default: %(default)s)",
     )
     add(
         "-gt",
@@ -252,8 +260,8 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--eval_file",
         metavar="DRIVER",
-        help="node program and schedule of graphs, where the INI does not name them, by the "
-        f"reference's driver names (default: {DEFAULT}): {', '.join(DRIVERS)}",
+        help="node program and schedule of graphs, if the INI does not name them, as a driver "
+        f"of the reference system (default: {DEFAULT}): {', '.join(DRIVERS)}",
     )
 
 

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes on each machine: one number for all, or one per machine",
     )
     one = parser.add_mutually_exclusive_group()
-    one.add_argument("--uid", type=int, metavar="U", help="tell of one node only")
+    one.add_argument("--uid", type=int, metavar="U", help="print this node only")
     one.add_argument(
         "--here", action="store_true", help="only print which machine of ip.json this one is"
     )

@@ -67,7 +67,7 @@ def load_key(path: Path) -> bytes:
         key = b""
     if len(text) > _MAX_FILE or len(key) != KEY_BYTES:
         raise ConfigError(
-            f"{path} is no run key: one line of base64 that stands for {KEY_BYTES} bytes is "
+            f"{path} is not a run key: one line of base64 for {KEY_BYTES} bytes is "
             "expected; copy it again, or make a new one with 'decentralizepy keys DIR'"
         )
     return key
@@ -75,7 +75,7 @@ def load_key(path: Path) -> bytes:
 
 def _check_file(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise ConfigError(f"the run key {path} is no regular file")
+        raise ConfigError(f"the run key {path} is not a regular file")
     if found.st_mode & 0o077:
         raise ConfigError(
             f"the run key {path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "

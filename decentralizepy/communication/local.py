@@ -27,7 +27,9 @@ def this_machine(addresses: Sequence[str], path: Path) -> int:
         return ours[0]
     if ours:
         listed = ", ".join(f"{machine} ({addresses[machine]})" for machine in ours)
-        raise ConfigError(f"{path}: machines {listed} are all this one: say which by -mid")
+        raise ConfigError(
+            f"{path}: machines {listed} all have an address of this one: choose one with -mid"
+        )
     nobody = [address for address, ips in zip(addresses, known, strict=True) if not ips]
     unknown = f"; cannot resolve {', '.join(nobody[:8])}" if nobody else ""
     here = ", ".join(local_addresses()[:32]) or "unknown"

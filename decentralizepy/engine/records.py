@@ -16,7 +16,7 @@ from torch import Tensor
 
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import WorkerId
-from decentralizepy.runfolder import MachineFolder, RecordWriter
+from decentralizepy.runfolder import RECORD_COLUMNS, MachineFolder, RecordWriter
 from decentralizepy.settings import LEVELS, Settings
 from decentralizepy.training.trainer import Learner
 from decentralizepy.transport.router import Traffic
@@ -104,6 +104,18 @@ class Reporter:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def check_metrics(own: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a program's own columns are numbers under names of their own."""
+    for name, value in own.items():
+        if name in RECORD_COLUMNS:
+            raise ValueError(f"Report: '{name}' is a column of the engine; take another name")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"Report: {name!r} is no name of a column: letters, digits and _")
+        if not isinstance(value, int | float):
+            kind = type(value).__name__
+            raise ValueError(f"Report: {name} is a {kind}, not a number; take float({name})")
 
 
 _LOGGED = (

@@ -23,7 +23,7 @@ from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
 from decentralizepy.engine.evaluation import Evaluations, Evaluator
 from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.engine.meeting import Meeting
-from decentralizepy.engine.records import Reporter
+from decentralizepy.engine.records import Reporter, check_metrics
 from decentralizepy.engine.rest import Position, Rest
 from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.engine.workload import Work, Workload
@@ -561,6 +561,8 @@ class Worker:
 
     def _report(self, strand: Strand, effect: Report) -> Any:
         seat, t = strand.seat, effect.t
+        if effect.metrics:
+            check_metrics(effect.metrics)
         self._note_progress(seat, t + 1)
         self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
         if not self.evaluations.due(t):

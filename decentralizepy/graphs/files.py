@@ -42,7 +42,7 @@ def read_graph(
 
     Raises:
         ValueError: for malformed content; names the file, the line, and what to do. Also for
-            more than 512 MiB, and for what is no regular file.
+            more than 512 MiB, and for what is not a regular file.
         OSError: if the file can't be read.
     """
     path = Path(path)

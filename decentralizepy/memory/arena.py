@@ -44,12 +44,9 @@ class Arena:
     def lease(self, index: int, release: Callable[[], object]) -> Any:
         """The memory of a row as a buffer for `torch.frombuffer`; ``release`` is called once nobody
         has it any more: no tensor, view or array on it, whoever made that."""
-        buffer = self._buffer.from_buffer(self.memory, self._at(index))
+        buffer = self._buffer.from_buffer(self.memory, self._start + self._row_bytes * index)
         buffer.release = release
         return buffer
-
-    def _at(self, index: int) -> int:
-        return self._start + self._row_bytes * index
 
 
 def _rows(memory: mmap.mmap, plan: ArenaPlan) -> Tensor:

@@ -49,6 +49,8 @@ class RowPool:
         self._first, self._stop = own.start, own.stop
         self._sent = [0] * len(own)
         self._sent_to = [[0] * len(own) for _ in range(arena.plan.workers)]
+        self._sent_here = self._sent_to[worker]
+        self._length = arena.plan.length
         self._retired: deque[int] = deque()
         self._row_bytes = arena.plan.row_bytes
         self._start = arena.start + self._first * self._row_bytes
@@ -101,11 +103,15 @@ class RowPool:
 
     def view(self, row: Row) -> Tensor:
         """The row for a program to read and keep: nobody writes it as long as anybody has it."""
-        if row.view is None:
+        view = row.view
+        if view is None:
             row.seen = True
-            row.view = row.tensor if row.index is None else self.lease(row.index)
-            row.version = row.view._version
-        return row.view
+            if row.index is None:
+                view, row.version = row.tensor, row.tensor._version
+            else:
+                view, row.version = self.lease(row.index), 0
+            row.view = view
+        return view
 
     def publish(self, row: int, readers: Iterable[int]) -> None:
         """Note that a message with a reference to the row is on its way to each worker."""
@@ -115,13 +121,15 @@ class RowPool:
 
     def lease(self, index: int) -> Tensor:
         """An own row [P] for readers on this worker, held until the last of them has let go."""
-        self.publish(index, (self._worker,))
+        at = index - self._first
+        self._sent[at] += 1
+        self._sent_here[at] += 1
         return self.reading(index)
 
     def reading(self, index: int) -> Tensor:
         """A row [P] of any worker of the machine that was published for this one."""
-        buffer = self.arena.lease(index, self.releaser(index))
-        return torch.frombuffer(buffer, dtype=torch.float32, count=self.arena.plan.length)
+        buffer = self.arena.lease(index, self._releases.get(index) or self.releaser(index))
+        return torch.frombuffer(buffer, dtype=torch.float32, count=self._length)
 
     def releaser(self, index: int) -> Callable[[], object]:
         """What says that this worker has let go one reference to a row."""

@@ -212,7 +212,7 @@ class _Reader:
             raise ConfigError(f"{where}: from and to are the same node")
         if self.graph is not None and not self.graph.has_edge(sender, receiver):
             raise ConfigError(
-                f"{where}: {sender}>{receiver} is no edge of the graph: "
+                f"{where}: {sender}>{receiver} is not an edge of the graph: "
                 f"node {sender} never sends to node {receiver}"
             )
         factor = check_number(link.get("factor", 1.0), f"{where}: factor", positive=True)
@@ -229,7 +229,7 @@ class _Reader:
             group = [self._uid(uid, where) for uid in check_list(value, where)]
             twice = [uid for uid in group if uid in named or group.count(uid) > 1]
             if twice or not group:
-                why = f"node {twice[0]} stands twice" if twice else "a group is empty"
+                why = f"node {twice[0]} appears twice" if twice else "a group is empty"
                 raise ConfigError(f"{where}: {why}")
             named.update(group)
             groups.append(frozenset(group))

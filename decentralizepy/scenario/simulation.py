@@ -204,7 +204,9 @@ def _overrides(value: Any, where: str) -> Overrides:
 def _pairs(value: Any, where: str, stop: int) -> dict[Pair, Overrides]:
     """Overrides by directed pair: ``3-7`` is both ways, ``3>7`` one, and the stronger."""
     if not isinstance(value, dict):
-        raise ConfigError(f'{where}: {value!r:.60} is no object like {{"3-7": ..., "3>7": ...}}')
+        raise ConfigError(
+            f'{where}: {value!r:.60} is not an object like {{"3-7": ..., "3>7": ...}}'
+        )
     found: dict[Pair, dict[str, float]] = {}
     parsed = [(_pair(key, where, stop), entry) for key, entry in value.items()]
     seen: set[tuple[Pair, bool]] = set()
@@ -213,7 +215,7 @@ def _pairs(value: Any, where: str, stop: int) -> dict[Pair, Overrides]:
         overrides = _overrides(entry, f"{where}: {name}")
         for one in (pair, pair[::-1]) if both else (pair,):
             if (one, both) in seen:
-                raise ConfigError(f"{where}: {name} stands twice")
+                raise ConfigError(f"{where}: {name} appears twice")
             seen.add((one, both))
             found.setdefault(one, {}).update(overrides)
     return dict(found)
@@ -227,13 +229,13 @@ def _check_edges(keys: Iterable[str], where: str, graph: Graph) -> None:
             continue
         why = f"node {sender} never sends to node {receiver}"
         why += ", nor the other way round" if both else ""
-        raise ConfigError(f"{where}: {key} is no edge of the graph: {why}")
+        raise ConfigError(f"{where}: {key} is not an edge of the graph: {why}")
 
 
 def _pair(key: str, where: str, stop: int) -> tuple[Pair, bool]:
     match = re.fullmatch(r"(\d{1,9})([->])(\d{1,9})", key, re.ASCII)
     if match is None:
-        raise ConfigError(f"{where}: '{key:.40}' is no pair: write 3-7, or 3>7 for one way")
+        raise ConfigError(f"{where}: '{key:.40}' is not a pair: write 3-7, or 3>7 for one way")
     first, second = int(match[1]), int(match[3])
     if max(first, second) >= stop or first == second:
         raise ConfigError(f"{where}: {key}: two different numbers of 0 to {stop - 1} are needed")
@@ -279,7 +281,7 @@ def _measured(value: Any, path: Path, nodes: int) -> tuple[Pace, ...]:
     """Costs of a run that was measured: ``train_s`` of its records."""
     where = f"{path}: compute: run"
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ConfigError(f"{where}: {value!r:.60} is no folder of a run")
+        raise ConfigError(f"{where}: {value!r:.60} is not the folder of a run")
     try:
         folder = path.parent / Path(value).expanduser()
     except RuntimeError as error:  # nobody has that name

@@ -159,7 +159,7 @@ class Agreement:
         if hello.attempt not in (None, self.attempt):
             return []  # of before the rollback
         if machine in self.hellos:
-            return self._abort(f"two machines say that they are machine {machine} (-mid)", True)
+            return self._abort(f"two machines claim to be machine {machine} (-mid)", True)
         if why := self.unlike(machine, hello):
             return self._abort(why, True)
         self._first = self._first or (machine, hello.digests)

@@ -298,9 +298,11 @@ class Attempt:
         self.status.membership = resumed(self.settings.mapping.n, start.left, start.iteration)
         self.status.round_start = start.iteration
         if start.iteration:
-            self.status.note(f"going on after iteration {start.iteration}")
+            self.status.note(f"resuming after iteration {start.iteration}")
         elif self.settings.resume or self._number:
-            self.status.note("no checkpoint is complete on all machines: from the start")
+            self.status.note(
+                "no checkpoint is complete on all machines: starting from the beginning"
+            )
 
     def _place(self, workers: WorkerProcesses) -> None:
         """Tell the workers who is where, once all are built and all machines are there."""
@@ -355,9 +357,9 @@ class Attempt:
             self._doubted = now
         elif now - self._doubted >= KEY_TIMEOUT:
             raise ConfigError(
-                f"machine {_listed(doubted)} has not said hello, but somebody did in its name "
-                "whose words are not sealed with our run key: copy the same run.key to all "
-                "machines, or set encryption = none on all"
+                f"machine {_listed(doubted)} has not joined, but something tried to in its "
+                "name that does not have our run key: copy the same run.key to all machines, "
+                "or set encryption = none on all"
             )
         if now - self._began < START_TIMEOUT:
             return
@@ -367,7 +369,7 @@ class Attempt:
         )
 
     def _check_progress(self, workers: WorkerProcesses) -> None:
-        """End workers whose main loop has stood still for too long."""
+        """End workers whose main loop has made no progress for too long."""
         limit, now = self.settings.resilience.progress_limit, time.monotonic()
         if not self.status.going:
             placed = min((since for _, since in self._beats.values()), default=now)
@@ -384,7 +386,9 @@ class Attempt:
             if beats != self._beats[number][0]:
                 self._beats[number] = beats, now
             elif now - self._beats[number][1] > limit:
-                why = self._explain(number, f"has stood still for {limit:g} s (progress limit)")
+                why = self._explain(
+                    number, f"has made no progress for {limit:g} s (progress limit)"
+                )
                 workers.kill_one(number)
                 self._died(number, why, workers)
 

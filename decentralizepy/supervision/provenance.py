@@ -143,11 +143,13 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
             "nodes per machine (-ps)": old["nodes_per_machine"] == list(settings.mapping.counts),
             "files of [TRAIN_PARAMS]": old["files"] == _files(settings),
+            "modules that the INI names": old["modules"] == _modules(settings),
+            "simulation (--simulate)": old["simulation"] == _simulated(settings),
             **{f"--{flag}": equal for flag, equal in flagged.items()},
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{path} does not tell of a run ({type(error).__name__}): nothing to resume there (-ld)"
+            f"{path} does not describe a run ({type(error).__name__}): nothing to resume (-ld)"
         ) from None
     done = max(CheckpointSets(settings.folder).usable(), default=0)
     same[f"--iterations (fewer than the {done} that are done)"] = (
@@ -156,7 +158,7 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
     differ = [name for name, equal in same.items() if not equal]
     if differ:
         raise ConfigError(
-            f"{settings.log_dir} holds another experiment: different {', '.join(differ)}; "
+            f"{settings.log_dir} contains another experiment: different {', '.join(differ)}; "
             "resume with the same files and flags, or start a new run in a new folder (-ld)"
         )
     return old
@@ -192,10 +194,10 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "last_attempt": settings.attempt,
         "threads_per_worker": settings.threads,
         "device": settings.device,
-        "simulation": settings.simulation.text if settings.simulation else None,
+        "simulation": _simulated(settings),
         "faults": settings.faults.text if settings.faults else None,
         "seed": experiment.seed,
-        "streams": "Philox, key (seed, uid), counter (0, 0, purpose, iteration << 16 | round)",
+        "streams": "Philox, key (seed, uid), counter (0, peer, purpose, iteration << 16 | round)",
         "version": decentralizepy.__version__,
         "revision": revision(),
         "code_sha256": code_digest(),
@@ -225,6 +227,11 @@ def digests(settings: Settings, flags: dict[str, Any]) -> dict[str, str]:
         "fault plan (--faults)": _sha(json.dumps(plan)),
         "code of decentralizepy": code_digest(),
     }
+
+
+def _simulated(settings: Settings) -> Any:
+    """The simulation as JSON; None in real time."""
+    return json.loads(json.dumps(settings.simulation.text)) if settings.simulation else None
 
 
 def _files(settings: Settings) -> dict[str, str]:

@@ -184,9 +184,7 @@ class WorkerProcesses:
         except (EOFError, OSError):
             handle.line.close()
         except WordError as error:
-            raise RunError(
-                f"worker {handle.number} said what nobody understands: {error}"
-            ) from None
+            raise RunError(f"worker {handle.number} sent an unknown message: {error}") from None
 
     def bury(self, number: int) -> None:
         """A worker is dead and nobody waits for it."""

@@ -180,7 +180,8 @@ class Router:
     def _send_near(self, receivers: Mapping[int, list[int]], message: Message) -> None:
         tensors = message.tensors
         places = [self.pool.place(tensor) for tensor in tensors.values()]
-        if None not in places and not message.meta and list(tensors) == ["params"]:
+        plain = not message.meta and not message.asks
+        if plain and None not in places and list(tensors) == ["params"]:
             place = places[0]
             assert place is not None
             said, whole = tensors["params"], 4 * self.arena.plan.length

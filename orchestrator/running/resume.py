@@ -27,7 +27,7 @@ def open_run(path: Path) -> RunFolder:
     """The run folder to be resumed; raises `ConfigError` if there is nothing to go on with."""
     folder = RunFolder(path.absolute())
     if not path.is_dir():
-        raise ConfigError(f"{path} is no folder: {REMEDY}")
+        raise ConfigError(f"{path} is not a folder: {REMEDY}")
     needed = (folder.config, folder.ini, folder.plan, folder.ledger)
     missing = [file.name for file in needed if not file.is_file()]
     if missing:

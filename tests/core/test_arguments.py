@@ -172,7 +172,7 @@ def test_a_directed_graph_serves_where_graphs_are_drawn(folder):
     words = ["-gf", "way.adj", "-gt", "adjacency"]
     assert accept(*words, "--eval_file", "testingPeerSamplerDynamic").mapping.n == 3
     found = refuse(*words)
-    assert "way.adj is directed" in found and "add the edges back" in found
+    assert "way.adj is directed" in found and "add the reverse edges" in found
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_one_node_alone(folder):
         (["-ll", "debug"], "-ll debug (did you mean 'DEBUG'?): one of DEBUG, INFO, WARNING"),
         (["--device", "tpu"], "--device tpu: cpu or cuda"),
         (["--eval_file", "testingFederatd.py"], "unknown driver 'testingFederatd.py'"),
-        (["-ld", "small.ini"], "small.ini is no folder to write in: choose another one (-ld)"),
-        (["-ld", "small.ini/inside"], "is no folder to write in"),
-        (["-wsd", "ring.edges"], "ring.edges is no folder to write in: choose another one (-wsd)"),
+        (["-ld", "small.ini"], "small.ini is not a writable folder: choose another one (-ld)"),
+        (["-ld", "small.ini/inside"], "is not a writable folder"),
+        (["-wsd", "ring.edges"], "ring.edges is not a writable folder: choose another one (-wsd)"),
         (["-ld", "x" * 300], "File name too long: choose another folder (-ld)"),
     ],
 )
@@ -278,12 +278,12 @@ def test_wrong_input_names_the_flag_or_file(folder, words, said):
         (
             "--faults",
             [{"slow_link": {"from": 0, "to": 5, "delay_s": 1}, "rounds": [1, 1]}],
-            "f.json: fault 1: slow_link: 0>5 is no edge of the graph",
+            "f.json: fault 1: slow_link: 0>5 is not an edge of the graph",
         ),
         (
             "--simulate",
             {"links": {"edges": {"0-5": {"latency_s": 1}}}},
-            "f.json: links: edges: 0-5 is no edge of the graph",
+            "f.json: links: edges: 0-5 is not an edge of the graph",
         ),
     ],
 )
@@ -297,10 +297,10 @@ def test_a_folder_that_holds_a_run_is_left_alone(folder):
     Path("out").mkdir()
     assert accept().log_dir == Path("out")  # an empty folder is fine
     Path("out/args.json").write_text("{}")
-    with pytest.raises(ConfigError, match="out holds a run already: choose another folder"):
+    with pytest.raises(ConfigError, match="out already contains a run: choose another folder"):
         accept()
     Path("out/args.json").rename("out/records_3.jsonl")
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already contains a run"):
         accept()
     assert [path.name for path in Path("out").iterdir()] == ["records_3.jsonl"]
 
@@ -334,16 +334,16 @@ def test_degrees_that_no_graph_has(folder, n, degree, said):
         ('{"0": "a"}', "exactly the keys 0, 1"),
         ('{"0": "a", "1": "b", "2": "c"}', "exactly the keys 0, 1"),
         ('{"0": "a", "01": "b"}', "exactly the keys 0, 1"),
-        ('{"0": "a", "1": ""}', "ip.json: machine 1 has no proper address: ''"),
-        ('{"0": 127001, "1": "b"}', "machine 0 has no proper address: 127001"),
-        ('{"0": "a", "1": null}', "machine 1 has no proper address: None"),
-        ('{"0": "a", "1": "tcp://b"}', "machine 1 has no proper address: 'tcp://b'"),
-        ('{"0": "a", "1": "b:9000"}', "no proper address"),
-        ('{"0": "a b", "1": "c"}', "no proper address"),
-        ('{"0": "a\\u0000", "1": "c"}', "no proper address"),
-        ('{"0": "0.0.0.0", "1": "c"}', "machine 0 has no proper address: '0.0.0.0'"),
-        ('{"0": "::", "1": "c"}', "no proper address"),
-        ('{"0": "224.0.0.1", "1": "c"}', "no proper address"),
+        ('{"0": "a", "1": ""}', "ip.json: machine 1 has no valid address: ''"),
+        ('{"0": 127001, "1": "b"}', "machine 0 has no valid address: 127001"),
+        ('{"0": "a", "1": null}', "machine 1 has no valid address: None"),
+        ('{"0": "a", "1": "tcp://b"}', "machine 1 has no valid address: 'tcp://b'"),
+        ('{"0": "a", "1": "b:9000"}', "no valid address"),
+        ('{"0": "a b", "1": "c"}', "no valid address"),
+        ('{"0": "a\\u0000", "1": "c"}', "no valid address"),
+        ('{"0": "0.0.0.0", "1": "c"}', "machine 0 has no valid address: '0.0.0.0'"),
+        ('{"0": "::", "1": "c"}', "no valid address"),
+        ('{"0": "224.0.0.1", "1": "c"}', "no valid address"),
     ],
 )
 def test_addresses_that_are_none(folder, text, said):
@@ -395,7 +395,7 @@ def test_on_one_computer_a_key_is_used_if_it_is_there(folder):
 def test_two_different_keys_are_one_too_many(folder):
     above, named = make_key(folder), make_key(folder / "keys")
     said = refuse("-ms", "2", "-mid", "0", "--key", str(named))
-    assert f"--key {named} is another key than that in" in said and "run.key" in said
+    assert f"--key {named} differs from the key in" in said and "run.key" in said
     named.unlink()
     named.write_bytes(above.read_bytes())
     named.chmod(0o600)
@@ -443,8 +443,11 @@ def test_a_machine_finds_itself_by_its_address(folder):
 @pytest.mark.parametrize(
     ("addresses", "said"),
     [
-        (["127.0.0.1", "127.0.0.2"], "ip.json: machines 0 (127.0.0.1), 1 (127.0.0.2) are all this"),
-        (["localhost", "localhost"], "machines 0 (localhost), 1 (localhost) are all this one"),
+        (["127.0.0.1", "127.0.0.2"], "ip.json: machines 0 (127.0.0.1), 1 (127.0.0.2) all have"),
+        (
+            ["localhost", "localhost"],
+            "machines 0 (localhost), 1 (localhost) all have an address of this one",
+        ),
         (["192.0.2.77", "192.0.2.78"], "no machine has an address of this one, which are "),
         (["192.0.2.77", "no-such.invalid"], "cannot resolve no-such.invalid"),
     ],

@@ -58,7 +58,7 @@ def test_usage_errors(call, words):
 
 WRONG = {
     "graph missing": (["-gf", "none.edges"], "none.edges", "(-gf)"),
-    "graph of another size": (["-ps", "16"], "ring.edges has 8 nodes", "give both the same"),
+    "graph of another size": (["-ps", "16"], "ring.edges has 8 nodes", "these must be equal"),
     "procs for other machines": (["-ps", "4", "4"], "-ps gives 2 machines", "one number for all"),
     "no such machine": (["-mid", "5"], "-mid 5", "machines are 0 to 0"),
     "unknown driver": (["--eval_file", "x.py"], "unknown driver 'x.py'", "known: testing.py"),
@@ -73,9 +73,17 @@ WRONG = {
         "testingPeerSamplerDynamic.py needs it",
     ),
     "bad addresses": (["-ms", "2", "-cf", "bad.ini"], "bad.json", "exactly the keys 0, 1"),
-    "one-way graph": (["-gf", "way.adj", "-gt", "adjacency"], "way.adj is directed", "both ways"),
+    "one-way graph": (
+        ["-gf", "way.adj", "-gt", "adjacency"],
+        "way.adj is directed",
+        "edges both ways",
+    ),
     "unknown key": (["-cf", "typo.ini"], "typo.ini: [TRAIN_PARAMS]", "did you mean 'batch_size'"),
-    "folder in use": (["-ld", "used"], "used holds a run already", "choose another folder (-ld)"),
+    "folder in use": (
+        ["-ld", "used"],
+        "used already contains a run",
+        "choose another folder (-ld)",
+    ),
 }
 
 

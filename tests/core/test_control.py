@@ -144,7 +144,7 @@ def test_two_machines_of_one_number():
     agreement = agreement_of(3)
     agreement.take(1, hello())
     (abort,) = agreement.take(1, hello())
-    assert abort.why == "two machines say that they are machine 1 (-mid)" and abort.config
+    assert abort.why == "two machines claim to be machine 1 (-mid)" and abort.config
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["failed", "lost", "hello"]))))
@@ -460,7 +460,7 @@ def test_other_files_on_one_machine(cluster):
 def test_a_second_machine_1(running, cluster):
     cluster(1, 3).say(hello())
     said = aborted(running)
-    assert said == ["two machines say that they are machine 1 (-mid)"] * 3
+    assert said == ["two machines claim to be machine 1 (-mid)"] * 3
 
 
 def going_with_wait(cluster):

@@ -315,7 +315,7 @@ def test_without_a_graph_the_nodes_are_those_of_the_machines(beside):
     assert "graph (no file)" in provenance.digests(found, flags)
     assert settings("-ps", "1,2", "-ms", "2", "-mid", "0", "-ld", "b")[0].mapping.n == 3
     for words, said in (
-        ((), "how many nodes? Aimless needs no graph, so name one (-gf) or say how many"),
+        ((), "how many nodes? Aimless needs no graph: give the number of nodes"),
         (("-ps", "-3"), "-ps: machine 0 has -3"),
         (("-gf", "none.edges", "-ps", "3"), "cannot read graph none.edges"),
     ):

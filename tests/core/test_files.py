@@ -102,9 +102,9 @@ def test_a_file_is_read_up_to_its_limit(tmp_path):
 def test_a_pipe_and_a_device_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(UnfitFileError, match="no regular file"):
+        with pytest.raises(UnfitFileError, match="not a regular file"):
             read_regular(path, 100)
-        with pytest.raises(ConfigError, match=r"no regular file .* \(-cf\)"):
+        with pytest.raises(ConfigError, match=r"not a regular file .* \(-cf\)"):
             read_text_file(path, "-cf")
 
 

@@ -10,7 +10,7 @@ from decentralizepy.jsonfile import parse_json, parse_object, read_json_file, re
 BROKEN = (
     ("{", "line 1, column 2"),
     ('{\n "a": }', "line 2, column 7"),
-    ('{"a": 1, "a": 2}', "'a' stands twice"),
+    ('{"a": 1, "a": 2}', "'a' appears twice"),
     ("[NaN]", "NaN is no number"),
     ("[-Infinity]", "-Infinity is no number"),
     ("[" * 100_000, "nested too deeply"),

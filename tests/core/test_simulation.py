@@ -149,9 +149,9 @@ def test_a_measured_run_that_goes_back_is_refused(simulate, tmp_path):
 
 
 WRONG_SIMULATIONS = [
-    ("[]", "is no object"),
+    ("[]", "is not an object"),
     ("{", "not valid JSON"),
-    ('{"links": {}, "links": {}}', "'links' stands twice"),
+    ('{"links": {}, "links": {}}', "'links' appears twice"),
     ('{"links": {"latency_s": NaN}}', "NaN is no number"),
     ({}, "say what takes time"),
     ({"link": {}}, r"unknown key 'link' \(did you mean 'links'\?\)"),
@@ -164,20 +164,20 @@ WRONG_SIMULATIONS = [
     ({"links": {"queue": "nod"}}, "'nod' is none of node, edge, machine"),
     ({"links": {"queue": "machine"}}, "there is one machine only"),
     ({"links": {"within_machine": {}}}, "there is one machine only"),
-    ({"links": {"edges": {"1 - 2": {}}}}, "'1 - 2' is no pair: write 3-7"),
+    ({"links": {"edges": {"1 - 2": {}}}}, "'1 - 2' is not a pair: write 3-7"),
     ({"links": {"edges": {"1-1": {}}}}, "two different numbers of 0 to 3"),
     ({"links": {"edges": {"1>4": {}}}}, "two different numbers of 0 to 3"),
-    ({"links": {"edges": {"1-2": {}, "2-1": {}}}}, "stands twice"),
-    ({"links": {"edges": []}}, "is no object like"),
+    ({"links": {"edges": {"1-2": {}, "2-1": {}}}}, "appears twice"),
+    ({"links": {"edges": []}}, "is not an object like"),
     ({"links": {}, "machines": [2, 1]}, "3 nodes, but the graph has 4"),
     ({"links": {}, "machines": [4, 0]}, "0 is not a whole number, 1 or more"),
-    ({"links": {}, "machines": 2}, "is no list"),
+    ({"links": {}, "machines": 2}, "is not a list"),
     ({"compute": {}}, "either 'seconds_per_iteration' or 'run'"),
     ({"compute": {"seconds_per_iteration": [1, 2]}}, "2 entries, 4 are needed"),
     ({"compute": {"seconds_per_iteration": {"0": 1}}}, "'default' is missing"),
     ({"compute": {"seconds_per_iteration": {"default": 1, "4": 1}}}, "no node '4'"),
     ({"compute": {"seconds_per_iteration": "1"}}, "'1' is not a number"),
-    ({"compute": {"run": 3}}, "3 is no folder"),
+    ({"compute": {"run": 3}}, "3 is not the folder"),
 ]
 
 
@@ -212,7 +212,9 @@ def test_a_link_of_the_file_must_be_an_edge_of_the_graph(simulate):
         ("1>0", "node 1 never sends to node 0"), ("0-3", "never sends to node 3, nor the other"),
     ]:  # fmt: skip
         assert simulate(edges(key)).links.edges
-        with pytest.raises(ConfigError, match=f"links: edges: {key} is no edge .*{why}") as caught:
+        with pytest.raises(
+            ConfigError, match=f"links: edges: {key} is not an edge .*{why}"
+        ) as caught:
             simulate(edges("1-2", key), graph=graph)
         assert "simulation.json" in str(caught.value)
 
@@ -224,7 +226,7 @@ def test_a_pipe_or_a_device_is_no_file(tmp_path):
     (tmp_path / "good.json").write_bytes(codecs.BOM_UTF8 + b"{}")
     (tmp_path / "link.json").symlink_to("good.json")
     for name in ("pipe.json", "zeros.json"):
-        with pytest.raises(ConfigError, match=rf"{name} is no regular file .*\(--faults\)"):
+        with pytest.raises(ConfigError, match=rf"{name} is not a regular file .*\(--faults\)"):
             read_json_file(tmp_path / name, "--faults")
     assert read_json_file(tmp_path / "link.json", "--faults") == {}
 
@@ -279,7 +281,7 @@ def test_a_killed_worker_takes_the_nodes_that_it_has(plan):
 
 SLOW = {"from": 0, "to": 1, "factor": 2}
 WRONG_PLANS = [
-    ({}, "is no list"),
+    ({}, "is not a list"),
     ([3], "fault 1: give exactly one of kill, slow_link, partition"),
     ([{"kill": {"node": 0}}], "'round' is missing"),
     ([{"kil": {"node": 0}, "round": 1}], "give exactly one of kill"),
@@ -301,7 +303,7 @@ WRONG_PLANS = [
     ([{"slow_link": {"from": 0, "to": 1}, "rounds": [1, 2]}], "give 'factor', 'delay_s' or both"),
     ([{"slow_link": SLOW | {"to": 0}, "rounds": [1, 2]}], "from and to are the same node"),
     ([{"slow_link": SLOW, "rounds": [1, 5]}, {"slow_link": SLOW, "rounds": [5, 6]}], "0>1 is slow"),
-    ([{"partition": [[0, 1], [1]], "rounds": [1, 2]}], "node 1 stands twice"),
+    ([{"partition": [[0, 1], [1]], "rounds": [1, 2]}], "node 1 appears twice"),
     ([{"partition": [[0], []], "rounds": [1, 2]}], "a group is empty"),
     ([{"partition": [[0, 1, 2, 3, 4, 5]], "rounds": [1, 2]}], "nothing is cut"),
     ([{"partition": [], "rounds": [1, 2]}], "nothing is cut"),
@@ -321,7 +323,7 @@ def test_a_slow_link_must_be_an_edge_of_the_graph_in_its_direction(plan):
     back = {"from": 1, "to": 0, "factor": 2}
     faults = [{"slow_link": link, "rounds": [1, 2]} for link in (SLOW, back)]
     assert plan(faults).faults and plan(faults[:1], graph=graph).faults
-    said = "fault 2: slow_link: 1>0 is no edge of the graph: node 1 never sends to node 0"
+    said = "fault 2: slow_link: 1>0 is not an edge of the graph: node 1 never sends to node 0"
     with pytest.raises(ConfigError, match=rf"faults\.json: {said}"):
         plan(faults, graph=graph)
 

@@ -198,7 +198,7 @@ def test_a_run_that_never_trained_may_be_started_again_in_its_folder(run):
     status.began = 1.5e9
     provenance.end(settings, "interrupted", status)
     assert not provenance.began_nothing(settings)
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already contains a run"):
         run()
 
 

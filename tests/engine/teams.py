@@ -105,16 +105,17 @@ class Team:
         if self.restore[0]:
             old = MachineFolder(experiment.folder / self.restore[0] / f"machine{machine}")
             shutil.copytree(old.checkpoints, settings.folder.checkpoints)
-        assembly = Assembly(settings, program=node)
         placement = Placement(settings.mapping, self.layout)
         members = [WorkerId(machine, i) for i in range(workers)]
+        # a trainer belongs to one thread
+        assemblies = [Assembly(settings, program=node) for _ in members]
         plan = shared.ArenaPlan(
-            tuple(len(placement.uids(me)) for me in members), assembly.row_length,
-            assembly.named_rows,
+            tuple(len(placement.uids(me)) for me in members), assemblies[0].row_length,
+            assemblies[0].named_rows,
         )  # fmt: skip
         memory = shared.create()
         shared.resize(memory, plan)
-        for me in members:
+        for me, assembly in zip(members, assemblies, strict=True):
             self._member(me, assembly, placement, Arena(memory, plan), f"{paths}/{machine}")
         os.close(memory)
 
@@ -150,7 +151,6 @@ class Team:
                 worker.clock = RealClock()
         threads = [threading.Thread(target=partial(self._run, one)) for one in self.workers]
         before = torch.get_num_threads()
-        torch.set_num_threads(1)
         try:
             for thread in threads:
                 thread.start()
@@ -166,6 +166,7 @@ class Team:
         return self
 
     def _run(self, worker: Worker) -> None:
+        torch.set_num_threads(1)
         try:
             worker.run()
             self._done += 1

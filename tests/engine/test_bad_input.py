@@ -56,7 +56,7 @@ ROUNDS, BATCH = "rounds = 3", "batch_size = 8"
 
 #: what is refused before anything is started
 AT_ONCE = {
-    "graph of another size": flags("-ps", "5", said=("graph.edges", "-ps", "give both the same")),
+    "graph of another size": flags("-ps", "5", said=("graph.edges", "-ps", "these must be equal")),
     "fewer nodes than machines": flags("-ms", "5", said=("-ms 5", "4 nodes", "needs one")),
     "self-loop": graph("4\n0 1\n2 2\n", "bad.edges, line 3", "node 2", "delete"),
     "self-loop in .adj": graph(
@@ -82,15 +82,15 @@ AT_ONCE = {
     "ip.json: 00": machines('{"00": "127.0.0.1", "1": "127.0.0.2"}', "'00'", "keys 0, 1"),
     "ip.json: -1": machines('{"0": "127.0.0.1", "-1": "127.0.0.2"}', "'-1'", "keys 0, 1"),
     "ip.json: repeated key": machines(
-        '{"0": "127.0.0.1", "0": "127.0.0.2", "1": "127.0.0.3"}', "'0' stands twice"
+        '{"0": "127.0.0.1", "0": "127.0.0.2", "1": "127.0.0.3"}', "'0' appears twice"
     ),
     "ip.json: missing": machines('{"0": "127.0.0.1"}', "'1' is missing"),
-    "ip.json: number": machines('{"0": 5, "1": "127.0.0.2"}', "machine 0 has no proper address"),
+    "ip.json: number": machines('{"0": 5, "1": "127.0.0.2"}', "machine 0 has no valid address"),
     "ip.json: cut": machines('{"0": "127.0.0.1', "not valid JSON"),
     "ip.json: not UTF-8": Case(("ip.json", "UTF-8"), TWO, (("ip.json", b"\xff\xfe{}"),)),
     "ip.json: deep": machines("[" * 10_000, "not valid JSON"),
     "run folder exists": Case(
-        ("used", "holds a run already", "(-ld)", "--resume"),
+        ("used", "already contains a run", "(-ld)", "--resume"),
         ("-ld", "used"),
         (("used/args.json", "{}"),),
     ),

@@ -149,7 +149,7 @@ def test_the_script_says_why_it_cannot_know_its_machine(experiment: Experiment) 
         script(experiment, experiment.folder / "logs"),
         cwd=experiment.folder, text=True, capture_output=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode == 2 and "say which by -mid" in done.stderr
+    assert done.returncode == 2 and "choose one with -mid" in done.stderr
     assert not (experiment.folder / "logs").exists()
 
 

@@ -166,7 +166,7 @@ def test_the_last_checkpoint_is_intact_and_can_be_resumed(tmp_path: Path, cache:
     ]  # fmt: skip
     done = subprocess.run(command, cwd=experiment.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"going on after iteration {usable[-1]}" in done.stdout
+    assert f"resuming after iteration {usable[-1]}" in done.stdout
     assert len(list(log.glob("7_weight_*.safetensors"))) == 4
 
 

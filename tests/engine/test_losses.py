@@ -220,7 +220,7 @@ def test_wait_goes_back_for_a_lost_worker_and_ends_with_the_same_bits(
     root, processes = experiment.start((12,), 2, ITERATIONS, *more)
     running += processes
     (text,) = end_of(processes, [0])
-    assert "all go back to the newest checkpoint" in text and "going on after iteration" in text
+    assert "all go back to the newest checkpoint" in text and "resuming after iteration" in text
     assert digests(root) == whole
     told = story(root, 0)
     assert told["last_attempt"] == 1 and told["membership"] == []
@@ -281,4 +281,4 @@ def test_a_worker_that_stands_still_is_ended_and_a_long_step_is_not(
         (root / "machine0" / "status.json").read_text())["round_min"] + 5)  # fmt: skip
     os.kill(worker, signal.SIGSTOP)
     (text,) = end_of(processes, [5])
-    assert "has stood still for 3 s (progress limit)" in text and "in iteration" in text
+    assert "has made no progress for 3 s (progress limit)" in text and "in iteration" in text

@@ -216,3 +216,21 @@ def test_mail_that_pushes_other_mail_out_is_counted_once(tmp_path: Path, cache: 
     SEEN.clear()
     worker.run()
     assert SEEN == {0: [[(1, 2), (2, 0)], 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "problem"),
+    [
+        ({"test_acc": 1.0}, "'test_acc' is a column of the engine"),
+        ({"my lag": 1.0}, "'my lag' is no name of a column"),
+        ({"lag": torch.ones(1)}, "lag is a Tensor, not a number"),
+    ],
+)
+def test_columns_that_cannot_be_recorded_name_the_node(
+    tmp_path: Path, cache: Path, metrics: dict[str, Any], problem: str
+) -> None:
+    def program(node: Node) -> Program:
+        yield Report(0, metrics)
+
+    with pytest.raises(NodeFailedError, match=f"node 1 failed in iteration 1: .*{problem}"):
+        run(tmp_path, cache, {1: program})

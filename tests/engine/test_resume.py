@@ -140,7 +140,7 @@ def _check_story(root: Path, before: list[dict]) -> None:
     run = json.loads(folder.run.read_text())
     assert run["outcome"] == "done" and run["last_attempt"] == 1
     assert [one["outcome"] for one in run["attempts"]] == ["running"]  # it could not say more
-    assert any("going on after iteration" in note for note in run["notes"])
+    assert any("resuming after iteration" in note for note in run["notes"])
     assert CheckpointSets(folder).usable()[-1] == 16
 
 
@@ -159,7 +159,7 @@ def test_without_the_checkpoints_of_a_node_the_set_before_is_taken(
     resume(made, root, (4, 4), 2)
     assert digests(root) == whole
     notes = json.loads((root / "machine0" / "run.json").read_text())["notes"]
-    assert f"going on after iteration {newest - 4}" in notes
+    assert f"resuming after iteration {newest - 4}" in notes
 
 
 def test_a_run_resumed_before_its_first_checkpoint_starts_again(
@@ -170,7 +170,7 @@ def test_a_run_resumed_before_its_first_checkpoint_starts_again(
     shutil.rmtree(root / "machine0" / "checkpoints", ignore_errors=True)
     resume(made, root, (8,), 1)
     notes = json.loads((root / "machine0" / "run.json").read_text())["notes"]
-    assert notes == ["no checkpoint is complete on all machines: from the start"]
+    assert notes == ["no checkpoint is complete on all machines: starting from the beginning"]
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +220,8 @@ def test_what_can_not_be_resumed_is_said(
         return capsys.readouterr().err
 
     keep = ("--checkpoint_after", "4")
-    assert "holds no run to resume" in complain(*keep, "--resume", name="run2")
-    assert "holds a run already" in complain(*keep)
+    assert "contains no run to resume" in complain(*keep, "--resume", name="run2")
+    assert "already contains a run" in complain(*keep)
     numbers = (folder / "rounds.json").read_text()
     (folder / "rounds.json").write_text(json.dumps(dict.fromkeys(range(8), 3)))
     assert "different files of [TRAIN_PARAMS];" in complain(*keep, "--resume")

@@ -219,3 +219,13 @@ def test_who_sleeps_is_woken_for_what_comes_late(routers, delivered):
     mine.take_in()
     assert not mine.rings.behind and not counters.idle(1)
     assert theirs.sockets.poller.poll(0)  # the bell
+
+
+def test_a_question_of_the_row_alone_stays_a_question(routers, delivered):
+    mine, theirs = routers
+    row = mine.pool.acquire()
+    for i, asks in enumerate((False, True)):
+        said = Message({"params": row.tensor}).stamped(1, (0, i), asks)
+        mine.send([3], said, Traffic())
+    arrive(theirs, delivered, 2)
+    assert [message.asks for message in delivered] == [False, True]

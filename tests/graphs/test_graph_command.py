@@ -112,7 +112,7 @@ def test_check_spares_the_eigenvalues_of_huge_graphs(tmp_path, capsys, monkeypat
         ("-g Regular -n 100000 -d 50000 -f OUT", "2500000000 links, at most"),
         ("-g SmallWorld -n 100000 -k 40000 -b 0.1 -f OUT", "4000000000 links, at most"),
         ("-g ErdosRenyi -n 100000 -p 0.5 -f OUT", "links, at most"),
-        ("--check /dev/zero -a", "/dev/zero is no regular file"),
+        ("--check /dev/zero -a", "/dev/zero is not a regular file"),
         ("--check OUT", "No such file"),
         ("--check OUT -g Ring", "one or the other"),
     ],

@@ -156,7 +156,7 @@ def test_what_has_no_end_is_refused(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.edges")
     (tmp_path / "zeros.adj").symlink_to("/dev/zero")
     for name in ("pipe.edges", "zeros.adj"):
-        with pytest.raises(ValueError, match=rf"{name} is no regular file"):
+        with pytest.raises(ValueError, match=rf"{name} is not a regular file"):
             read_graph(tmp_path / name)
     monkeypatch.setattr(files, "MAX_BYTES", 3 << 20)
     (tmp_path / "long.edges").write_bytes(b"2\n0 1" + bytes(3 << 20))

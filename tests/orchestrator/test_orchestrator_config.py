@@ -110,7 +110,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         ('{"job_name": "x",\n  1}', "line 2, column 3"),
         ("", "line 1, column 1"),
         ("[1, 2]", "no JSON object"),
-        ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        ('{"a": 1, "a": 2}', "the key 'a' appears twice"),
         ('{"a": NaN}', "NaN"),
         ("[" * 100_000, "nested too deeply"),
         ('{"job_name": "\\ud800"}', "surrogate"),
@@ -224,7 +224,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
     for name, expected in [("absent.json", "No such file"), ("latin.json", "UTF-8"),
                            ("big.json", "has more than 1 MiB"),
-                               ("pipe.json", "no regular file"), (".", "directory")]:  # fmt: skip
+                           ("pipe.json", "not a regular file"), (".", "directory")]:  # fmt: skip
         with pytest.raises(ConfigError, match=expected):
             read_config(tmp_path / name)
 

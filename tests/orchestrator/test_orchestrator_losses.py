@@ -91,7 +91,7 @@ def test_who_left_is_told_in_the_end(make: Make, setting: Build) -> None:
     outcome = run_experiment(path, setting("ok"), Screen(io.StringIO()))
     why = "machine 1 is gone (nodes 5, 6, 7, 8)"
     epoch = {"before": 7, "left": [5, 6, 7, 8], "why": why}
-    notes = [f"{why}: left before iteration 8", "going on after iteration 5"]
+    notes = [f"{why}: left before iteration 8", "resuming after iteration 5"]
     for machine in outcome.folder.machines().values():
         machine.run.write_text(json.dumps({"membership": [epoch], "notes": notes}))
     rows = read_rows(outcome.folder)
@@ -101,5 +101,5 @@ def test_who_left_is_told_in_the_end(make: Make, setting: Build) -> None:
     assert measured_cost(outcome.plan, rows, reality) is None
     lines = list(closing_lines(replace(outcome, reality=reality)))
     assert f"left      before iteration 8: {why}" in lines
-    assert "notes     going on after iteration 5" in lines
+    assert "notes     resuming after iteration 5" in lines
     assert any("with 4 nodes fewer than planned at the end" in line for line in lines)

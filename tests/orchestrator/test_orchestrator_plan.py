@@ -424,11 +424,11 @@ FAR = {"slow_link": {"from": 0, "to": 4, "delay_s": 1}, "rounds": [1, 1]}
         ({"FAULTS": "f.json"}, {"f": [{"kill": {"node": 1}, "round": 11}]}, "round"),
         ({"FAULTS": "f.json"}, {"f": [{"kill": {"worker": [1, 2]}, "round": 1}]}, "change WORKERS"),
         ({"SIMULATE": "s.json", "NB_MACHINE": 1}, {"s": {}}, "small.json: SIMULATE: "),
-        ({"FAULTS": "f.json"}, {"f": [FAR]}, "slow_link: 0>4 is no edge of the graph"),
+        ({"FAULTS": "f.json"}, {"f": [FAR]}, "slow_link: 0>4 is not an edge of the graph"),
         (
             {"SIMULATE": "s.json", "NB_MACHINE": 1},
             {"s": {"links": {"edges": {"0-4": {}}}}},
-            "edges: 0-4 is no edge of the graph",
+            "edges: 0-4 is not an edge of the graph",
         ),
         (
             {"SIMULATE": "s.json", "NB_MACHINE": 1},

@@ -139,8 +139,8 @@ def test_killed_with_all_it_started_and_resumed_on_other_ports(
     assert events(folder)[-6:] == [
         "resumed", "submitted", "started", "finished", "collected", "released"
     ]  # fmt: skip
-    assert out.getvalue().count("note: going on after iteration 10") == 1
-    assert "going on after iteration 10" in outcome.reality.notes
+    assert out.getvalue().count("note: resuming after iteration 10") == 1
+    assert "resuming after iteration 10" in outcome.reality.notes
     assert outcome.reality.bytes_as_planned
     with pytest.raises(ConfigError, match="this run is complete"):
         resume_experiment(root, real, Screen(io.StringIO()))
@@ -235,7 +235,7 @@ def test_what_cannot_be_resumed(
     assert main(["--resume", str(folder / "absent")], setting()) == 2
     told = capsys.readouterr().err
     assert "has no g5k_config.json, config.ini, plan.json, ledger.jsonl" in told
-    assert "is no folder: name a run folder" in told
+    assert "is not a folder: name a run folder" in told
     with pytest.raises(SystemExit):
         main(["--resume", str(folder), str(make())], setting())
 

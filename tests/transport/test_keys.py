@@ -53,14 +53,14 @@ def test_whatever_a_file_holds_it_is_a_key_or_one_clear_message(tmp_path_factory
     path = tmp_path_factory.mktemp("keys") / "run.key"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(ConfigError, match="is no run key"):
+    with pytest.raises(ConfigError, match="is not a run key"):
         load_key(path)
 
 
 def test_only_regular_files_are_keys(tmp_path):
     os.mkfifo(tmp_path / "pipe", 0o600)
     (tmp_path / "folder").mkdir(0o700)
-    for name, why in (("pipe", "no regular file"), ("folder", "no regular file"),
+    for name, why in (("pipe", "not a regular file"), ("folder", "not a regular file"),
                       ("absent", "'decentralizepy keys DIR' makes one")):  # fmt: skip
         with pytest.raises(ConfigError, match=why):
             load_key(tmp_path / name)

@@ -66,7 +66,7 @@ def test_machines_with_different_keys_do_not_start(
     try:
         said = [process.communicate(timeout=60)[1] for process in processes]
         assert [process.returncode for process in processes] == [2, 2], said
-        assert "not sealed with our run key" in said[0] and "machine 1" in said[0]
+        assert "does not have our run key" in said[0] and "machine 1" in said[0]
         assert "do all machines have the same run key?" in said[1]
         assert not list(tmp_path.glob("run*/machine*")), "nothing half-written is left"
         assert not leftovers(processes)

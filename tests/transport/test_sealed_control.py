@@ -225,9 +225,10 @@ def test_a_machine_speaks_for_itself_only(port):
 
 
 @pytest.mark.parametrize("theirs", [OTHER, None])
-def test_who_may_have_another_key_is_known_by_its_hello_alone(planes, port, theirs):
+def test_who_may_have_another_key_is_known_by_its_hello_alone(port, theirs):
     """A scanner's words raise no doubt: they would end a run that only waits."""
-    first, second, _ = planes(KEY, theirs)
+    planes = [coordinator(port, KEY)]
+    (first,) = planes
     first.say(HELLO)
     context = zmq.Context()
     stranger = context.socket(zmq.DEALER)
@@ -239,12 +240,15 @@ def test_who_may_have_another_key_is_known_by_its_hello_alone(planes, port, thei
         while sum(first.refused.values()) < 5 and time.monotonic() < until:
             assert first.hear() == []
         assert first.doubted == set()
-        second.say(HELLO)
+        planes.append(member(1, f"tcp://127.0.0.1:{port}", theirs))
+        planes[1].say(HELLO)
         while not first.doubted and time.monotonic() < until:
             first.hear()
         assert first.doubted == {1}
     finally:
         context.destroy(linger=0)
+        for plane in planes:
+            plane.close()
 
 
 def test_another_hello_on_a_connection_changes_nothing(planes):
