@@ -88,14 +88,15 @@ def tune_malloc() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def tune_collector() -> None:
+def tune_collector(nodes: int) -> None:
     """Have the garbage collector look seldom, and never at what is there for good.
 
-    What nodes send and hear is freed by counting references; cycles are rare.
+    What nodes send and hear is freed by counting references; cycles are rare. Mail that waits is
+    no reason to look: a node has some twenty objects of it.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
+    gc.set_threshold(50_000 + 100 * nodes, 50, 100)
 
 
 def die_with_parent() -> None:
@@ -161,7 +162,7 @@ def _work(
         membership=resumed(settings.mapping.n, start.left, start.iteration),
     )  # fmt: skip
     past = assembly.restore(worker, start.iteration)
-    tune_collector()
+    tune_collector(len(worker.seats))
     supervisor.say(WorkerReady(me.worker, past))
     supervisor.hear()
     real = RealClock(past)
