@@ -108,7 +108,7 @@ class World:
 
     def lose(self, number: int) -> None:
         """A worker is gone, once what it has said has arrived; nobody moves meanwhile."""
-        for (sender, receiver), line in self.lines.items():
+        for (sender, receiver), line in list(self.lines.items()):
             while sender == number and line:
                 self.meetings[receiver].take(*line.popleft())
             if receiver == number:

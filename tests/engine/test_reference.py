@@ -140,7 +140,7 @@ def test_plain_averaging_over_one_way_edges(tmp_path: Path, cache: Path) -> None
     worker = build(experiment, 4, *more)
     generator = torch.Generator().manual_seed(0)
     for seat in worker.seats.values():
-        seat.node.x.copy_(torch.randn(len(seat.node.x), generator=generator))
+        seat.node.x = torch.randn(len(seat.node.x), generator=generator)
     start = torch.stack([seat.node.x for seat in worker.seats.values()]).double()
     worker.run()
     end = torch.stack([seat.node.x for seat in worker.seats.values()]).double()
@@ -158,7 +158,7 @@ def test_gossip_keeps_the_mean_and_reaches_consensus(tmp_path: Path, cache: Path
     worker = build(experiment, 30, "-ta", "0", "-tea", "0")
     generator = torch.Generator().manual_seed(0)
     for seat in worker.seats.values():
-        seat.node.x.copy_(torch.randn(len(seat.node.x), generator=generator))
+        seat.node.x = torch.randn(len(seat.node.x), generator=generator)
     start = torch.stack([seat.node.x for seat in worker.seats.values()]).double()
     worker.run()
     end = torch.stack([seat.node.x for seat in worker.seats.values()]).double()
