@@ -88,6 +88,8 @@ class Mailbox:
     def absent(self, wanted: Receive, gone: frozenset[int] = frozenset()) -> set[int]:
         """Which named sources of a `Receive` have not spoken yet; those ``gone`` are not missed."""
         assert wanted.sources is not ANY
+        if self._closed:
+            self._closed.pop(wanted.round, None)  # type: ignore[arg-type]  # asked for again
         if wanted.round is not ANY:
             there = self._rounds.get(wanted.round)
             found = set(wanted.sources) if there is None else set(wanted.sources) - there.keys()

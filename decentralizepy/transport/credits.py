@@ -9,7 +9,6 @@ each other: the slowest node of all is heard by everybody, hence has nothing wai
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Final
 
 from decentralizepy.transport.secure import RefusedError
@@ -69,14 +68,10 @@ class Consumption:
 
     def report(self, everything: bool = False) -> bytes:
         """What the sender does not know yet, or all that there is to know."""
-        found = b"".join(self._entries(everything))
-        self._news.clear()
+        news, self._news = self._news, set()  # what is freed meanwhile is news of the next one
         self.unreported = 0
-        return found
-
-    def _entries(self, everything: bool) -> Iterator[bytes]:
-        for uid in sorted(self._counts if everything else self._news):
-            yield _REPORT.pack(uid, *self._counts[uid])
+        uids = sorted(self._counts) if everything else sorted(news)
+        return b"".join(_REPORT.pack(uid, *self._counts[uid]) for uid in uids)
 
     @property
     def news(self) -> bool:

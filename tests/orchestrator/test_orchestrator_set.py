@@ -24,7 +24,7 @@ PLAIN = {
 
 @pytest.fixture(autouse=True)
 def signals_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.running.interrupts.Interrupts.install", lambda self: None)
+    monkeypatch.setattr("decentralizepy.interrupts.Interrupts.install", lambda self: None)
 
 
 def runs(folder: Path) -> list[RunFolder]:

@@ -99,9 +99,10 @@ def test_weights_of_the_graph_come_first() -> None:
 
 def test_merge_fills_the_row_that_is_lent() -> None:
     graph, rows = Graph.undirected(2, [(0, 1)]), rows_of(2)
-    ctx = Context(0, 0, 0, graph, Sharing().mixing(graph, 0), P, 0, out=torch.empty(P))
+    lent = torch.empty(P)
+    ctx = Context(0, 0, 0, graph, Sharing().mixing(graph, 0), P, 0, lambda: lent)
     message = Message({"params": rows[1]}, {}, 1, (0, 0))
-    assert Sharing().merge(rows[0], [message], ctx) is ctx.out
+    assert Sharing().merge(rows[0], [message], ctx) is lent
     assert torch.equal(rows, rows_of(2)), "what was heard and one's own row stay as they were"
 
 
