@@ -41,6 +41,12 @@ class Arena:
             found = self._rows[index] = self._all[index, : self.plan.length]
         return found
 
+    def part(self, index: int, start: int, like: Tensor) -> Tensor:
+        """The bytes of a row from ``start`` on, as a tensor of the dtype and shape of another."""
+        at = self._start + self._row_bytes * index + start
+        flat = torch.frombuffer(self.memory, dtype=like.dtype, count=like.numel(), offset=at)
+        return flat.view(like.shape)
+
     def lease(self, index: int, release: Callable[[], object]) -> Any:
         """The memory of a row as a buffer for `torch.frombuffer`; ``release`` is called once nobody
         has it any more: no tensor, view or array on it, whoever made that."""

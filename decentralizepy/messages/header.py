@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 ALIGNMENT: Final = 128
 MAX_HEADER: Final = 1 << 20
@@ -22,6 +22,7 @@ MAX_DIMS: Final = 8
 MAX_PAYLOAD: Final = 4 << 30
 #: servers have the numbers -1, -2, ...
 MAX_SERVERS: Final = 1 << 31
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 _KEYS: Final = {"from", "round", "tensors", "meta"}
 #: A frame's payload; larger ones starve heart-beats and are slower.
 FRAME_BYTES: Final = 1 << 20
@@ -46,8 +47,7 @@ class MessageError(ValueError):
     """A message that does not say what it should; it is refused before memory is taken for it."""
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """Name, dtype and shape of one tensor of a message."""
 
     name: str
@@ -86,7 +86,7 @@ class Header:
         }
         if self.asks:
             value["asks"] = True
-        text = json.dumps(value, separators=(",", ":")).encode()
+        text = _to_json(value).encode()
         if len(text) > MAX_HEADER:
             raise MessageError(f"header of {len(text)} bytes, more than {MAX_HEADER}")
         return text.ljust(-len(text) // ALIGNMENT * -ALIGNMENT)

@@ -34,7 +34,7 @@ class Message:
     ``asks`` marks a question, which the receiver's `Node.answer` replies to.
     """
 
-    __slots__ = ("_sent", "asks", "lease", "meta", "round", "sender", "tensors")
+    __slots__ = ("_encoded", "_sent", "asks", "lease", "meta", "round", "sender", "tensors")
 
     tensors: Mapping[str, Tensor]
 
@@ -50,6 +50,7 @@ class Message:
         self.meta: Mapping[str, Any] = {} if meta is None else meta
         self.sender, self.round, self.asks = sender or 0, round, asks
         self._sent = sender is not None
+        self._encoded: bytes | None = None
         #: whatever has to live as long as the message
         self.lease: object = None
 
@@ -90,6 +91,7 @@ class Message:
         """The message with its sender and round: this one, unless anybody has sent it before."""
         message = self._again() if self._sent else self
         message.sender, message.round, message.asks, message._sent = sender, round_, asks, True
+        message._encoded = None
         return message
 
     def _again(self) -> Message:
@@ -102,6 +104,12 @@ class Message:
     def copied(self) -> Message:
         """The same message with tensors of its own, for one that travels long."""
         return self.carrying({name: tensor.clone() for name, tensor in self.tensors.items()})
+
+    def encoded(self) -> bytes:
+        """The bytes of the header, made once: they are counted, and they are sent."""
+        if self._encoded is None:
+            self._encoded = self.header().encode()
+        return self._encoded
 
     def header(self) -> Header:
         """The header that describes this message."""

@@ -41,7 +41,7 @@ def to_frames(message: Message) -> tuple[bytes, list[memoryview]]:
     for name, tensor in message.tensors.items():
         view = _memory_of(flat_bytes(name, tensor))
         frames += [view[i : i + FRAME_BYTES] for i in range(0, len(view), FRAME_BYTES)]
-    return message.header().encode(), frames
+    return message.encoded(), frames
 
 
 def flat_bytes(name: str, tensor: Tensor) -> Tensor:

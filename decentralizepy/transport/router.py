@@ -37,7 +37,7 @@ from decentralizepy.messages.header import ALIGNMENT, Header, MessageError, Tens
 from decentralizepy.messages.message import TORCH_DTYPES, Message, check_size
 from decentralizepy.messages.meta import check_meta
 from decentralizepy.transport.batches import SMALL, Part
-from decentralizepy.transport.frames import MessageReader, flat_bytes, to_frames
+from decentralizepy.transport.frames import MessageReader, to_frames
 from decentralizepy.transport.local import LocalSockets
 from decentralizepy.transport.rings import Rings, fence
 
@@ -221,7 +221,9 @@ class Router:
                     return None
                 rows.append(row)
                 end = 0
-            _copy_into(self.arena.lease(rows[-1], _nothing), end, tensor)
+            if tensor.is_meta:
+                raise MessageError("a tensor is on the device meta: it has no data")
+            self.arena.part(rows[-1], end, tensor).copy_(tensor.detach())
             places[at] = rows[-1], end, tensor.nbytes
             end += -(-tensor.nbytes // _ALIGN) * _ALIGN
         return rows
@@ -230,7 +232,7 @@ class Router:
         self, receivers: Mapping[int, list[int]], message: Message, places: Sequence[Place]
     ) -> None:
         """A notice of the header, and of where each tensor lies."""
-        header = message.header().encode()
+        header = message.encoded()
         words = struct.unpack(f"<{len(header) // _WORD}q", header)
         parts = [word for place in places for word in place]
         head = (_PARTS, message.sender, *message.round, len(places), len(words))
@@ -417,10 +419,6 @@ class Lease:
         self._release()
 
 
-def _nothing() -> None:
-    pass
-
-
 def _all(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
     def call() -> None:
         for one in calls:
@@ -433,19 +431,12 @@ def _size(message: Message) -> tuple[int, int]:
     """Raises `MessageError` for what does not survive the way to another worker."""
     check_meta(message.meta)
     check_size(message.like)
-    header = message.header()
-    return len(header.encode()), header.payload_bytes
+    return len(message.encoded()), sum(tensor.nbytes for tensor in message.like.values())
 
 
 def _has_room(message: Message, digits: int) -> bool:
     """Whether the padding takes up any sender and round, so that all such headers are as long."""
-    header = message.header().encode()
-    return len(header.rstrip()) - digits + _MOST_DIGITS <= ALIGNMENT
-
-
-def _copy_into(buffer: Any, start: int, tensor: Tensor) -> None:
-    flat = flat_bytes("", tensor)
-    torch.frombuffer(buffer, dtype=torch.uint8, count=len(flat), offset=start).copy_(flat)
+    return len(message.encoded().rstrip()) - digits + _MOST_DIGITS <= ALIGNMENT
 
 
 def _tensor(buffer: Any, start: int, info: TensorInfo) -> Tensor:
@@ -453,7 +444,8 @@ def _tensor(buffer: Any, start: int, info: TensorInfo) -> Tensor:
     if not info.nbytes:
         return torch.empty(info.shape, dtype=dtype)
     count = info.nbytes // dtype.itemsize
-    return torch.frombuffer(buffer, dtype=dtype, count=count, offset=start).view(info.shape)
+    flat = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)
+    return flat if len(info.shape) == 1 else flat.view(info.shape)
 
 
 def _message(header: Header, tensors: dict[str, Tensor]) -> Message:
