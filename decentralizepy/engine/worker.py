@@ -69,6 +69,8 @@ _PARKED: Final = object()
 Outgoing = Iterator[tuple[Sequence[int], Message]]
 #: how long to wait for the network before looking at timers and the supervisor again
 _IDLE_MS: Final = 200
+#: how long a worker has nothing to do before it asks whether the run is at rest
+_MOMENT_MS: Final = 20
 #: a worker whose notices find no room looks again after this
 _BEHIND_MS: Final = 1
 
@@ -153,6 +155,7 @@ class Worker:
         self._held: deque[tuple[Strand, Outgoing, tuple[int, int], bool]] = deque()
         self._active = 0
         self._idle_since: float | None = None
+        self._asked_for_rest = False
 
     def _carrier(self) -> Carrier:
         if self._simulation is None:
@@ -244,7 +247,8 @@ class Worker:
         self._look_for_rest()
         idle = not self._ready and not self.workload.waits
         if idle and (self._active or self.evaluations.waiting):
-            self._wait(self._patience(next_timer))
+            patience = self._patience(next_timer)
+            self._wait(patience if self._asked_for_rest else min(patience, _MOMENT_MS))
 
     def _patience(self, next_timer: float | None) -> int:
         if next_timer is None:
@@ -632,7 +636,11 @@ class Worker:
         """Nothing to do, and nothing has come: perhaps nobody has."""
         now = monotonic()
         self._idle_since = now if self._idle_since is None else self._idle_since
-        self.rest.check(now - self._idle_since)
+        idle_s = now - self._idle_since
+        # most of the time others answer within a moment, and asking takes a look at every node
+        self._asked_for_rest = self.sockets is None or 1000 * idle_s >= _MOMENT_MS
+        if self._asked_for_rest:
+            self.rest.check(idle_s)
 
     def _save_resting(self) -> None:
         """Save the nodes that wait at a checkpoint, with their mail."""
