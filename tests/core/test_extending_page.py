@@ -208,7 +208,7 @@ ERRORS: dict[str, Any] = {
     "meta['a']": program(said(1, lambda x: Message({"x": x}, {"a": (1, 2)}))),
     "tensor 'x' is torch.sparse_coo": program(said(1, lambda x: Message({"x": x.to_sparse()}))),
     "'dict' object": program(said(1, lambda x: {"x": x})),
-    "column 'my metric'": program(measured),
+    "'my metric' is no name of a column": program(measured),
     "'K' object has no attribute 'rows'": type("K", (Early,), {}),
 }
 
