@@ -138,9 +138,9 @@ class Assembly:
         for name in node.row_names:
             rows[name] = torch.zeros_like(rows["x"])
         learner = self.trainer.learner(uid, indices)
-        node.bind(self._place(worker, uid, schedule, learner))
-        node._place.rows, node._place.lend = rows, rows.lend
-        node.rows = rows
+        place = self._place(worker, uid, schedule, learner)
+        place.rows, place.lend = rows, rows.lend
+        node.bind(place)
         self._check_mixing(node)
         node.setup()
         worker.add(node, learner, rows)

@@ -81,8 +81,7 @@ class Strand:
 class Seat:
     """A node on this worker, with all that the engine keeps for it.
 
-    ``used`` are seconds of heavy work, by which nodes take turns; ``reported`` counts the
-    iterations that the node has reported, of which others may still have to.
+    ``used`` are seconds of heavy work, by which nodes take turns.
     """
 
     node: Node
@@ -93,7 +92,6 @@ class Seat:
     traffic: Traffic = field(default_factory=Traffic)
     seconds: Seconds = field(default_factory=Seconds)
     used: float = 0.0
-    reported: int = 0
     lost: bool = False
     ended: bool = False
 
