@@ -38,6 +38,11 @@ def _parts(width: int) -> list[tuple[int, int]]:
     return parts
 
 
+def whole(numbers: Tensor, width: int) -> Tensor:
+    """Whole numbers of ``width`` bits, held as floats, in the type that `pack` takes fastest."""
+    return numbers.to(torch.uint8 if width <= 8 else torch.int32)
+
+
 def pack(numbers: Tensor, width: int) -> Tensor:
     """Bytes [`packed_bytes`] uint8 of whole numbers [n], each from 0 to 2^width - 1."""
     pieces = []

@@ -13,7 +13,13 @@ def torch_generator(rng: np.random.Generator, device: torch.device) -> torch.Gen
 
 
 def uniforms(n: int, rng: np.random.Generator, device: torch.device) -> Tensor:
-    """Numbers [n] float32 that are uniform in [0, 1); the bits depend on the kind of device."""
+    """Numbers [n] float32 that are uniform in [0, 1); other ones on other kinds of devices.
+
+    In CPU memory by SFC64, which is more than twice as fast as torch's generator.
+    """
+    if device.type == "cpu":
+        fast = np.random.Generator(np.random.SFC64(int(rng.integers(1 << 62))))
+        return torch.from_numpy(fast.random(n, dtype=np.float32))
     return torch.rand(n, generator=torch_generator(rng, device), device=device)
 
 

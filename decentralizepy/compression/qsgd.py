@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from decentralizepy.compression.base import Memory, ValueCoder, take
-from decentralizepy.compression.bits import pack, unpack
+from decentralizepy.compression.bits import pack, unpack, whole
 from decentralizepy.compression.draws import uniforms
 
 
@@ -46,7 +46,7 @@ class Qsgd(ValueCoder):
         steps = (rows * unit[:, None]).view(-1)[: len(x)]
         steps += uniforms(len(x), rng, x.device)
         steps.floor_().clamp_(-self.levels, self.levels).add_(self.levels)
-        return {"": pack(steps.to(torch.int32), self.width), "norms": norms}, {}
+        return {"": pack(whole(steps, self.width), self.width), "norms": norms}, {}
 
     def decode(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], n: int) -> Tensor:
         steps = unpack(take(tensors, "", torch.uint8, None), n, self.width).to(torch.float32)

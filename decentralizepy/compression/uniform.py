@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from decentralizepy.compression.base import Memory, ValueCoder, number, take
-from decentralizepy.compression.bits import pack, unpack
+from decentralizepy.compression.bits import pack, unpack, whole
 
 
 class Uniform(ValueCoder):
@@ -36,7 +36,7 @@ class Uniform(ValueCoder):
         """The multiples, counted from the lowest one, and the largest magnitude."""
         largest = float(x.abs().max()) if len(x) else 0.0
         steps = scaled(x, largest, self.levels).round_().add_(self.levels)
-        return {"": pack(steps.to(torch.int32), self.width)}, {"largest": largest}
+        return {"": pack(whole(steps, self.width), self.width)}, {"largest": largest}
 
     def decode(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], n: int) -> Tensor:
         steps = unpack(take(tensors, "", torch.uint8, None), n, self.width).to(torch.float32)
