@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -58,11 +59,13 @@ def largest(x: Tensor, k: int) -> Tensor:
         return torch.arange(n, device=x.device)
     size = magnitudes(x)
     threshold = _kth_largest(size, k)
-    above = _where(size > threshold)
-    if len(above) == k:
-        return above
-    found = _where(size == threshold)[: k - len(above)]
-    return torch.cat([above, found]).sort().values
+    found = _where(size, "ge", threshold)
+    if len(found) == k:
+        return found
+    equal = _where(size.index_select(0, found), "eq", threshold)
+    kept = torch.ones(len(found), dtype=torch.bool, device=x.device)
+    kept[equal[k - len(found) :]] = False
+    return found[kept]
 
 
 def magnitudes(x: Tensor) -> Tensor:
@@ -77,12 +80,13 @@ def _kth_largest(size: Tensor, k: int) -> int:
     at = int(torch.searchsorted(from_the_top, k))
     bits = (1 << 15) - 1 - at
     k -= int(from_the_top[at - 1]) if at else 0
-    alike = size[leading == bits]
+    alike = size.index_select(0, _where(leading, "eq", bits))
     return int(alike.topk(k, sorted=False).values.min())
 
 
-def _where(mask: Tensor) -> Tensor:
-    """Indices [k] int64 where ``mask`` [n] is true; NumPy is faster than torch at it."""
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.nonzero().squeeze(1)
+def _where(numbers: Tensor, relation: str, other: int) -> Tensor:
+    """Indices [k] int64 of the numbers in a relation to another; NumPy is faster at it."""
+    if numbers.device.type == "cpu":
+        mask = getattr(operator, relation)(numbers.numpy(), np.int32(other))
+        return torch.from_numpy(np.flatnonzero(mask))
+    return getattr(operator, relation)(numbers, other).nonzero().squeeze(1)
