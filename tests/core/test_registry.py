@@ -34,7 +34,7 @@ LEGACY_CLASSES = [
             "EliasQuantization",
             "Lz4Wrapper",
             "Quantization",
-        )  # fmt: skip
+        )
     ),
     ("decentralizepy.datasets.Femnist", "Femnist"),
     ("decentralizepy.datasets.FemnistLabelSplit", "FemnistLabelSplit"),
