@@ -179,4 +179,4 @@ def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
         indices, values = heard.indices.to(x.device), heard.values.to(x.device)
         out.index_add_(0, indices, values - x.index_select(0, indices), alpha=weight)
     else:
-        out.add_(heard, alpha=weight)
+        out.add_(heard.to(x.device), alpha=weight)

@@ -24,6 +24,18 @@ from decentralizepy.registry import (
 )
 
 LEGACY_CLASSES = [
+    *(
+        (f"decentralizepy.compression.{name}", name)
+        for name in (
+            "Compression",
+            "Elias",
+            "EliasFpzip",
+            "EliasFpzipLossy",
+            "EliasQuantization",
+            "Lz4Wrapper",
+            "Quantization",
+        )
+    ),
     ("decentralizepy.datasets.Femnist", "Femnist"),
     ("decentralizepy.datasets.FemnistLabelSplit", "FemnistLabelSplit"),
     ("decentralizepy.communication.TCP", "TCP"),
