@@ -31,7 +31,6 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.sharing.Muffliato": "Muffliato",
     "decentralizepy.sharing.PartialModel": "PartialModel",
     "decentralizepy.sharing.STC": "STC",
-    "decentralizepy.sharing.SharingAsymmetric": "SharingAsymmetric",
     "decentralizepy.sharing.SubSampling": "SubSampling",
     "decentralizepy.sharing.ZeroSumSharing": "ZeroSumSharing",
     "decentralizepy.training.text.LLMTraining": "LLMTraining",
@@ -40,10 +39,6 @@ MODULES: Final[dict[str, str]] = {
 #: what to take until then, where something comes close
 INSTEAD: Final[dict[str, str]] = {
     "decentralizepy.communication.TCP_ACK": "decentralizepy.communication.TCP / TCP",
-    "decentralizepy.sharing.SharingAsymmetric": (
-        "decentralizepy.sharing.Sharing / Sharing, which averages in the same way and saves no "
-        "models for attacks"
-    ),
 }
 
 #: driver of the reference system -> what it needs that is not here

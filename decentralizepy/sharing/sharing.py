@@ -31,6 +31,12 @@ class Sharing:
     #: whether `mixing` needs edges both ways; who overrides it says it anew
     needs_symmetric: ClassVar[bool] = True
 
+    def begin(self, x: Tensor) -> None:  # noqa: B027 - most methods need nothing
+        """Learn the row ``x`` [P] that the node starts from; a resumed node gets its state after.
+
+        Called once, before anything is trained. Keep it if you like; don't write into it.
+        """
+
     def mixing(self, graph: Graph, uid: int) -> MixingRow:
         """The node's row of the mixing matrix; weights that the graph carries come first."""
         return from_weights(graph, uid) if graph.weights else metropolis_hastings(graph, uid)
