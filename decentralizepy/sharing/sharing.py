@@ -114,6 +114,10 @@ class Sharing:
             return message[VALUES]
         return self.compression.decompress(message.tensors, _packed(message), n)
 
+    def is_part(self, message: Message) -> bool:
+        """Whether only some numbers of a vector were sent, so that `unpack` gives a `Sparse`."""
+        return _is_sparse(message)
+
     def average(
         self, x: Tensor, heard: Sequence[Message | Missing], mixing: MixingRow, ctx: Context
     ) -> Tensor:
