@@ -130,13 +130,28 @@ class Chain:
             meta["chosen"] = found
         return self._finished(tensors, meta)
 
-    def _sparse(self, x: Sparse, rng: np.random.Generator, series: str) -> Packed:
+    def check(self, selects: bool, sends_changes: bool) -> None:
+        """Raise ValueError unless the chain fits a method: does it choose coordinates itself, and
+        does it send changes, which add up, or its model?"""
+        if selects:
+            self._check_sparse()
+        elif self.feedback is not None and self.selector is not None and not sends_changes:
+            raise ValueError(
+                f"{_called(self.feedback)} adds up what {_called(self.selector)} leaves out, which "
+                "makes sense for changes only, but this method sends its model; take "
+                f"{_called(self.feedback)} out"
+            )
+
+    def _check_sparse(self) -> None:
         for part in (*self.fronts, self.feedback, self.selector):
             if part is not None:
                 raise ValueError(
-                    f"{_called(part)} takes whole vectors, but this method chooses what it sends; "
-                    f"take {_called(part)} out of the chain"
+                    f"{_called(part)} takes whole vectors, but the method itself chooses what it "
+                    f"sends; take {_called(part)} out"
                 )
+
+    def _sparse(self, x: Sparse, rng: np.random.Generator, series: str) -> Packed:
+        self._check_sparse()
         tensors, meta = self._coded(x.values, rng, series)
         self._add_indices(x.indices, x.length, tensors, meta)
         return self._finished(tensors, meta)
