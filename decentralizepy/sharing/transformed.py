@@ -12,6 +12,7 @@ from decentralizepy.compression.base import Sparse
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
 from decentralizepy.sharing.partial_model import PartialModel
+from decentralizepy.sharing.sharing import add_part
 
 
 class Transformed(PartialModel):
@@ -44,7 +45,6 @@ class Transformed(PartialModel):
             for one in parts:
                 part = self.unpack(one, len(now))
                 assert isinstance(part, Sparse)
-                differs = part.values.to(x.device) - now.index_select(0, part.indices)
-                change.index_add_(0, part.indices, differs, alpha=ctx.mixing.weights[one.sender])
+                add_part(change, now, part, ctx.mixing.weights[one.sender])
             out += self.inverse(change, len(x))
         return out
