@@ -23,17 +23,8 @@ from decentralizepy.registry import (
     target,
 )
 
-LEGACY_CLASSES = [
-    ("decentralizepy.datasets.Femnist", "Femnist"),
-    ("decentralizepy.datasets.FemnistLabelSplit", "FemnistLabelSplit"),
-    ("decentralizepy.communication.TCP", "TCP"),
-    ("decentralizepy.datasets.CIFAR10", "CIFAR10"),
-    ("decentralizepy.datasets.Digits", "Digits"),
-    ("decentralizepy.sharing.Sharing", "Sharing"),
-    ("decentralizepy.sharing.PlainAverageSharing", "PlainAverageSharing"),
-    ("decentralizepy.training.Training", "Training"),
-    ("decentralizepy.training.TrainingClipping", "TrainingClipping"),
-]
+#: classes of the reference system that are here; each is named as its module is
+LEGACY_CLASSES = [(package, package.rpartition(".")[2]) for package in sorted(legacy())]
 
 
 @pytest.fixture
@@ -57,8 +48,9 @@ def described(found):
 # ---------------------------------------------------------------- names
 
 
-def test_every_legacy_module_is_tested_here():
-    assert {package for package, _ in LEGACY_CLASSES} == set(legacy())
+def test_names_of_the_reference_system_are_found():
+    assert ("decentralizepy.sharing.Sharing", "Sharing") in LEGACY_CLASSES
+    assert ("decentralizepy.datasets.CIFAR10", "CIFAR10") in LEGACY_CLASSES
 
 
 @pytest.mark.parametrize(("package", "name"), LEGACY_CLASSES)
