@@ -16,16 +16,13 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.datasets.Reddit": "Reddit",
     "decentralizepy.datasets.Shakespeare": "Shakespeare",
     "decentralizepy.datasets.text.AmazonReview": "AmazonReview",
-    "decentralizepy.sharing.AntiCorSharing": "AntiCorSharing",
     "decentralizepy.sharing.Choco": "Choco",
     "decentralizepy.sharing.JWINS.FFT": "FFT",
     "decentralizepy.sharing.JWINS.JWINS": "JWINS",
     "decentralizepy.sharing.JWINS.Wavelet": "Wavelet",
-    "decentralizepy.sharing.Muffliato": "Muffliato",
     "decentralizepy.sharing.PartialModel": "PartialModel",
     "decentralizepy.sharing.STC": "STC",
     "decentralizepy.sharing.SubSampling": "SubSampling",
-    "decentralizepy.sharing.ZeroSumSharing": "ZeroSumSharing",
     "decentralizepy.training.text.LLMTraining": "LLMTraining",
 }
 
