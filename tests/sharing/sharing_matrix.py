@@ -171,16 +171,24 @@ class Play:
     #: whether all that nodes remember goes through a checkpoint after each iteration
     forgetful: bool = False
     absent: frozenset[tuple[int, int]] = frozenset()
+    dtype: torch.dtype = torch.float64
     said: list[tuple[int, tuple[int, ...], Message]] = field(default_factory=list)
     nbytes: int = 0
 
     @cached_property
     def nodes(self) -> list[Sharing]:
-        return [self.make() for _ in range(self.world.n)]
+        return self._begun()
+
+    def _begun(self) -> list[Sharing]:
+        """New nodes, told the rows that all runs start from."""
+        nodes = [self.make() for _ in range(self.world.n)]
+        for node, row in zip(nodes, start(self.world, self.dtype), strict=True):
+            node.begin(row)
+        return nodes
 
     def round(self, rows: torch.Tensor, t: int, k: int = 0) -> torch.Tensor:
         """Everybody speaks, then everybody merges; nobody may write what belongs to others."""
-        graph, before = self.world.graph(t), rows.clone()
+        graph, before, self.dtype = self.world.graph(t), rows.clone(), rows.dtype
         views = [
             Context(uid, t, k, graph, self.nodes[uid].mixing(graph, uid), self.world.n_parameters,
                     self.world.seed)
@@ -228,7 +236,7 @@ class Play:
     def pass_on(self) -> None:
         """Nodes end here and others go on from what they have saved."""
         states = [node.state() for node in self.nodes]
-        self.nodes[:] = [self.make() for _ in states]
+        self.nodes[:] = self._begun()
         for node, state in zip(self.nodes, states, strict=True):
             node.load(state)
 
