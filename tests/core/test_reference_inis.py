@@ -146,7 +146,7 @@ def test_what_is_off_may_stand_there_and_what_is_on_is_named():
         for value in off or {"7"}:
             assert reference.is_off(section, key, value.title())
         if off is not None:
-            assert not reference.is_off(section, key, "True")
+            assert not reference.is_off(section, key, "7")
             assert reference.feature(section, key) == feature
     text = REFERENCE_INI.replace("compress = False", "compress = True")
     if "compress" not in options(target("decentralizepy.sharing.Sharing", "Sharing")):
