@@ -16,7 +16,6 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.datasets.Reddit": "Reddit",
     "decentralizepy.datasets.Shakespeare": "Shakespeare",
     "decentralizepy.datasets.text.AmazonReview": "AmazonReview",
-    "decentralizepy.sharing.STC": "STC",
     "decentralizepy.training.text.LLMTraining": "LLMTraining",
 }
 
