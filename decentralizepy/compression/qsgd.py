@@ -41,9 +41,9 @@ class Qsgd(ValueCoder):
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
         """The levels, counted from the lowest one, and the norms of the buckets."""
         rows = self._buckets(x)
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        unit = torch.where((norms > 0) & norms.isfinite(), self.levels / norms, 0.0)
-        steps = (rows * unit[:, None]).view(-1)[: len(x)]
+        norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).to(torch.float32)
+        unit = torch.where((norms > 0) & norms.isfinite(), norms, torch.inf)
+        steps = rows.div(unit[:, None]).mul_(self.levels).view(-1)[: len(x)]
         steps += uniforms(len(x), rng, x.device)
         steps.floor_().clamp_(-self.levels, self.levels).add_(self.levels)
         return {"": pack(whole(steps, self.width), self.width), "norms": norms}, {}
