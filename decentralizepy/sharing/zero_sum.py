@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from decentralizepy.compression.gaussian import normal_blocks
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.messages.message import Message, Missing
@@ -36,6 +37,7 @@ class ZeroSumSharing(Sharing):
 
     reference_name: ClassVar[str] = "decentralizepy.sharing.ZeroSumSharing"
     sends_whole_row: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
     needs_symmetric: ClassVar[bool] = True
 
     def __init__(
@@ -64,8 +66,7 @@ class ZeroSumSharing(Sharing):
             return
         self._round = noises = _Noises(self, x, ctx)
         for peer in ctx.receivers:
-            make = partial(noises.said, x, peer)
-            yield [peer], Message.deferred(make, like={"params": x}, kept=False)
+            yield [peer], self.pack_later(partial(noises.said, x, peer), x, ctx, peer)
 
     def merge(self, x: Tensor, heard: Sequence[Message | Missing], ctx: Context) -> Tensor:
         """The weighted sum, with noise on the node's own share of it where that is asked for."""
@@ -102,16 +103,16 @@ class _Noises:
         for target, weight in self._weights.items():
             noise.add(self._sum, weight / q, self._seed(target))
 
-    def said(self, x: Tensor, peer: int) -> Mapping[str, Tensor]:
-        """What ``peer`` is told."""
+    def said(self, x: Tensor, peer: int) -> Tensor:
+        """What ``peer`` is told: the row with the noise for it."""
         out = x.clone()
         self.add(out, peer, 1.0)
-        return {"params": out}
+        return out
 
     def add(self, row: Tensor, target: int, factor: float) -> None:
         """row += factor * Z of the target, block by block."""
         weight = self._weights.get(target)
-        for at, drawn in noise.blocks(self._seed(target), self._sum):
+        for at, drawn in normal_blocks(self._seed(target), self._sum):
             row[at].add_(drawn, alpha=factor * self._std)
             if weight:
                 row[at].sub_(self._sum[at], alpha=factor * self._std / weight)
