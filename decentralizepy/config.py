@@ -30,6 +30,8 @@ from decentralizepy.registry import (
     source_path,
     target,
 )
+from decentralizepy.saving import OPTIONS as SAVING_OPTIONS
+from decentralizepy.saving import Saving, read_saving
 
 SECTIONS: Final = (
     "DATASET",
@@ -112,6 +114,8 @@ class Experiment:
     graph_schedule: Component | None = None
     #: parts of a chain, in order; or one class that is a chain
     compression: tuple[Component, ...] = ()
+    #: which models are kept for attacks
+    saving: Saving = field(default_factory=Saving)
     #: draw the first weights as the reference's fork does, instead of as EPFL's DecentralizePy
     fork_initial_weights: bool = False
 
@@ -211,7 +215,7 @@ class _Reader:
         task = self._task()
         loss = self._loss(optional=task is not None)
         node, program = self._node()
-        compression = self._compression()
+        saving, compression = self._saving(), self._compression()
         return Experiment(
             path=self.path,
             text=text,
@@ -228,6 +232,7 @@ class _Reader:
             task=task,
             node_program=program,
             compression=compression,
+            saving=saving,
             graph_schedule=self._optional("GRAPH", "graph", _DRAWN_FROM),
             fork_initial_weights=fork_initial_weights,
         )
@@ -334,6 +339,16 @@ class _Reader:
             return options(target(package, name, self.search)) or ()
         except ConfigError:
             return ()
+
+    def _saving(self) -> Saving:
+        """Which models are kept; keys that are options of the sharing method are left to it."""
+        section = self.sections["SHARING"]
+        package, name = (section.get(f"sharing_{what}", "") for what in ("package", "class"))
+        own = (options(self._target("SHARING", package, name)) or {}) if package and name else {}
+        given = {key: section.pop(key, "") for key in SAVING_OPTIONS if key not in own}
+        return read_saving(
+            {key: value for key, value in given.items() if value}, self._where("SHARING")
+        )
 
     def _compression(self) -> tuple[Component, ...]:
         """The chain that [SHARING] names, by ``compression`` or by the reference's keys.
@@ -462,7 +477,8 @@ KEYS_BESIDE: Final = {
     "DATASET": ("model_class", "model_package", "fork_initial_weights"),
     "TRAIN_PARAMS": ("loss_package", "loss_class", "loss", "task_package", "task_class"),
     "SHARING": (
-        "compression", "compress", "compression_package", "compression_class", "float_precision"
+        "compression", "compress", "compression_package", "compression_class", "float_precision",
+        *SAVING_OPTIONS,
     ),
 }  # fmt: skip
 #: keys of [DATASET] that are the model's and not the data set's

@@ -23,6 +23,7 @@ from decentralizepy.engine.parts import (
 )
 from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.seat import Seat
+from decentralizepy.engine.sent_models import SentModels
 from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.schedules import Schedule
@@ -63,6 +64,7 @@ class Assembly:
         self.sets = {name: parts[one.part].only(one.indices) for name, one in chosen.items()}
         self.sets["test"] = _some(self.sets["test"], settings)
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
+        self._parts = [parts["train"], parts["test"]]
         self._labels = dataset.stored("train").y
         self._row_names = self._make_program().row_names
 
@@ -90,6 +92,11 @@ class Assembly:
             virtual = settings.simulation is not None
             faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
             worker.faults = worker.carrier = faults
+        if settings.experiment.saving.every:
+            worker.sent_models = SentModels(
+                settings.experiment.saving, settings.folder, me, settings.uids.start,
+                self.trainer, self._parts,
+            )  # fmt: skip
         self._seat_nodes(worker)
         if me.worker == 0 and settings.intervals.iterations:
             self._rehearse(worker)
