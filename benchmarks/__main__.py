@@ -20,6 +20,7 @@ from benchmarks import (
     engine,
     loops,
     messages,
+    noise,
     scale,
     small,
     stars,
@@ -140,6 +141,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("messages", messages.results),
         ("server receive", stars.results),
         ("deferred", deferred.results),
+        ("noise", noise.results),
     ):
         if only in name:
             yield from measure(folder, repeats)

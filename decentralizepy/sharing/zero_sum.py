@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decentralizepy.compression.gaussian import normal_blocks
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.messages.message import Message, Missing
@@ -105,17 +104,21 @@ class _Noises:
 
     def said(self, x: Tensor, peer: int) -> Tensor:
         """What ``peer`` is told: the row with the noise for it."""
-        out = x.clone()
-        self.add(out, peer, 1.0)
+        out = torch.empty_like(x)
+        out[len(self._sum) :] = x[len(self._sum) :]
+        self._add(x, peer, 1.0, out)
         return out
 
     def add(self, row: Tensor, target: int, factor: float) -> None:
-        """row += factor * Z of the target, block by block."""
-        weight = self._weights.get(target)
-        for at, drawn in normal_blocks(self._seed(target), self._sum):
-            row[at].add_(drawn, alpha=factor * self._std)
+        """row += factor * Z of the target."""
+        self._add(row, target, factor, row)
+
+    def _add(self, row: Tensor, target: int, factor: float, out: Tensor) -> None:
+        scale, weight = factor * self._std, self._weights.get(target)
+        for at, drawn in noise.blocks(self._seed(target), self._sum):
+            part = torch.add(row[at], drawn, alpha=scale, out=out[at])
             if weight:
-                row[at].sub_(self._sum[at], alpha=factor * self._std / weight)
+                part.sub_(self._sum[at], alpha=scale / weight)
 
     def _seed(self, target: int) -> int:
         return noise.seed_of(self._ctx.peer_generator(target), self._sharing_seed)

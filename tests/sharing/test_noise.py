@@ -15,13 +15,14 @@ from replay_muffliato import gamma
 from sharing_compressors import COMPRESSORS
 from sharing_matrix import GRAPHS, Play, World, start
 
-from decentralizepy.compression.gaussian import BLOCK, Gaussian, normal_blocks
+from decentralizepy.compression.gaussian import Gaussian
 from decentralizepy.graphs.generators import erdos_renyi, regular, ring, star
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.messages.message import Message
 from decentralizepy.sharing.anti_cor import AntiCorSharing
 from decentralizepy.sharing.context import Context
 from decentralizepy.sharing.muffliato import Muffliato, relaxation
+from decentralizepy.sharing.noise import BLOCK, blocks
 from decentralizepy.sharing.sharing import Sharing
 from decentralizepy.sharing.zero_sum import ZeroSumSharing
 
@@ -121,11 +122,11 @@ def test_the_level_of_each_target_is_as_said(graph: Graph) -> None:
 
 def test_blocks_are_different_draws() -> None:
     like = torch.empty(3 * BLOCK + 5)
-    drawn = torch.cat([block.clone() for _, block in normal_blocks(7, like)])
+    drawn = torch.cat([block.clone() for _, block in blocks(7, like)])
     assert len(drawn) == len(like) and abs(drawn.mean()) < 0.01
     for first, second in itertools.combinations(drawn[: 3 * BLOCK].split(BLOCK), 2):
         assert abs((first * second).mean()) < 0.02
-    again = torch.cat([block.clone() for _, block in normal_blocks(7, like)])
+    again = torch.cat([block.clone() for _, block in blocks(7, like)])
     assert torch.equal(drawn, again)
 
 
