@@ -171,12 +171,12 @@ class Case:
 
 
 def cases() -> dict[str, Case]:
-    """All lines on their graphs, and with each compressor that may follow on one or two of them."""
+    """All lines on their graphs, and with each compressor that may follow on one of them."""
     found = {}
     for row in table():
-        small = [name for name in ("ring", "irregular") if name in row.graphs] or row.graphs[:1]
+        one = ["irregular"] if "irregular" in row.graphs else row.graphs[:1]
         for name, compressor in COMPRESSORS.items():
-            for graph in row.graphs if name == "none" else small:
+            for graph in row.graphs if name == "none" else one:
                 if _may_follow(compressor, row):
                     dtype = row.dtype if name == "none" else torch.float32
                     world = World(GRAPHS[graph], compressor, dtype=dtype)

@@ -45,7 +45,7 @@ def noises(play: Play, rows: torch.Tensor) -> dict[tuple[int, int], torch.Tensor
     return {(uid, v): message["params"] - rows[uid] for uid, to, message in play.said for v in to}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(weighted_graphs(), st.booleans(), st.floats(0.01, 10.0))
 def test_what_a_node_adds_is_nothing_by_the_weights_of_who_hears_it(
     graph: Graph, own: bool, std: float
@@ -101,10 +101,10 @@ def test_on_a_ring_of_four_it_is_the_forks_formula() -> None:
     torch.testing.assert_close(one[0], (heard[0] + heard[1] + heard[3]) / 3)
 
 
-@pytest.mark.parametrize("graph", [regular(6, 4, 0), star(6), erdos_renyi(9, 0.5, 3)])
+@pytest.mark.parametrize("graph", [regular(5, 4, 0), star(5)])
 def test_the_level_of_each_target_is_as_said(graph: Graph) -> None:
     """noise_std with equal weights, else by the formula of the docstring; over several blocks."""
-    n = 2 * BLOCK + 4321
+    n = BLOCK + 4321
     world = World((graph,), n_parameters=n, length=n, dtype=torch.float32)
     rows = torch.zeros(graph.n, n)
     own = not graph.is_regular()
@@ -139,20 +139,21 @@ def rows_alive(n: int) -> int:
 @pytest.mark.parametrize("method", [ZeroSumSharing, Muffliato, AntiCorSharing])
 def test_a_node_needs_four_rows_whatever_its_degree(method: type[Sharing]) -> None:
     """The hub of a star: while it speaks, and while another one merges all that it said."""
-    graph, n = star(12), 30_011
+    graph, n = star(24), 30_011
     node = method(noise_std=0.1, **({"self_noise": True} if method is ZeroSumSharing else {}))
     ctx = Context(0, 0, 0, graph, node.mixing(graph, 0), n, 3)
-    before, most = rows_alive(n), 0
+    before = rows_alive(n)
     x = torch.zeros(n)
     said: list[Message] = []
     for _, message in node.outgoing(x, ctx):
         said.append(message.stamped(0, ctx.round))
-        most = max(most, rows_alive(n) - before)
+    most = rows_alive(n) - before
     for message in said:
         heard = message["params"]
-        most = max(most, rows_alive(n) - before)
-        del heard
-    node.merge(x, [], Context(0, 0, 0, Graph(12, []), Sharing().mixing(Graph(12, []), 0), n, 3))
+        assert heard.any()
+    most = max(most, rows_alive(n) - before)
+    del heard
+    node.merge(x, [], Context(0, 0, 0, Graph(24, []), Sharing().mixing(Graph(24, []), 0), n, 3))
     assert 2 <= most <= 4
 
 
