@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import hosts
 import pytest
+import slurm as slurm_hosts
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,16 @@ def make_testbed(installed: None) -> Iterator[Callable[..., hosts.Testbed]]:
 def testbed(make_testbed: Callable[..., hosts.Testbed]) -> hosts.Testbed:
     """Three fresh hosts, tb-1 to tb-3."""
     return make_testbed("tb-1", "tb-2", "tb-3")
+
+
+@pytest.fixture(scope="module")
+def slurm(installed: None) -> Iterator[slurm_hosts.Slurm]:
+    """A Slurm cluster of three idle nodes (node-1 to node-3), for all tests of a file.
+
+    Every test leaves its nodes up; no job may be left at the end of the file.
+    """
+    testbed = hosts.Testbed(["head", "node-1", "node-2", "node-3"])
+    with testbed, slurm_hosts.Slurm(testbed) as cluster:
+        yield cluster
+        left = cluster.jobs() + testbed.strangers()
+    assert left + hosts.leftovers(testbed) == []
