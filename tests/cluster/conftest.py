@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
+import g5k
+import g5k_client
 import hosts
 import pytest
 import slurm as slurm_hosts
@@ -52,3 +57,40 @@ def slurm(installed: None) -> Iterator[slurm_hosts.Slurm]:
         yield cluster
         left = cluster.jobs() + testbed.strangers()
     assert left + hosts.leftovers(testbed) == []
+
+
+@pytest.fixture
+def make_grid5000(installed: None) -> Iterator[Callable[..., g5k.Grid5000]]:
+    """``make_grid5000(platform)``: a small Grid'5000; see `g5k.Grid5000`.
+
+    At the end no job may be alive, and every fault that was ordered must have happened.
+    """
+    made: list[g5k.Grid5000] = []
+    unwell: list[str] = []
+    with contextlib.ExitStack() as stack:
+
+        def make(platform: g5k.Platform = g5k.PLATFORM) -> g5k.Grid5000:
+            made.append(stack.enter_context(g5k.Grid5000(platform)))
+            return made[-1]
+
+        yield make
+        for grid in made:
+            unwell += grid.left() + grid.api.unused()
+    unwell += [line for grid in made for line in hosts.leftovers(grid.testbed)]
+    assert unwell == []
+
+
+@pytest.fixture
+def grid5000(make_grid5000: Callable[..., g5k.Grid5000]) -> g5k.Grid5000:
+    """Rennes with three nodes of paradoxe, Lyon with one of nova."""
+    return make_grid5000()
+
+
+@pytest.fixture
+def enoslib(grid5000: g5k.Grid5000, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """EnOSlib as it is, in the user's environment of `grid5000`, but with short sleeps.
+
+    For tests that call it in this process; commands just get ``env=os.environ |
+    grid5000.environment``.
+    """
+    return g5k_client.fresh(grid5000, monkeypatch, tmp_path)

@@ -102,6 +102,9 @@ class Host:
         self.name, self.aliases = name, tuple(aliases)
         self.address = f"{testbed.prefix}.{number}"
         self.namespace = f"{testbed.name}-{number}"
+        self.binds = list(testbed.binds)
+        self.files: dict[str, str] = {}  # what a new disk has besides the root file system
+        self.keys: dict[str, str | None] = {"root": None, USER: None}  # see `authorize`
         self._testbed = testbed
         self._cable = f"{testbed.name}v{number}"
         self._disk = testbed.disks / str(number)
@@ -235,8 +238,10 @@ class Host:
         _write(upper / "etc/hostname", self.name)
         _write(upper / "etc/hosts", self._testbed.hosts_file())
         _write(upper / "etc/ssh/ssh_host_ed25519_key", self._testbed.host_key.read_text(), 0o600)
-        self.authorize("root")
-        self.authorize(USER)
+        for path, text in self.files.items():
+            _write(upper / path, text)
+        for user, key in self.keys.items():
+            self.authorize(user, key)
         (upper / "root").chmod(0o755)  # the checkout's Python may be below
 
     def authorize(self, user: str, key: str | None = None) -> None:
@@ -284,7 +289,7 @@ class Host:
             "BASE": str(self._testbed.base),
             "DISK": str(self._disk),
             "LOCAL": str(self._testbed.local_bytes),
-            "BINDS": "\n".join(bind.line() for bind in self._testbed.binds),
+            "BINDS": "\n".join(bind.line() for bind in self.binds),
         }
 
     def _find_init(self) -> int:
@@ -335,7 +340,10 @@ class Testbed:
 
     Attributes: `hosts`, `folder` (removed at the end), `shared` (writable, at the same path in all
     hosts and here: the cluster's network file system), `ssh_config`, `key` (private; `.pub` beside
-    it), `known_hosts`, `address` (this machine's, as the hosts see it).
+    it), `known_hosts`, `address` (this machine's, as the hosts see it), `environment` (variables
+    with which ssh, scp and rsync of any program find the hosts by their names).
+
+    Before `up`, each host's `binds`, `files` and `keys` may be changed.
     """
 
     __test__ = False
@@ -356,6 +364,8 @@ class Testbed:
         self.disks = _disk_folder(self.name)
         self.key, self.host_key = self.folder / "id_ed25519", self.folder / "host_key"
         self.ssh_config, self.known_hosts = self.folder / "ssh_config", self.folder / "known_hosts"
+        self.bin = self.folder / "bin"
+        self.environment = {"PATH": f"{self.bin}:{os.environ.get('PATH', PATH)}"}
         given = checkout_binds() if binds is None else list(binds)
         self.binds = [*given, Bind(self.shared, writable=True)]
         self.hosts = [
@@ -428,6 +438,10 @@ class Testbed:
         addresses = [host.address for host in self.hosts]
         self.known_hosts.write_text("".join(f"{address} {public}\n" for address in addresses))
         self.ssh_config.write_text("".join(map(self._ssh_entry, self.hosts)) + self._ssh_rest())
+        for name in ("ssh", "scp", "sftp"):
+            program = shutil.which(name) or f"/usr/bin/{name}"
+            line = f'exec {program} -F {self.ssh_config} "$@"'
+            _write(self.bin / name, f"#!/bin/sh\n{line}\n", 0o755)
 
     def _ssh_entry(self, host: Host) -> str:
         names = " ".join([host.name, *host.aliases, host.address])
