@@ -189,6 +189,11 @@ def core(
     prepared data is kept, a folder that is bound.
     """
     path = os.pathsep.join([*search, f"/opt{TREE}"])
-    given = [f"PYTHONPATH={path}", *([] if cache is None else [f"XDG_CACHE_HOME={cache}"])]
+    # the working directory is the host's, where there may be other code
+    given = [
+        f"PYTHONPATH={path}",
+        "PYTHONSAFEPATH=1",
+        *([] if cache is None else [f"XDG_CACHE_HOME={cache}"]),
+    ]
     inside = ("env", *given, "python", "-m", "decentralizepy")
     return (*ANY_ENGINE, "exec", *flags(binds, gpu), image, *inside)

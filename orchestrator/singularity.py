@@ -58,6 +58,7 @@ class Engine:
                 recipe=definition.name,
                 image=str(image.absolute()),
                 options=_all_there([*rights(), *options]),
+                force=True,  # labels of a base that is an image of ours are replaced
                 sudo=False,
                 stream=True,
                 quiet=True,

@@ -135,7 +135,8 @@ trap 'rm -rf "$aside"' EXIT
 cd "$root" # %files of the definition are relative to where the engine is called
 echo "building $image with $(basename "$engine") from $bootstrap ${from:-$mirror}"
 read -r -a more <<<"${BUILD_OPTIONS:-}"
-"${before[@]}" "$engine" build "${options[@]}" "${more[@]}" "$aside/image.sif" compute_container.def
+# --force: labels of the base, if it is an image of ours, are replaced
+"${before[@]}" "$engine" build --force "${options[@]}" "${more[@]}" "$aside/image.sif" compute_container.def
 [ -s "$aside/image.sif" ] || fail "$engine build made no image"
 if [ ${#before[@]} -gt 0 ]; then
     sudo-g5k chown "$(id -u):$(id -g)" "$aside/image.sif"

@@ -11,11 +11,15 @@ place=${DECENTRALIZEPY_CONTAINERS:-/var/cache/decentralizepy/container}
 
 . /etc/os-release
 if [ "$(id -u)" != 0 ] || [ "${ID:-}" != debian ] || [ "${VERSION_ID:-}" != 12 ]; then
-    echo "container tests need root on Debian 12" >&2
+    echo "tests with a real container need root on Debian 12" >&2
+    exit 3
+fi
+if ! unshare --mount --pid --fork mount -t tmpfs none /mnt 2>/dev/null; then
+    echo "tests with a real container need the right to make namespaces and to mount" >&2
     exit 3
 fi
 
-"$root/scripts/install_apptainer.sh" >&2
+"$root/scripts/install_apptainer.sh" >/dev/null
 mkdir -p "$place"
 exec 9>"$place/.lock"
 flock 9
@@ -41,7 +45,7 @@ build() { # TREE IMAGE, and make's variables in the environment
 
 packages=$place/packages-$(hash_of "${of_packages[@]}").sif
 if [ ! -e "$packages" ]; then
-    rm -f "$place"/packages-*
+    find "$place" -maxdepth 1 -name 'packages-*' -mmin +60 -delete
     tree=$(mktemp -d)
     trap 'rm -rf "$tree"' EXIT
     mkdir -p "$tree"/{decentralizepy,run_configuration,scripts}
@@ -54,5 +58,5 @@ if [ ! -e "$image" ]; then
     find "$place" -maxdepth 1 -name 'image-*' -mmin +60 -delete # of earlier code; another tree's may be in use
     BOOTSTRAP=localimage FROM=$packages WHEELS=none build "$root" "$image"
 fi
-touch "$image"
+touch "$packages" "$image"
 echo "$image"

@@ -61,7 +61,11 @@ class Code:
     folder: Path
 
     def environment(self, ours: dict[str, str]) -> dict[str, str]:
-        return ours | {"PYTHONPATH": os.pathsep.join(map(str, self.search))}
+        """Ours, with nothing that the host says to Python; nor is bytecode left in the tree."""
+        kept = {name: value for name, value in ours.items() if not name.startswith("PYTHON")}
+        only = ("PYTHONSAFEPATH", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE")
+        path = {"PYTHONPATH": os.pathsep.join(map(str, self.search))}
+        return kept | path | dict.fromkeys(only, "1")
 
 
 def find_code(places: Places) -> Code:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def base(image: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(image: Path) -> Engine:
-    """The engine, at the path where commands find it, too."""
-    os.environ["PATH"] = f"{PRIVATE}{os.pathsep}{os.environ['PATH']}"
-    return Engine(find_engine())
+def engine(image: Path) -> Iterator[Engine]:
+    """The engine, where commands find it, too; it unpacks images in memory."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PATH", str(PRIVATE), prepend=os.pathsep)
+        patched.setenv("APPTAINER_TMPDIR", "/dev/shm")
+        yield Engine(find_engine())
