@@ -85,6 +85,9 @@ class NodeOptions:
 
     graph_degree: int | None = None
     dynamic_avgrounds: bool = False
+    timeout: float | None = None
+    dropout_rate: float | None = None
+    dropout_correlation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -424,6 +427,9 @@ DATASET_OPTIONS: Final = {
 NODE_OPTIONS: Final = {
     "graph_degree": Option("graph_degree", "int | None", "None"),
     "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),
+    "timeout": Option("timeout", "float | None", "None"),
+    "dropout_rate": Option("dropout_rate", "float | None", "None"),
+    "dropout_correlation": Option("dropout_correlation", "float | None", "None"),
 }
 
 

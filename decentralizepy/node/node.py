@@ -64,10 +64,14 @@ class Node(ABC):
     row_names: ClassVar[tuple[str, ...]] = ()
     #: attributes that a checkpoint keeps: tensors, JSON values, dictionaries of these
     kept: ClassVar[tuple[str, ...]] = ()
+    #: whether the method of [SHARING] decides what is said and how it is merged
+    shares: ClassVar[bool] = True
+    #: whether nodes are evaluated too where there are servers
+    tests_nodes: ClassVar[bool] = True
     #: what happens to messages that are not heard at once
-    mail: ClassVar[Mail] = Mail()
+    mail: Mail = Mail()
     #: whether messages may be on their way at a checkpoint
-    asynchronous: ClassVar[bool] = False
+    asynchronous: bool = False
 
     uid: int
     n: int
@@ -122,9 +126,18 @@ class Node(ABC):
             yield self.round
             self.round += 1
 
+    def members(self, t: int) -> frozenset[int] | None:
+        """The nodes that take part in iteration ``t``; None as long as that is everybody."""
+        return self.membership.at(t)
+
+    def takes_part(self, t: int) -> bool:
+        """Whether this node trains and exchanges anything in iteration ``t``."""
+        members = self.members(t)
+        return members is None or self.uid in members
+
     def graph_at(self, t: int, k: int = 0) -> Graph:
         """The graph among those that take part in iteration ``t``, averaging round ``k``."""
-        return self.schedule.at(t, k, self.membership.at(t))
+        return self.schedule.at(t, k, self.members(t))
 
     def context(self, graph: Graph, t: int, k: int = 0) -> Context:
         """What the sharing method may know of this round."""
