@@ -14,9 +14,16 @@ from decentralizepy.engine.checkpoints import CheckpointSets, node_file
 from decentralizepy.engine.clock import VirtualClock
 from decentralizepy.engine.evaluation import Evaluator
 from decentralizepy.engine.faults import Faults
-from decentralizepy.engine.parts import build_program, build_sharing, build_trainer, samples_of
+from decentralizepy.engine.parts import (
+    build_program,
+    build_sharing,
+    build_trainer,
+    samples_of,
+    with_compression,
+)
 from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.seat import Seat
+from decentralizepy.engine.sent_models import SentModels
 from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.schedules import Schedule
@@ -42,7 +49,11 @@ class Assembly:
         """``program`` and ``sharing`` make what the settings name, unless they are given."""
         self.settings = settings
         self._make_program = program or (lambda: build_program(settings.program))
-        self._make_sharing = sharing or (lambda: build_sharing(settings.experiment))
+        self._make_sharing = lambda: (
+            with_compression(sharing(), settings.experiment)
+            if sharing is not None
+            else build_sharing(settings.experiment)
+        )
         if settings.device != "cpu" and not torch.cuda.is_available():
             raise ConfigError(f"--device {settings.device}: torch finds no GPU here; take cpu")
         self._sets = CheckpointSets(settings.folder)
@@ -53,6 +64,7 @@ class Assembly:
         self.sets = {name: parts[one.part].only(one.indices) for name, one in chosen.items()}
         self.sets["test"] = _some(self.sets["test"], settings)
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
+        self._parts = [parts["train"], parts["test"]]
         self._labels = dataset.stored("train").y
         self._classes = _classes(self._labels)
         found = self._make_program()
@@ -86,6 +98,11 @@ class Assembly:
             virtual = settings.simulation is not None
             faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
             worker.faults = worker.carrier = faults
+        if settings.experiment.saving.every:
+            worker.sent_models = SentModels(
+                settings.experiment.saving, settings.folder, me, settings.uids.start,
+                self.trainer, self._parts,
+            )  # fmt: skip
         self._seat_nodes(worker)
         if me.worker == 0 and settings.intervals.iterations:
             self._rehearse(worker)
