@@ -128,6 +128,11 @@ def check_wiring(
 def check_sharing(experiment: Experiment, wired: Wiring) -> None:
     """Refuse a method that a program of its own rules would not use; raises `ConfigError`."""
     program, name = wired.program.target, experiment.sharing.target.name
+    if experiment.compression and not fact(program, "packs", True):
+        raise ConfigError(
+            f"{experiment.path}: [SHARING] compression: {program.name} sends numbers that must "
+            "arrive as they are; take the key out"
+        )
     allowed = ("Sharing", "PlainAverageSharing", *fact(program, "stands_for", ()))
     if not fact(program, "shares", True) and name not in allowed:
         raise ConfigError(

@@ -32,7 +32,7 @@ class AsyncPull(Node):
     def answer(self, message: Message) -> Message | None:
         """The model as it is, unless it is too old; the question then waits."""
         if self._may_answer(message):
-            return self._model()
+            return self._model(message)
         self._asking.append(message)
         return None
 
@@ -44,12 +44,12 @@ class AsyncPull(Node):
             yield Train(t)
             heard = [m for m in (yield Receive(asked, (t, 0))) if isinstance(m, Message)]
             for message in heard:
-                self.x = (self.x + message["params"]) / 2
+                self.x = (self.x + self.unpacked(message)) / 2
             self.done = t + 1
             due = [message for message in self._asking if self._may_answer(message)]
             self._asking = [message for message in self._asking if not self._may_answer(message)]
             for message in due:
-                yield Send([([message.sender], self._model())], message.round)
+                yield Send([([message.sender], self._model(message))], message.round)
             stale = [max(t - message.meta["done"], 0) for message in heard]
             yield Report(t, {"stale": max(stale, default=0)})
             yield Checkpoint(t)
@@ -57,5 +57,6 @@ class AsyncPull(Node):
     def _may_answer(self, message: Message) -> bool:
         return self.staleness is None or self.done >= message.round[0] - self.staleness
 
-    def _model(self) -> Message:
-        return Message({"params": self.x}, {"done": self.done})
+    def _model(self, question: Message) -> Message:
+        ctx, asking = self.apart(*question.round), question.sender
+        return self.sharing.pack(self.x, ctx, {"done": self.done}, receiver=asking)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decentralizepy.messages.message import Message
 from decentralizepy.node.bounded import Bounded, oldest
 from decentralizepy.node.effects import Checkpoint, Report, Send, Train
 from decentralizepy.node.node import Program
@@ -18,12 +17,12 @@ class AsyncPush(Bounded):
         for t in self.rounds():
             yield Train(t)
             peers = self.graph_at(t).out_neighbors(self.uid)
-            yield Send([(peers, Message({"params": self.x}))], (t, 0))
+            yield Send([(peers, self.sharing.pack(self.x, self.apart(t)))], (t, 0))
             heard = yield from self.hear(t)
             newest = {message.sender: message for message in heard}  # of each the last one
             x = self.x.clone()
             for message in newest.values():
-                x += message["params"]
+                x += self.unpacked(message)
             self.x = x / (len(newest) + 1)
             yield Report(t, {"heard": len(newest), "stale": oldest(heard, t)})
             yield Checkpoint(t)

@@ -18,21 +18,22 @@ class FedAvg(Federated):
 
     def tell(self, clients: Sequence[int], t: int) -> Iterable[tuple[Sequence[int], Message]]:
         """The model, the same for all."""
-        yield clients, Message({"params": self.x})
+        yield clients, self.sharing.pack(self.x, self.apart(t))
 
     def take(self, said: Message) -> None:
         """The server's model is where the client begins."""
-        self.x = said["params"]
+        self.x = self.unpacked(said)
 
     def reply(self) -> Message:
         """The trained model."""
-        return Message({"params": self.x}, {"samples": self.n_samples})
+        meta = {"samples": self.n_samples}
+        return self.sharing.pack(self.x, self.apart(self.round), meta)
 
     def fold(self, said: Message, weight: float) -> None:
         """Add a client's model to the sum."""
         if self._sum is None:
             self._sum = torch.zeros(self.x.shape, dtype=torch.float64, device=self.x.device)
-        self._sum.add_(said["params"].to(self.x.device), alpha=weight)
+        self._sum.add_(self.unpacked(said), alpha=weight)
 
     def close(self, total: float) -> None:
         """Take the mean."""

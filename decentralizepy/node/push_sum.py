@@ -21,6 +21,7 @@ class PushSum(Bounded):
     the same while weights are 1, and a large step of x where a weight is small).
     """
 
+    packs: ClassVar[bool] = False
     row_names: ClassVar[tuple[str, ...]] = ("mass",)
     kept: ClassVar[tuple[str, ...]] = ("early", "weight")
 

@@ -178,3 +178,24 @@ def test_clients_that_are_late_are_left_out_and_catch_up(tmp_path: Path, cache: 
     assert all(sorted(log.replies[t])[:7] == list(range(7)) for t in range(12))
     heard = [row["heard"] for row in out.records if row["uid"] == -1]
     assert heard == [7] * 12
+
+
+# ---------------------------------------------------------------- compression
+
+
+@pytest.mark.parametrize("name", ["fedavg", "async_push", "async_pull"])
+def test_compression_works_for_whoever_sends_models(name: str, tmp_path: Path, cache: Path) -> None:
+    sent = {}
+    for chain in ("", "fp16"):
+        key = f"Sharing\ncompression = {chain}" if chain else "Sharing"
+        one = experiment(tmp_path / chain, cache, name, sharing=key)
+        flags = {"simulate": simulation(one, 0.1)}
+        out = here(one, "run", 3, test_after=3, **flags)
+        sent[chain] = sum(row["total_data"] for row in out.records if row["iteration"] == 3)
+    assert sent["fp16"] * 2 == sent[""]
+
+
+def test_masses_are_not_compressed(tmp_path: Path, cache: Path) -> None:
+    one = experiment(tmp_path, cache, "push_sum", sharing="Sharing\ncompression = fp16")
+    with pytest.raises(ConfigError, match="PushSum sends numbers that must arrive as they are"):
+        here(one, "run", 1)
