@@ -92,6 +92,7 @@ class NodeOptions:
     timeout: float | None = None
     dropout_rate: float | None = None
     dropout_correlation: float | None = None
+    working_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -494,6 +495,7 @@ NODE_OPTIONS: Final = {
     "timeout": Option("timeout", "float | None", "None"),
     "dropout_rate": Option("dropout_rate", "float | None", "None"),
     "dropout_correlation": Option("dropout_correlation", "float | None", "None"),
+    "working_rate": Option("working_rate", "float | None", "None"),
 }
 
 

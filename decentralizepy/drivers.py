@@ -52,6 +52,7 @@ _EPIDEMIC: Final = Driver(
     {"timeout": "timeout"},
     {"degree": "graph_degree", "per_averaging_round": "dynamic_avgrounds"},
 )
+_RATE: Final = {"working_rate": "working_rate"}
 _DROPOUT: Final = Driver(
     _program("dropout", "Dropout"),
     _STATIC.schedule,
@@ -70,7 +71,7 @@ DRIVERS: Final[dict[str, Driver]] = {
     "testingEL_Local.py": _EPIDEMIC,
     "testingKNN.py": Driver(_program("knn", "KNN"), _STATIC.schedule),
     "testingKFN.py": Driver(_program("kfn", "KFN"), _STATIC.schedule),
-    "testingFederated.py": Driver(_program("fedavg", "FedAvg"), _STATIC.schedule),
+    "testingFederated.py": Driver(_program("fedavg", "FedAvg"), _STATIC.schedule, _RATE),
 }
 
 

@@ -427,3 +427,6 @@ def test_options_of_drivers_that_the_ini_gives(beside):
     assert epidemic.program.options == {"timeout": 2}
     assert set(epidemic.build(ring(8), 1).at(0).degrees()) == {2}, "the reference's default"
     assert wired(beside, **keys).program.options == {}, "no business of D-PSGD's"
+    federated = wired(beside, "testingFederated.py", NODE__working_rate="0.25")
+    assert federated.program.options == {"working_rate": 0.25}
+    assert federated.with_option("working_rate", 0.5, "-wr").program.options["working_rate"] == 0.5
