@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import (
+    compression,
     deferred,
     device,
     engine,
@@ -140,6 +141,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("messages", messages.results),
         ("server receive", stars.results),
         ("deferred", deferred.results),
+        ("compression", compression.results),
     ):
         if only in name:
             yield from measure(folder, repeats)

@@ -16,38 +16,23 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.datasets.Reddit": "Reddit",
     "decentralizepy.datasets.Shakespeare": "Shakespeare",
     "decentralizepy.datasets.text.AmazonReview": "AmazonReview",
-    "decentralizepy.sharing.AntiCorSharing": "AntiCorSharing",
-    "decentralizepy.sharing.Choco": "Choco",
-    "decentralizepy.sharing.JWINS.FFT": "FFT",
-    "decentralizepy.sharing.JWINS.JWINS": "JWINS",
-    "decentralizepy.sharing.JWINS.Wavelet": "Wavelet",
-    "decentralizepy.sharing.Muffliato": "Muffliato",
-    "decentralizepy.sharing.PartialModel": "PartialModel",
-    "decentralizepy.sharing.STC": "STC",
-    "decentralizepy.sharing.SharingAsymmetric": "SharingAsymmetric",
-    "decentralizepy.sharing.SubSampling": "SubSampling",
-    "decentralizepy.sharing.ZeroSumSharing": "ZeroSumSharing",
     "decentralizepy.training.text.LLMTraining": "LLMTraining",
 }
 
 #: what to take until then, where something comes close
 INSTEAD: Final[dict[str, str]] = {
     "decentralizepy.communication.TCP_ACK": "decentralizepy.communication.TCP / TCP",
-    "decentralizepy.sharing.SharingAsymmetric": (
-        "decentralizepy.sharing.Sharing / Sharing, which averages in the same way and saves no "
-        "models for attacks"
-    ),
 }
 
-#: driver of the reference system -> what it needs that is not here
-DRIVERS: Final[dict[str, str]] = {
-    "testingSTC.py": "federated learning with sparse ternary compression",
-}
-
+_NO: Final = frozenset({"", "false", "no", "0"})
 #: options that classes of ours lack, and that may stand in an INI while their feature is off:
 #: (section, key) -> values that mean off (None: any, the key alone does nothing), and the feature
 OFF: Final[dict[tuple[str, str], tuple[frozenset[str] | None, str]]] = {
     ("DATASET", "only_local"): (frozenset({"", "false"}), "a partition for each machine"),
+    ("SHARING", "dict_ordered"): (frozenset({"", "true", "yes", "1"}), "models in any order"),
+    ("SHARING", "pickle"): (None, "pickle"),
+    ("SHARING", "save_shared"): (_NO, "files of what was shared"),
+    ("SHARING", "save_accumulated"): (_NO, "files of accumulated changes"),
 }
 
 
@@ -77,10 +62,3 @@ def not_built(module: str, name: str) -> str | None:
         return None
     text = f"{name} ({module}) of the reference system is not in this version yet"
     return f"{text}; take {INSTEAD[module]}" if module in INSTEAD else text
-
-
-def no_driver(base: str) -> str | None:
-    """Why a driver of the reference system cannot be had, or None if it never had the driver."""
-    if base in DRIVERS:
-        return f"{base} needs {DRIVERS[base]}, which is not in this version yet"
-    return None

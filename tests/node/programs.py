@@ -34,6 +34,10 @@ def named(module: str, name: str, *options: str) -> str:
 
 SYNCHRONOUS: dict[str, dict[str, str]] = {
     "fedavg": {"node": named("fedavg", "FedAvg", "working_rate = 0.4", "weighted = True")},
+    "stc": {
+        "node": named("stc", "STCFederated", "working_rate = 0.4"),
+        "sharing_package": "decentralizepy.sharing.STC", "sharing": "STC\nalpha = 0.02",
+    },
     "dropout": {"node": named("dropout", "Dropout", "dropout_rate = 0.3")},
     "epidemic": {
         "node": named("epidemic", "EpidemicLearning"), "schedule": EPIDEMIC,
