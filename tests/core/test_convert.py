@@ -72,7 +72,7 @@ def test_each_key_has_its_verdict(tmp_path):
         ("SHARING", "compress"): ("misspelt", "[SHARINGS]"),
         ("SHARING", "weighting_method"): ("unknown", "nobody reads this key"),
         ("NODE", "graph_degree"): ("as is", ""),
-        ("NODE", "timeout"): ("ignored", "time-outs"),
+        ("NODE", "timeout"): ("as is", ""),
         ("NOTES", "who"): ("unknown", "nobody reads this section"),
     }
     for place, (verdict, why) in expected.items():
