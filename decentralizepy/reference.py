@@ -18,11 +18,6 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.compression.EliasQuantization": "EliasQuantization",
     "decentralizepy.compression.Lz4Wrapper": "Lz4Wrapper",
     "decentralizepy.compression.Quantization": "Quantization",
-    "decentralizepy.datasets.Celeba": "Celeba",
-    "decentralizepy.datasets.MovieLens": "MovieLens",
-    "decentralizepy.datasets.Reddit": "Reddit",
-    "decentralizepy.datasets.Shakespeare": "Shakespeare",
-    "decentralizepy.datasets.text.AmazonReview": "AmazonReview",
     "decentralizepy.sharing.AntiCorSharing": "AntiCorSharing",
     "decentralizepy.sharing.Choco": "Choco",
     "decentralizepy.sharing.JWINS.FFT": "FFT",
@@ -34,7 +29,6 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.sharing.SharingAsymmetric": "SharingAsymmetric",
     "decentralizepy.sharing.SubSampling": "SubSampling",
     "decentralizepy.sharing.ZeroSumSharing": "ZeroSumSharing",
-    "decentralizepy.training.text.LLMTraining": "LLMTraining",
 }
 
 #: what to take until then, where something comes close

@@ -3,6 +3,7 @@
 A run folder holds one folder per machine::
 
     <run>/g5k_config.json config.ini ip.json plan.json ledger.jsonl   (by the orchestrator)
+    <run>/machine<m>/data.json         which data each of the machine's nodes has
     <run>/machine<m>/run.json          everything needed to repeat the run, and how it ended
     <run>/machine<m>/args.json         the flags, under the reference system's names
     <run>/machine<m>/<INI> <graph>     copies of the input
@@ -90,8 +91,8 @@ WHERE_RECORDED: Final = frozenset({"validation_loss", "validation_acc"})
 #: names of files and folders that mean something in a run folder or in a machine's
 RESERVED: Final = frozenset({
     "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key",
-    "results.log", "tables", "figures", "args.json", "run.json", "status.json", "faults.jsonl",
-    "stdout.log", "checkpoints",
+    "results.log", "tables", "figures", "args.json", "run.json", "data.json", "status.json",
+    "faults.jsonl", "stdout.log", "checkpoints",
 })  # fmt: skip
 
 
@@ -108,6 +109,10 @@ class MachineFolder:
     @property
     def run(self) -> Path:
         return self.root / "run.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data.json"
 
     @property
     def status(self) -> Path:

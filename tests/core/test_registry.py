@@ -33,6 +33,15 @@ LEGACY_CLASSES = [
     ("decentralizepy.sharing.PlainAverageSharing", "PlainAverageSharing"),
     ("decentralizepy.training.Training", "Training"),
     ("decentralizepy.training.TrainingClipping", "TrainingClipping"),
+    ("decentralizepy.training.text.LLMTraining", "LLMTraining"),
+    ("decentralizepy.datasets.Celeba", "Celeba"),
+    ("decentralizepy.datasets.Shakespeare", "Shakespeare"),
+    ("decentralizepy.datasets.Reddit", "Reddit"),
+    ("decentralizepy.datasets.MovieLens", "MovieLens"),
+    ("decentralizepy.datasets.text.AmazonReview", "AmazonReview"),
+    ("decentralizepy.datasets.ImageFolder", "ImageFolder"),
+    ("decentralizepy.datasets.NumpyFiles", "NumpyFiles"),
+    ("decentralizepy.datasets.HuggingFace", "HuggingFace"),
 ]
 
 
