@@ -14,6 +14,7 @@ A run folder holds one folder per machine::
     <run>/machine<m>/faults.jsonl      injected faults that fired (--faults)
     <run>/machine<m>/status.json       where the machine is now, replaced twice a second
     <run>/machine<m>/checkpoints/<t>/  one file per node after t iterations; set.json once complete
+    <run>/machine<m>/attacked_model/machine<m>/<rank>/*.npy   models as sent, where wanted
     <run>/machine<m>/<t>_weight_<uid>.safetensors   final weights (in the weights folder)
 
 Records are JSON lines: appended with one write each, so a kill at any byte loses at most the
@@ -88,11 +89,14 @@ LEGACY_RESULTS: Final[dict[str, str]] = {
 WHERE_RECORDED: Final = frozenset({"validation_loss", "validation_acc"})
 
 
+#: folder of a machine with models for attacks, as the reference system lays it out
+SENT_MODELS: Final = "attacked_model"
+
 #: names of files and folders that mean something in a run folder or in a machine's
 RESERVED: Final = frozenset({
     "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key",
     "results.log", "tables", "figures", "args.json", "run.json", "data.json", "status.json",
-    "faults.jsonl", "stdout.log", "checkpoints",
+    "faults.jsonl", "stdout.log", "checkpoints", "attacks", SENT_MODELS,
 })  # fmt: skip
 
 
@@ -143,6 +147,18 @@ class MachineFolder:
 
     def log(self, rank: int) -> Path:
         return self.root / f"{rank}.log"
+
+    def sent_model(
+        self, machine: int, rank: int, form: str, iteration: int, uid: int, target: int
+    ) -> Path:
+        """What ``uid`` sent to ``target``, as ``form`` says: its numbers, or its losses."""
+        kind = {"models": "model", "losses": "losses"}[form]
+        name = f"{kind}_it{iteration}_{uid}_to{target}.npy"
+        return self.root / SENT_MODELS / f"machine{machine}" / str(rank) / name
+
+    def sent(self, worker: int) -> Path:
+        """How far models as sent were from the nodes' own, one line each."""
+        return self.root / SENT_MODELS / f"sent_{worker}.jsonl"
 
     def holds_a_run(self) -> bool:
         """Whether a run was started here before."""

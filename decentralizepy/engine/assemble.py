@@ -15,9 +15,16 @@ from decentralizepy.engine.checkpoints import CheckpointSets, node_file
 from decentralizepy.engine.clock import VirtualClock
 from decentralizepy.engine.evaluation import Evaluator
 from decentralizepy.engine.faults import Faults
-from decentralizepy.engine.parts import build_program, build_sharing, build_trainer, samples_of
+from decentralizepy.engine.parts import (
+    build_program,
+    build_sharing,
+    build_trainer,
+    samples_of,
+    with_compression,
+)
 from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.seat import Seat
+from decentralizepy.engine.sent_models import SentModels
 from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.schedules import Schedule
@@ -44,7 +51,11 @@ class Assembly:
         """``program`` and ``sharing`` make what the settings name, unless they are given."""
         self.settings = settings
         self._make_program = program or (lambda: build_program(settings.program))
-        self._make_sharing = sharing or (lambda: build_sharing(settings.experiment))
+        self._make_sharing = lambda: (
+            with_compression(sharing(), settings.experiment)
+            if sharing is not None
+            else build_sharing(settings.experiment)
+        )
         if settings.device != "cpu" and not torch.cuda.is_available():
             raise ConfigError(f"--device {settings.device}: torch finds no GPU here; take cpu")
         self._sets = CheckpointSets(settings.folder)
@@ -56,6 +67,7 @@ class Assembly:
         self.sets["test"] = _some(self.sets["test"], settings)
         self.own_tests = _own_tests(dataset, parts["test"], settings)
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
+        self._parts = [parts["train"], parts["test"]]
         self._dataset, self._labels = dataset, dataset.stored("train").y
         self._row_names = self._make_program().row_names
 
@@ -84,6 +96,11 @@ class Assembly:
             virtual = settings.simulation is not None
             faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
             worker.faults = worker.carrier = faults
+        if settings.experiment.saving.every:
+            worker.sent_models = SentModels(
+                settings.experiment.saving, settings.folder, me, settings.uids.start,
+                self.trainer, self._parts,
+            )  # fmt: skip
         self._seat_nodes(worker)
         if me.worker == 0 and settings.intervals.iterations:
             self._rehearse(worker)
