@@ -59,6 +59,7 @@ RECORD_COLUMNS: Final[dict[str, str]] = {
     "local_steps": "local steps taken by the node",
     "samples": "samples that the node has trained on, repetitions counted",
     "nan": "first iteration after whose local steps the node's parameters were not finite",
+    "epsilon": "privacy that the node has spent, at the delta of [TRAIN_PARAMS] (private training)",
     "elapsed_s": "seconds since the run's first training step; the node's own simulated ones "
     "under --simulate, as all seconds then are",
     "train_s": "seconds in local training",

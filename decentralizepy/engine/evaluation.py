@@ -132,7 +132,8 @@ class Evaluations:
             t + 1, seat.rows.held("x").tensor, seat.learner
         )
         seat.seconds.evaluate += stopwatch() - started
-        values |= dict(own) | effort(seat.learner) | costs(seat.traffic, seat.seconds, elapsed)
+        values |= dict(own) | effort(seat.learner, self.evaluator.trainer.training)
+        values |= costs(seat.traffic, seat.seconds, elapsed)
         if seat.uid < 0:
             self._write(seat.uid, t, values)
             return

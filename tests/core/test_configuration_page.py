@@ -38,7 +38,9 @@ CLASSES = {
     "TRAIN_PARAMS": {
         "decentralizepy.training.Training": ("Training",),
         "decentralizepy.training.training_clipping": ("TrainingClipping",),
-        "decentralizepy.training.task": ("Classification", "LanguageModel", "Rating"),
+        "decentralizepy.training.text.LLMTraining": ("LLMTraining",),
+        "decentralizepy.training.PrivateTraining": ("PrivateTraining",),
+        "decentralizepy.training.task": ("Classification", "OneHot", "LanguageModel", "Rating"),
     },
     "COMMUNICATION": {"decentralizepy.communication.TCP": ("TCP",)},
     "SHARING": {

@@ -34,6 +34,7 @@ LEGACY_CLASSES = [
     ("decentralizepy.training.Training", "Training"),
     ("decentralizepy.training.TrainingClipping", "TrainingClipping"),
     ("decentralizepy.training.text.LLMTraining", "LLMTraining"),
+    ("decentralizepy.training.PrivateTraining", "PrivateTraining"),
     ("decentralizepy.datasets.Celeba", "Celeba"),
     ("decentralizepy.datasets.Shakespeare", "Shakespeare"),
     ("decentralizepy.datasets.Reddit", "Reddit"),
