@@ -121,7 +121,7 @@ def withdraw(settings: Settings, made: Sequence[Path]) -> None:
                 path.rmdir()
         return
     logs = [folder.log(rank) for rank in range(len(settings.uids))]
-    for path in (folder.args, folder.run, *folder.all_records(), *logs):
+    for path in (folder.args, folder.run, folder.data, *folder.all_records(), *logs):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
