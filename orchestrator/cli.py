@@ -119,18 +119,23 @@ def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
         example_folder,
         make_plan,
         make_resumed_plan,
+        preview,
     )
+    from orchestrator.running.resume import former_offset
 
+    setting = setting or Setting()
     if options.resume is not None:
-        folder, _, planned = make_resumed_plan(options.resume, setting or Setting())
+        folder, inputs, planned = make_resumed_plan(options.resume, setting)
+        shown = preview(inputs, planned, setting, folder, former_offset(folder))
     else:
-        _, planned = make_plan(options.config, setting or Setting(), given=options.set)
+        inputs, planned = make_plan(options.config, setting, given=options.set)
         folder = example_folder(planned)
+        shown = preview(inputs, planned, setting, folder)
     screen = Screen(sys.stdout)
     if options.json:
-        screen.say(json.dumps(planned.as_dict(folder), indent=2))
+        screen.say(json.dumps(shown.as_dict(folder), indent=2))
     else:
-        screen.say(f"{describe(planned, folder)}\n\nNothing was started.")
+        screen.say(f"{describe(shown, folder)}\n\nNothing was started.")
     return EXIT_OK
 
 

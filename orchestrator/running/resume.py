@@ -15,7 +15,7 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.ini import without_port
 from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import MachineFolder, RunFolder
-from orchestrator.planning.inputs import read_text
+from orchestrator.planning.inputs import Inputs, read_text
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.render import communication
 from orchestrator.running.ledger import read_ledger
@@ -58,9 +58,9 @@ def former_offset(folder: RunFolder) -> int | None:
     return int(offset) if offset.isdecimal() else None
 
 
-def as_resumed(planned: Plan, folder: RunFolder) -> Plan:
+def as_resumed(planned: Plan, inputs: Inputs, folder: RunFolder) -> Plan:
     """The plan, with the machines that go on; raises `ConfigError` where that cannot be."""
-    if changed := _changed(planned, folder):
+    if changed := _changed(planned, inputs, folder):
         raise ConfigError(
             f"{folder.root}: {', '.join(changed)} changed since this run began: undo that, or "
             f"start a new run with {folder.config}"
@@ -75,12 +75,14 @@ def as_resumed(planned: Plan, folder: RunFolder) -> Plan:
     return replace(planned, resumed=resumed, notes=notes)
 
 
-def _changed(planned: Plan, folder: RunFolder) -> list[str]:
+def _changed(planned: Plan, inputs: Inputs, folder: RunFolder) -> list[str]:
     """What is not as machines that have begun had it; where the run listens may change."""
     told = [read_object(folder.machine(machine.machine).run) for machine in planned.machines]
-    ini, digest = without_port(planned.files[folder.ini.name]), planned.graph.get("digest")
+    ini, digest = without_port(planned.task.experiment.text), planned.graph.get("digest")
+    counted = planned.site.assumed and "WORKERS" in inputs.ini_text  # and may be another number
     differ = {
-        "the INI": any(without_port(str(run["ini"])) != ini for run in told if "ini" in run),
+        "the INI": not counted
+        and any(without_port(str(run["ini"])) != ini for run in told if "ini" in run),
         "the graph": any(
             run["graph"].get("sha256") != digest
             for run in told

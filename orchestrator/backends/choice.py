@@ -1,0 +1,20 @@
+"""Which back-end a configuration asks for; each is loaded only then."""
+
+from __future__ import annotations
+
+from decentralizepy.errors import ConfigError
+from orchestrator.backends.base import Backend
+from orchestrator.config import Config
+
+
+def backend_for(config: Config, path: object) -> Backend:
+    """The place that BACKEND or ``cluster`` names; raises `ConfigError`."""
+    if config.backend == "local":
+        from orchestrator.backends.local import LocalBackend
+
+        return LocalBackend()
+    why = "" if config.BACKEND else f" (because cluster = {config.cluster!r})"
+    raise ConfigError(
+        f"{path}: BACKEND {config.backend!r}{why} is not available in this version; "
+        'to run on this computer, set "BACKEND": "local"'
+    )
