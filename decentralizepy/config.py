@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy import reference
+from decentralizepy.chaintext import read_chain
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import read_text_file
 from decentralizepy.ini import Sections, parse_ini
@@ -23,6 +24,7 @@ from decentralizepy.registry import (
     Target,
     check_options,
     coerce,
+    fact,
     legacy,
     options,
     source_path,
@@ -108,6 +110,8 @@ class Experiment:
     #: the user's own; where there is none, a driver gives it (`decentralizepy.drivers.wiring`)
     node_program: Component | None = None
     graph_schedule: Component | None = None
+    #: parts of a chain, in order; or one class that is a chain
+    compression: tuple[Component, ...] = ()
     #: draw the first weights as the reference's fork does, instead of as EPFL's DecentralizePy
     fork_initial_weights: bool = False
 
@@ -146,7 +150,7 @@ class Experiment:
         return found
 
     def _targets(self) -> set[Target]:
-        parts = (getattr(self, each.name) for each in fields(self))
+        parts = [*(getattr(self, each.name) for each in fields(self)), *self.compression]
         return {part.target for part in parts if isinstance(part, Component)}
 
     @property
@@ -207,6 +211,7 @@ class _Reader:
         task = self._task()
         loss = self._loss(optional=task is not None)
         node, program = self._node()
+        compression = self._compression()
         return Experiment(
             path=self.path,
             text=text,
@@ -222,6 +227,7 @@ class _Reader:
             schedule=self._optional("LR_SCHEDULE", "schedule", _SCHEDULED),
             task=task,
             node_program=program,
+            compression=compression,
             graph_schedule=self._optional("GRAPH", "graph", _DRAWN_FROM),
             fork_initial_weights=fork_initial_weights,
         )
@@ -329,6 +335,45 @@ class _Reader:
         except ConfigError:
             return ()
 
+    def _compression(self) -> tuple[Component, ...]:
+        """The chain that [SHARING] names, by ``compression`` or by the reference's keys.
+
+        Keys that are options of the sharing method itself are left to it.
+        """
+        section = self.sections["SHARING"]
+        package, name = (section.get(f"sharing_{what}", "") for what in ("package", "class"))
+        if not package or not name:
+            return ()  # told when the method is read
+        method = self._target("SHARING", package, name)
+        if fact(method, "packs", None) is None:
+            return ()  # no subclass of Sharing: it has none of these keys
+        keys = set(KEYS_BESIDE["SHARING"]) - (options(method) or {}).keys()
+        given = {key: section.pop(key, "") for key in keys}
+        chain = self._chain({key: value for key, value in given.items() if value})
+        if chain and not fact(method, "packs", False, about="outgoing"):
+            raise ConfigError(
+                f"{self._where('SHARING')} compression: {method.name} makes its messages itself; "
+                "let its outgoing call self.pack, and say packs = True in its body"
+            )
+        return chain
+
+    def _chain(self, given: Mapping[str, str]) -> tuple[Component, ...]:
+        where = self._where("SHARING")
+        on = given.get("compress", "False")
+        if text := given.get("compression"):
+            if "compression_class" in given:
+                raise ConfigError(f"{where}: take either compression or compression_class")
+            chain = read_chain(text, f"{where} compression", self.search)
+            return tuple(Component(found, options) for found, options in chain)
+        if not coerce(on, Option("compress", "bool", None), f"{where} compress"):
+            return ()
+        for key in ("compression_package", "compression_class"):
+            if key not in given:
+                raise ConfigError(f"{where} compress = {on} needs the key '{key}'")
+        found = self._target("SHARING", given["compression_package"], given["compression_class"])
+        values = {key: value for key, value in given.items() if key == "float_precision"}
+        return (Component(found, check_options(found, values, where)),)
+
     def _names(self, section: str, prefix: str) -> bool:
         """Whether a section names the class of a prefix; keys without a value count as absent."""
         keys = [f"{prefix}_package", f"{prefix}_class"]
@@ -416,7 +461,10 @@ def without_off(
 KEYS_BESIDE: Final = {
     "DATASET": ("model_class", "model_package", "fork_initial_weights"),
     "TRAIN_PARAMS": ("loss_package", "loss_class", "loss", "task_package", "task_class"),
-}
+    "SHARING": (
+        "compression", "compress", "compression_package", "compression_class", "float_precision"
+    ),
+}  # fmt: skip
 #: keys of [DATASET] that are the model's and not the data set's
 DATASET_OPTIONS: Final = {
     "fork_initial_weights": Option("fork_initial_weights", "bool", "False"),

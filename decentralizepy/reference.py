@@ -11,13 +11,6 @@ from typing import Any, Final
 #: module of the reference system -> its class
 MODULES: Final[dict[str, str]] = {
     "decentralizepy.communication.TCP_ACK": "TCP",
-    "decentralizepy.compression.Compression": "Compression",
-    "decentralizepy.compression.Elias": "Elias",
-    "decentralizepy.compression.EliasFpzip": "EliasFpzip",
-    "decentralizepy.compression.EliasFpzipLossy": "EliasFpzipLossy",
-    "decentralizepy.compression.EliasQuantization": "EliasQuantization",
-    "decentralizepy.compression.Lz4Wrapper": "Lz4Wrapper",
-    "decentralizepy.compression.Quantization": "Quantization",
     "decentralizepy.datasets.Celeba": "Celeba",
     "decentralizepy.datasets.MovieLens": "MovieLens",
     "decentralizepy.datasets.Reddit": "Reddit",
@@ -62,10 +55,6 @@ NEVER_RAN: Final = "testingKFN.py"
 #: those of [NODE] are read by drivers that are not here
 OFF: Final[dict[tuple[str, str], tuple[frozenset[str] | None, str]]] = {
     ("DATASET", "only_local"): (frozenset({"", "false"}), "a partition for each machine"),
-    ("SHARING", "compress"): (frozenset({"", "false", "no", "0"}), "compression"),
-    ("SHARING", "compression_package"): (None, "compression"),
-    ("SHARING", "compression_class"): (None, "compression"),
-    ("SHARING", "float_precision"): (None, "compression"),
     ("NODE", "timeout"): (None, "time-outs of epidemic learning"),
     ("NODE", "dropout_rate"): (None, "nodes that drop out"),
     ("NODE", "dropout_correlation"): (None, "nodes that drop out"),

@@ -14,7 +14,13 @@ from decentralizepy.engine.checkpoints import CheckpointSets, node_file
 from decentralizepy.engine.clock import VirtualClock
 from decentralizepy.engine.evaluation import Evaluator
 from decentralizepy.engine.faults import Faults
-from decentralizepy.engine.parts import build_program, build_sharing, build_trainer, samples_of
+from decentralizepy.engine.parts import (
+    build_program,
+    build_sharing,
+    build_trainer,
+    samples_of,
+    with_compression,
+)
 from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.seat import Seat
 from decentralizepy.engine.worker import Worker
@@ -42,7 +48,11 @@ class Assembly:
         """``program`` and ``sharing`` make what the settings name, unless they are given."""
         self.settings = settings
         self._make_program = program or (lambda: build_program(settings.program))
-        self._make_sharing = sharing or (lambda: build_sharing(settings.experiment))
+        self._make_sharing = lambda: (
+            with_compression(sharing(), settings.experiment)
+            if sharing is not None
+            else build_sharing(settings.experiment)
+        )
         if settings.device != "cpu" and not torch.cuda.is_available():
             raise ConfigError(f"--device {settings.device}: torch finds no GPU here; take cpu")
         self._sets = CheckpointSets(settings.folder)

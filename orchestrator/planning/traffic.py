@@ -74,12 +74,13 @@ def edges_per_round(wired: Wiring, graph: Graph) -> int | None:
 
 
 def count_traffic(config: Config, task: Task, edges: int | None) -> Traffic:
-    """Bytes per message and round; exact for methods that send their whole row."""
-    whole = fact(task.sharing, "sends_whole_row", False, about="outgoing")
+    """Bytes per message and round; exact for methods that send their whole row, uncompressed."""
+    packed = bool(task.experiment.compression)
+    whole = not packed and fact(task.sharing, "sends_whole_row", False, about="outgoing")
     payload, header = (None, None) if task.row_length is None else row_message_bytes(
         task.row_length, config.NB_AGENTS, config.NB_ITERATION, config.AVERAGING_STEPS
     )  # fmt: skip
-    name = task.sharing.name
+    name = "compression" if packed else task.sharing.name
     remark = "" if whole else f"for whole models; what {name} sends is known when it runs"
     if payload is None:
         remark = f"unknown: the size of {task.model.dotted} is known when it runs"
