@@ -8,6 +8,7 @@ The upper-case keys are those of the reference system. `Config` is also the sour
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from typing import Annotated, Any, Final, Literal, Self
@@ -31,6 +32,8 @@ DEFAULT_SAVE_DIR: Final = "results/my_results"
 LIMIT: Final = 10**9
 #: Bytes of a job_name: folders and files are named by it, which may have 255 with what is added.
 MOST_NAME_BYTES: Final = 200
+#: A folder whose name needs no quoting anywhere.
+_PLAIN_FOLDER: Final = r"^/[\w./+@-]*$"
 _WALLTIME: Final = r"^\d{1,4}:[0-5]\d:[0-5]\d$"
 
 
@@ -69,6 +72,13 @@ JobTypes = Annotated[
             ]
         }
     ),
+]
+
+
+Texts = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "minLength": 1}}),
 ]
 
 
@@ -210,6 +220,34 @@ class Config(BaseModel):
     BACKEND: Literal["local", "grid5000", "ssh", "slurm"] | None = Field(
         None, description="Where: this computer (default without a cluster), or a cluster."
     )
+    HOSTS: Texts = Field(
+        (),
+        description="With BACKEND ssh: the hosts as ssh knows them, as alice@node-1; a machine "
+        "on each.",
+    )
+    SSH_OPTIONS: Texts = Field(
+        (),
+        description='Options of every ssh command, as ["-F", "my_ssh_config"]; the user\'s own '
+        "ssh configuration is used without them.",
+    )
+    HOST_DIR: Annotated[str, Field(pattern=_PLAIN_FOLDER)] | None = Field(
+        None,
+        description="Folder on each machine's own disk for runs, code and prepared data sets "
+        "(/tmp/decentralizepy-USER if absent).",
+    )
+    PYTHON: Text | None = Field(
+        None,
+        description="Python on the machines that has what the core needs; by default the "
+        "path of the one here, else python3.",
+    )
+    ENVIRONMENT: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables of the machines' commands."
+    )
+    NETWORK: Text | None = Field(
+        None,
+        description="Network that the machines talk over, as 10.0.0.0/8; by default the "
+        "address that ssh reaches.",
+    )
     WORKERS: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="Processes per machine; default: CPUs allotted / NB_MACHINE."
     )
@@ -241,6 +279,13 @@ class Config(BaseModel):
             raise ValueError(
                 f"{size} bytes in UTF-8, but files are named by it: take at most {MOST_NAME_BYTES}"
             )
+        return value
+
+    @field_validator("NETWORK")
+    @classmethod
+    def _a_network(cls, value: str | None) -> str | None:
+        if value is not None:
+            ipaddress.ip_network(value, strict=False)
         return value
 
     @field_validator("walltime")

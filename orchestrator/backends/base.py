@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
-from decentralizepy.errors import ConfigError
 from decentralizepy.runfolder import RunFolder
 from orchestrator.config import Config
+from orchestrator.errors import RefusedError
 from orchestrator.hosts.base import Host
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
@@ -23,10 +23,6 @@ from orchestrator.planning.site import Site
 
 #: OAR cuts nothing: a longer name is refused.
 MOST_NAME: Final = 100
-
-
-class ReservationError(RuntimeError):
-    """Machines could not be had; the text says why, and what may help."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +136,21 @@ class Backend(Protocol):
     ) -> tuple[list[Place], int]:
         """Where each machine of a run is, and the first port, now that the hosts can be asked."""
 
+    def stage(self, host: Host, plan: Placed, machine: int) -> None:
+        """Put on a host what every run needs there, beside its own files."""
+
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         """What a machine's command sees, beside what its host gives."""
+
+    def examine(self, config: Config) -> Iterable[Check]:
+        """What `doctor` asks: whether a run of this configuration could begin."""
 
     def release(self, reservation: Reservation) -> None:
         """Give the machines back."""
 
 
 def require(checks: Sequence[Check]) -> None:
-    """Raise one `ConfigError` with everything that does not hold."""
+    """Raise one `RefusedError` with everything that does not hold."""
     failed = [f"{check.name}: {check.message}" for check in checks if not check.ok]
     if failed:
-        raise ConfigError("\n".join(failed))
+        raise RefusedError("\n".join(failed))

@@ -13,6 +13,10 @@ def backend_for(config: Config, path: object) -> Backend:
         from orchestrator.backends.local import LocalBackend
 
         return LocalBackend()
+    if config.backend == "ssh":
+        from orchestrator.backends.ssh import SshBackend
+
+        return SshBackend()
     why = "" if config.BACKEND else f" (because cluster = {config.cluster!r})"
     raise ConfigError(
         f"{path}: BACKEND {config.backend!r}{why} is not available in this version; "

@@ -78,8 +78,15 @@ class LocalBackend:
     ) -> tuple[list[Place], int]:
         return self.preview(plan, folder, former)
 
+    def stage(self, host: Host, plan: Placed, machine: int) -> None:
+        """Everything is here."""
+
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         return process.environment(self.ours, plan.task.search)
+
+    def examine(self, config: Config) -> list[Check]:
+        addresses = [_address(machine) for machine in range(config.NB_MACHINE)]
+        return [_address_check(address) for address in addresses]
 
     def release(self, reservation: Reservation) -> None:
         """Nothing was reserved."""

@@ -71,8 +71,11 @@ class Host(Protocol):
     def in_place(self) -> bool:
         """Whether the run folder itself is used there, so that nothing is copied."""
 
-    def probe(self, offsets: Sequence[int] = (), ports: int = 0) -> Facts:
-        """CPUs, addresses, and from which of ``offsets`` on so many ports are free."""
+    def probe(
+        self, offsets: Sequence[int] = (), ports: int = 0, pythons: Sequence[str] = ()
+    ) -> Facts:
+        """CPUs, addresses, from which of ``offsets`` on so many ports are free, and the first of
+        ``pythons`` that has what the core needs."""
 
     def put(self, folder: Path, names: Sequence[str], root: str) -> None:
         """Copy files and folders of ``folder`` into ``root``, which is made for us alone."""

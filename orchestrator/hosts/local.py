@@ -8,7 +8,8 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 from decentralizepy.cpus import allotted
-from orchestrator.backends import ports, process
+from orchestrator.backends import process
+from orchestrator.backends.ports import taken
 from orchestrator.backends.process import Guarded
 from orchestrator.hosts.base import STDOUT, Facts, Job, Seen
 
@@ -29,9 +30,11 @@ class LocalHost:
     def name(self) -> str:
         return self.address
 
-    def probe(self, offsets: Sequence[int] = (), ports_: int = 0) -> Facts:
-        free = (o for o in offsets if ports.taken([self.address], o, ports_) is None)
-        return Facts(allotted(), (self.address,), tuple(free))
+    def probe(
+        self, offsets: Sequence[int] = (), ports: int = 0, pythons: Sequence[str] = ()
+    ) -> Facts:
+        free = tuple(o for o in offsets if taken([self.address], o, ports) is None)
+        return Facts(allotted(), (self.address,), free)
 
     def put(self, folder: Path, names: Sequence[str], root: str) -> None:
         """Everything lies here already."""

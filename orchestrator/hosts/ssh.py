@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,10 +91,10 @@ class SshHost:
         folder = f"{self.base}/{there}"
         known = self._shell(f"test -d {shlex.quote(folder)}", check=False)
         if known:
-            aside = shlex.quote(f"{there}.new")
+            aside = f"{there}.$$"
             self._shell(
-                f"{self._in_base()}rm -rf {aside}; mkdir -p {aside} && tar -xzf - -C {aside} && "
-                f"mv {aside} {shlex.quote(there)} 2>/dev/null || test -d {shlex.quote(there)}",
+                f"{self._in_base()}mkdir -p {aside} && tar -xzf - -C {aside} && "
+                f"mv -T {aside} {there} 2>/dev/null || {{ rm -rf {aside}; test -d {there}; }}",
                 bundle.packed(),
                 COPY_S,
             )
@@ -137,7 +138,10 @@ class SshHost:
     def close(self) -> None:
         if self.control is not None:
             command = [*self._ssh(), "-O", "exit", self.target]
-            subprocess.run(command, capture_output=True, check=False, timeout=CONNECT_S)
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, capture_output=True, check=False, timeout=CONNECT_S)
+            with suppress(OSError):  # until the last host has gone
+                self.control.rmdir()
 
     # ------------------------------------------------------------------ ssh
 

@@ -24,6 +24,7 @@ from decentralizepy.runfolder import RESERVED, RunFolder, is_reserved
 from orchestrator.backends.base import Backend, require
 from orchestrator.backends.choice import backend_for
 from orchestrator.config import Config
+from orchestrator.errors import DetachedError
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.describe import headline
 from orchestrator.planning.inputs import REPOSITORY, Inputs, in_repository, read_inputs
@@ -34,8 +35,9 @@ from orchestrator.planning.scenario import free_name, read_scenario
 from orchestrator.planning.task import read_task
 from orchestrator.running.advice import hidden, what_next, with_notes
 from orchestrator.running.hold import PATIENCE_S, held
-from orchestrator.running.machines import Machines
+from orchestrator.running.machines import Ask, Machines
 from orchestrator.running.reality import Reality, measure, measured_cost, read_rows, read_story
+from orchestrator.running.record import read_record
 from orchestrator.running.rehearsal import rehearse
 from orchestrator.running.resume import as_resumed, former_offset, open_run, tidy, uncollected
 from orchestrator.running.room import room_in
@@ -58,6 +60,7 @@ class Setting:
     now: Callable[[], datetime] = datetime.now
     patience_s: float = PATIENCE_S
     interrupts: Interrupts = field(default_factory=Interrupts)
+    ask: Ask | None = None  # whether an interrupted run shall end; None: it does
 
 
 @dataclass(frozen=True)
@@ -110,11 +113,16 @@ def _resumed(path: Path, setting: Setting, screen: Screen, hold: int) -> Outcome
     if seconds is not None:
         run = Run(inputs, planned, folder, former_offset(folder))
         return _collected_again(run, setting, screen, hold, seconds)
-    shown = _rehearsed(inputs, planned, setting, screen, folder)
+    backend = backend_of(planned.config, planned.config_path, setting)
+    if backend.remote and read_record(folder.ledger).under_way:
+        former = former_offset(folder)
+        screen.say(headline(planned))
+    else:
+        former = _rehearsed(inputs, planned, setting, screen, folder).offset
+        tidy(folder)
     screen.say(f"run folder {folder.root}")
-    tidy(folder)
     with _room(folder):
-        return _carried_out(Run(inputs, planned, folder, shown.offset), setting, screen, hold)
+        return _carried_out(Run(inputs, planned, folder, former), setting, screen, hold)
 
 
 def _room(folder: RunFolder) -> AbstractContextManager[None]:
@@ -134,8 +142,9 @@ class Run:
     def machines(self, setting: Setting, hold: int) -> Machines:
         backend = backend_of(self.plan.config, self.plan.config_path, setting)
         return Machines(
-            self.plan, self.inputs, self.folder, backend, setting.interrupts, hold, self.former
-        )
+            self.plan, self.inputs, self.folder, backend, setting.interrupts, hold, self.former,
+            setting.ask,
+        )  # fmt: skip
 
 
 def _rehearsed(
@@ -207,6 +216,8 @@ def _told_what_next(folder: RunFolder, screen: Screen) -> Iterator[None]:
     try:
         with _room(folder):
             yield
+    except DetachedError as error:
+        raise DetachedError(f"{error}\n{what_next(folder)}") from error
     except RunError as error:
         raise RunError(f"{error}\n{what_next(folder)}") from error
     except KeyboardInterrupt:
@@ -232,8 +243,13 @@ def _measured(
 def make_resumed_plan(path: Path, setting: Setting) -> tuple[RunFolder, Inputs, Plan]:
     """Lay out again what lies in a run folder, on the same ports if they are free."""
     folder = open_run(path)
+    return folder, *make_run_plan(folder, setting)
+
+
+def make_run_plan(folder: RunFolder, setting: Setting) -> tuple[Inputs, Plan]:
+    """Lay out what lies in a run folder."""
     inputs, planned = make_plan(folder.config, setting)
-    return folder, inputs, as_resumed(planned, inputs, folder)
+    return inputs, as_resumed(planned, inputs, folder)
 
 
 def make_plan(path: Path, setting: Setting, given: Sequence[str] = ()) -> tuple[Inputs, Plan]:

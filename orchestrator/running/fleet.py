@@ -78,6 +78,7 @@ class Fleet:
             execution.plan.places[machine],
             execution.folder,
         )
+        execution.backend.stage(host, execution.plan, machine)
         if host.in_place:
             return
         names = [entry.name for entry in folder.root.iterdir() if _is_input(entry.name)]
@@ -301,20 +302,25 @@ class Fleet:
         self._at_once(lambda m: _quietly(lambda: hosts[m].ask_to_end(jobs[m])), machines)
         self._at_once(lambda m: _quietly(lambda: hosts[m].await_end(jobs[m])), machines)
 
-    def collect(self) -> list[str]:
-        """Bring everything home; what is missing, in words.
+    def collect(self, finished: bool = True) -> list[str]:
+        """Bring everything home; what is missing, in words. What fails is tried again.
 
-        What fails is tried again. Raises `RunError` where nothing came from a host that answers, or
-        where none does.
+        Raises `RunError` for a host that answers and does not give; where none answers; and, of a
+        run that has ``finished``, for any host that has what belongs to it.
         """
         machines = list(self._jobs)
         told = dict(zip(machines, self._at_once(self._fetch_patiently, machines), strict=True))
-        failed = {m: why for m, why in told.items() if why is not None}
-        if failed and (len(failed) == len(machines) or not self.execution.losses):
-            raise RunError("\n".join(f"{self._named(m)}: {why}" for m, why in failed.items()))
+        failed = {m: error for m, error in told.items() if error is not None}
+        wanted = [
+            m
+            for m, error in failed.items()
+            if isinstance(error, HostError) or (finished and m not in self.execution.gone)
+        ]
+        if wanted or (failed and len(failed) == len(machines)):
+            raise RunError("\n".join(f"{self._named(m)}: {e}" for m, e in failed.items()))
         missing = [
-            f"{self._named(m)} could not be collected: {why}"
-            for m, why in failed.items()
+            f"{self._named(m)} could not be collected: {error}"
+            for m, error in failed.items()
             if m not in self.execution.gone
         ]
         return [*missing, *self._without_records(set(failed))]
@@ -328,19 +334,18 @@ class Fleet:
             if machine not in known and not has_records(self.execution.folder.machine(machine))
         ]
 
-    def _fetch_patiently(self, machine: int) -> str | None:
+    def _fetch_patiently(self, machine: int) -> UnreachableError | HostError | None:
         """None, or why it could not be done."""
-        why = ""
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(RETRY_S)
+        for left in reversed(range(TRIES)):
             try:
                 self._fetch(machine)
             except (UnreachableError, HostError) as error:
-                why = str(error)
+                if not left:
+                    return error
+                time.sleep(RETRY_S)
             else:
-                return None
-        return why
+                break
+        return None
 
     def _fetch(self, machine: int) -> None:
         home = self.execution.folder.machine(machine).root

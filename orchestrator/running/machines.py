@@ -7,14 +7,16 @@ where this process ended.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from decentralizepy.errors import RunError
 from decentralizepy.files import write_atomic, write_json
-from decentralizepy.interrupts import Interrupts
+from decentralizepy.interrupts import Interrupted, Interrupts
 from decentralizepy.runfolder import RunFolder, has_records
 from orchestrator.backends.base import Backend, Reservation
+from orchestrator.errors import DetachedError
 from orchestrator.hosts.base import Host
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.placed import Place, Placed, placed
@@ -31,14 +33,14 @@ from orchestrator.text import Screen
 COLLECT_S = 60.0
 
 
-class DetachedError(RunError):
-    """We leave; the run goes on, or its machines stay ours. The text says what helps then."""
+#: Asks whether an interrupted run shall "end", be left to itself ("leave"), or "go on".
+Ask = Callable[[], str]
 
 
 class Machines:
     """What a place does for one run.
 
-    ``asks`` is called at the first Ctrl-C, where somebody can be asked: whether the run shall end.
+    ``ask`` is called at the first Ctrl-C, where somebody can be asked.
     """
 
     def __init__(
@@ -50,10 +52,11 @@ class Machines:
         interrupts: Interrupts,
         hold: int,
         former: int | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self._plan, self._inputs, self._folder = plan, inputs, folder
         self._backend, self._interrupts, self._hold = backend, interrupts, hold
-        self._former = former
+        self._former, self._ask = former, ask
         self._ledger = Ledger(folder.ledger)
         self._record = read_record(folder.ledger)
         self._reservation: Reservation | None = None
@@ -107,6 +110,7 @@ class Machines:
         try:
             self._reservation = self._found() or self._reserved()
         except BaseException as error:
+            self._leave_if_hung_up(error)
             self._ledger.append("failed", error=_told(error))
             raise
 
@@ -137,10 +141,10 @@ class Machines:
         """Run, and collect what there is if that fails."""
         try:
             fleet = self._rejoined() or self._started(screen)
-            with progress_for(screen, self._plan.config.NB_ITERATION) as progress:
-                seconds = fleet.watch(self._watch(fleet, progress))
+            seconds = self._watched(fleet, screen)
             self._ledger.append("finished", seconds=round(seconds, 3))
         except BaseException as error:
+            self._leave_if_hung_up(error)
             self._ledger.append("failed", error=_told(error))
             self._stop()
             self._collect_remains()
@@ -148,14 +152,55 @@ class Machines:
         self._stop()
         return seconds
 
+    def _watched(self, fleet: Fleet, screen: Screen) -> float:
+        """Watch to the end; who presses Ctrl-C may think better of it."""
+        while True:
+            try:
+                with progress_for(screen, self._plan.config.NB_ITERATION) as progress:
+                    return fleet.watch(self._watch(fleet, progress))
+            except Interrupted as signal:
+                if self._decided(signal) != "go on":
+                    raise
+                self._interrupts.rearm()
+
+    def _decided(self, signal: Interrupted) -> str:
+        """What becomes of an interrupted run; raises `DetachedError` where we leave it."""
+        if str(signal) != "SIGINT" or self._ask is None or not self._backend.remote:
+            return "end"
+        try:
+            with self._interrupts.allowed():
+                answer = self._ask()
+        except KeyboardInterrupt:
+            answer = "leave"
+        if answer == "leave":
+            self._leave("the run goes on without us")
+        return answer
+
+    def _leave_if_hung_up(self, error: BaseException) -> None:
+        """A terminal that is closed, or a laptop that is, ends no run elsewhere."""
+        if self._backend.remote and isinstance(error, Interrupted) and str(error) == "SIGHUP":
+            self._leave("the terminal is gone; the run goes on without us")
+        if isinstance(error, DetachedError):
+            raise error
+
+    def _leave(self, why: str) -> NoReturn:
+        self._keep = True
+        self._ledger.append("detached", why=why)
+        raise DetachedError(why)
+
     def _rejoined(self) -> Fleet | None:
-        """The fleet that a former process has started, if any of it still runs."""
+        """The fleet that a former process has started, if it runs or has ended well."""
         if not (self._backend.remote and self._record.under_way):
             return None
         fleet = self._fleet_of(self._record)
-        if any(seen is None or seen.state == "running" for seen in fleet.look().values()):
-            return fleet
-        return None
+        seen = fleet.look().values()
+        runs = any(one is None or one.state == "running" for one in seen)
+        if not runs and any(one is None or one.code != 0 for one in seen):
+            return None
+        if self._record.began is None:  # the rest of it, which nobody has started
+            fleet.start()
+            self._ledger.append("started", commands=len(self._plan.machines))
+        return fleet
 
     def _fleet_of(self, record: Record) -> Fleet:
         """As it was left."""
@@ -208,8 +253,17 @@ class Machines:
     # ------------------------------------------------------------------ stop, collect, release
 
     def _stop(self) -> None:
-        if self._fleet is not None:
+        """End everything; on other computers a second Ctrl-C leaves it to be ended later."""
+        if self._fleet is None:
+            return
+        if not self._backend.remote:
             self._fleet.stop()
+            return
+        try:
+            with self._interrupts.allowed():
+                self._fleet.stop()
+        except KeyboardInterrupt:
+            self._leave("interrupted while ending the run: its machines are still ours")
 
     def _collected(self) -> list[str]:
         assert self._fleet is not None
@@ -223,7 +277,8 @@ class Machines:
                 f"the run has finished, but collecting failed: {_told(error)}"
             ) from error
         except KeyboardInterrupt:
-            self._keep = self._backend.remote
+            if self._backend.remote:
+                self._leave("interrupted while collecting: the machines are still ours")
             raise
         self._ledger.append("collected", missing=missing)
         return missing
@@ -234,9 +289,13 @@ class Machines:
             return
         try:
             with self._interrupts.allowed():
-                self._ledger.append("collected", missing=self._fleet.collect())
+                missing = self._fleet.collect(finished=False)
+            self._ledger.append("collected", missing=missing)
         except (Exception, KeyboardInterrupt) as error:
             self._ledger.append("failed", error=f"collecting: {_told(error)}")
+            if isinstance(error, KeyboardInterrupt) and self._backend.remote:
+                self._leave("interrupted while collecting: the machines are still ours")
+            self._keep = self._backend.remote
 
     def _release(self) -> None:
         """Give back whatever was got, unless it has to stay until its files are collected."""
@@ -246,6 +305,9 @@ class Machines:
             self._fleet.close()
         if self._keep:
             return
+        if self._reservation is None and self._asked:  # it may have been made all the same
+            request = self._backend.request(self._plan, self._folder.root.name)
+            self._reservation = self._backend.find(request)
         if self._reservation is not None:
             self._backend.release(self._reservation)
         if self._reservation is not None or self._asked:

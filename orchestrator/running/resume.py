@@ -18,13 +18,13 @@ from decentralizepy.runfolder import MachineFolder, RunFolder
 from orchestrator.planning.inputs import Inputs, read_text
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.render import communication
-from orchestrator.running.ledger import read_ledger
+from orchestrator.running.record import read_record
 
 REMEDY: Final = "name a run folder that g5k_execution.py has made (--resume)"
 
 
-def open_run(path: Path) -> RunFolder:
-    """The run folder to be resumed; raises `ConfigError` if there is nothing to go on with."""
+def open_folder(path: Path) -> RunFolder:
+    """A run folder of ours; raises `ConfigError` for what is none."""
     folder = RunFolder(path.absolute())
     if not path.is_dir():
         raise ConfigError(f"{path} is not a folder: {REMEDY}")
@@ -32,8 +32,13 @@ def open_run(path: Path) -> RunFolder:
     missing = [file.name for file in needed if not file.is_file()]
     if missing:
         raise ConfigError(f"{path} has no {', '.join(missing)}: {REMEDY}")
-    events = [entry["event"] for entry in read_ledger(folder.ledger)]
-    if "finished" in events and uncollected(folder) is None:
+    return folder
+
+
+def open_run(path: Path) -> RunFolder:
+    """The run folder to be resumed; raises `ConfigError` if there is nothing to go on with."""
+    folder = open_folder(path)
+    if read_record(folder.ledger).finished is not None and uncollected(folder) is None:
         raise ConfigError(
             f"{path}: this run is complete; its tables are made anew by: python -m results {path}"
         )
@@ -41,15 +46,10 @@ def open_run(path: Path) -> RunFolder:
 
 
 def uncollected(folder: RunFolder) -> float | None:
-    """The seconds taken by a run that has finished, but whose files were never collected."""
-    seconds = None
-    for entry in read_ledger(folder.ledger):
-        if entry["event"] == "finished":
-            taken = entry.get("seconds")
-            seconds = float(taken) if isinstance(taken, int | float) else 0.0
-        elif entry["event"] == "collected":
-            seconds = None
-    return seconds
+    """The seconds taken by a run that has finished, but was not collected, or still holds
+    machines."""
+    record = read_record(folder.ledger)
+    return record.finished if record.held or not record.collected else None
 
 
 def former_offset(folder: RunFolder) -> int | None:
