@@ -34,6 +34,7 @@ LIMIT: Final = 10**9
 MOST_NAME_BYTES: Final = 200
 #: A folder whose name needs no quoting anywhere.
 _PLAIN_FOLDER: Final = r"^/[\w./+@-]*$"
+_MOMENT: Final = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"
 _WALLTIME: Final = r"^\d{1,4}:[0-5]\d:[0-5]\d$"
 
 
@@ -264,6 +265,34 @@ class Config(BaseModel):
         None, description="H:MM:SS. A reservation's length; on this computer a limit."
     )
     cluster: str | None = Field(None, description="Grid'5000 cluster, or local.")
+    CLUSTERS: dict[str, Count] = Field(
+        default_factory=dict,
+        description="With grid5000: nodes of several clusters, also on "
+        'several sites, as {"paradoxe": 2, "nova": 1}; in place of cluster.',
+    )
+    SERVERS: Texts = Field(
+        (), description="With grid5000: full names of the nodes, in place of a cluster."
+    )
+    reservation: Annotated[str, Field(pattern=_MOMENT)] | None = Field(
+        None,
+        description="When the reservation begins, YYYY-MM-DD HH:MM:SS, by the clock of the "
+        "site; as soon as possible if absent.",
+    )
+    PROJECT: Text | None = Field(None, description="Project that the reservation is accounted to.")
+    ENV_NAME: Text | None = Field(
+        None, description="Environment to deploy, as debian12-nfs; goes with the job_type deploy."
+    )
+    MONITOR: Text | None = Field(
+        None, description="Metric that has to be asked for, as bmc_node_power_watt."
+    )
+    MARGIN: Annotated[str, Field(pattern=_WALLTIME)] = Field(
+        "0:10:00",
+        description="H:MM:SS that a reservation lasts longer than walltime, to start and "
+        "to collect.",
+    )
+    WAIT: Seconds = Field(
+        3600.0, description="Seconds to wait for machines that are reserved, at most."
+    )
     queue: str = Field("default", description="Queue of the reservation.")
     job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")
     STORAGE: str | bool | int | None = Field(
@@ -357,6 +386,10 @@ class Config(BaseModel):
     def walltime_seconds(self) -> int | None:
         return None if self.walltime is None else _seconds(self.walltime)
 
+    @property
+    def margin_seconds(self) -> int:
+        return _seconds(self.MARGIN)
+
     def workers(self, cpus: int | None = None) -> int:
         """Worker processes per machine; ``cpus`` (default: those allotted to us) are shared.
 
@@ -379,6 +412,11 @@ class Config(BaseModel):
             "GRAPH_TYPE": self.graph_type,
             "TRAIN_EVALUATE_AFTER": self.train_evaluate_after,
         }
+
+
+def clock_text(seconds: int) -> str:
+    """``HH:MM:SS``; hours may have more digits."""
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _seconds(walltime: str) -> int:

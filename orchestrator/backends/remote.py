@@ -31,7 +31,7 @@ ASSUMED_CPUS: Final = 8
 OFFERS: Final = 12
 #: With less space for logs and checkpoints a run is not begun.
 LEAST_BYTES: Final = 50 << 20
-MOST_AT_ONCE: Final = 16
+MOST_AT_ONCE: Final = 8
 
 Result = TypeVar("Result")
 

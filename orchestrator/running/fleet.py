@@ -40,7 +40,8 @@ RETRY_S: Final = 3.0
 SILENT: Final = -1
 #: The same for one whose host no longer knows of it.
 FORGOTTEN: Final = -2
-MOST_AT_ONCE: Final = 16
+#: A gateway takes about ten connections that are being made.
+MOST_AT_ONCE: Final = 8
 
 Result = TypeVar("Result")
 
