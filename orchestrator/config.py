@@ -287,8 +287,8 @@ class Config(BaseModel):
     )
     MARGIN: Annotated[str, Field(pattern=_WALLTIME)] = Field(
         "0:10:00",
-        description="H:MM:SS that a reservation lasts longer than walltime, to start and "
-        "to collect.",
+        description="H:MM:SS that a reservation lasts longer than walltime: to start "
+        "and to collect.",
     )
     WAIT: Seconds = Field(
         3600.0, description="Seconds to wait for machines that are reserved, at most."

@@ -38,12 +38,14 @@ class Check:
 class Request:
     """What is asked for, under a name that any process computes again from the same request.
 
-    ``values`` are all that a reservation depends on; ``run`` tells equal requests apart.
+    ``values`` are all that a reservation depends on; ``run`` tells equal requests apart. ``more``
+    has what another process may compute otherwise.
     """
 
     job_name: str
     run: str
     values: Mapping[str, Any]
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

@@ -100,7 +100,7 @@ class Grid5000Backend(RemoteBackend):
         values = {
             "clusters": wanted(config),
             "servers": list(config.SERVERS),
-            "walltime": clock_text(reserved_seconds(plan)),
+            "walltime": config.walltime,
             "queue": _queue(config),
             "job_type": list(config.job_type) if _queue(config) != "production" else [],
             "reservation": config.reservation,
@@ -108,7 +108,8 @@ class Grid5000Backend(RemoteBackend):
             "env_name": config.ENV_NAME,
             "monitor": config.MONITOR,
         }
-        return Request(config.job_name, run, values)
+        walltime = clock_text(reserved_seconds(plan))
+        return Request(config.job_name, run, values, {"walltime": walltime})
 
     # ------------------------------------------------------------------ reserve, find, release
 
@@ -246,7 +247,7 @@ def _conf(request: Request) -> Any:
         job_name=request.name,
         job_type=list(values["job_type"]),
         queue=values["queue"],
-        walltime=values["walltime"],
+        walltime=request.more["walltime"],
         **more,
     )
     for cluster, count in values["clusters"].items():
