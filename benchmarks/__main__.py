@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import (
+    compression,
     deferred,
     device,
     engine,
@@ -142,6 +143,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("server receive", stars.results),
         ("deferred", deferred.results),
         ("noise", noise.results),
+        ("compression", compression.results),
     ):
         if only in name:
             yield from measure(folder, repeats)

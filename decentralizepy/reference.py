@@ -16,24 +16,12 @@ MODULES: Final[dict[str, str]] = {
     "decentralizepy.datasets.Reddit": "Reddit",
     "decentralizepy.datasets.Shakespeare": "Shakespeare",
     "decentralizepy.datasets.text.AmazonReview": "AmazonReview",
-    "decentralizepy.sharing.Choco": "Choco",
-    "decentralizepy.sharing.JWINS.FFT": "FFT",
-    "decentralizepy.sharing.JWINS.JWINS": "JWINS",
-    "decentralizepy.sharing.JWINS.Wavelet": "Wavelet",
-    "decentralizepy.sharing.PartialModel": "PartialModel",
-    "decentralizepy.sharing.STC": "STC",
-    "decentralizepy.sharing.SharingAsymmetric": "SharingAsymmetric",
-    "decentralizepy.sharing.SubSampling": "SubSampling",
     "decentralizepy.training.text.LLMTraining": "LLMTraining",
 }
 
 #: what to take until then, where something comes close
 INSTEAD: Final[dict[str, str]] = {
     "decentralizepy.communication.TCP_ACK": "decentralizepy.communication.TCP / TCP",
-    "decentralizepy.sharing.SharingAsymmetric": (
-        "decentralizepy.sharing.Sharing / Sharing, which averages in the same way and saves no "
-        "models for attacks"
-    ),
 }
 
 #: driver of the reference system -> what it needs that is not here
@@ -47,11 +35,16 @@ DRIVERS: Final[dict[str, str]] = {
 #: it imports a module that the reference system does not have, so it never ran
 NEVER_RAN: Final = "testingKFN.py"
 
+_NO: Final = frozenset({"", "false", "no", "0"})
 #: options that classes of ours lack, and that may stand in an INI while their feature is off:
 #: (section, key) -> values that mean off (None: any, the key alone does nothing), and the feature;
 #: those of [NODE] are read by drivers that are not here
 OFF: Final[dict[tuple[str, str], tuple[frozenset[str] | None, str]]] = {
     ("DATASET", "only_local"): (frozenset({"", "false"}), "a partition for each machine"),
+    ("SHARING", "dict_ordered"): (frozenset({"", "true", "yes", "1"}), "models in any order"),
+    ("SHARING", "pickle"): (None, "pickle"),
+    ("SHARING", "save_shared"): (_NO, "files of what was shared"),
+    ("SHARING", "save_accumulated"): (_NO, "files of accumulated changes"),
     ("NODE", "timeout"): (None, "time-outs of epidemic learning"),
     ("NODE", "dropout_rate"): (None, "nodes that drop out"),
     ("NODE", "dropout_correlation"): (None, "nodes that drop out"),

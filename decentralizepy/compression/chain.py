@@ -179,6 +179,8 @@ class Chain:
             if its:
                 meta[name] = dict(its)
 
+        if x.is_complex() and self.value_coders:
+            x, meta["complex"] = torch.view_as_real(x).flatten(), True
         code(x, VALUES, self.value_coders)
         return tensors, meta
 
@@ -216,9 +218,9 @@ class Chain:
         """The vector [n], or its numbers that were sent; raises `CompressionError`."""
         tensors = self._unpacked(tensors, meta, n)
         if not self.is_sparse(tensors, meta):
-            return self._decoded(tensors, meta, VALUES, self.value_coders, n)
+            return self._values(tensors, meta, n)
         indices = self._indices(tensors, meta, n)
-        values = self._decoded(tensors, meta, VALUES, self.value_coders, len(indices))
+        values = self._values(tensors, meta, len(indices))
         return Sparse(indices.to(values.device), values, n)
 
     def _unpacked(
@@ -231,6 +233,13 @@ class Chain:
                 found[name] = _restored(take(tensors, name, torch.uint8, None), coder, form, n)
             tensors = found
         return tensors
+
+    def _values(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], n: int) -> Tensor:
+        """The numbers [n]: complex ones are coded as their real and imaginary parts, in turn."""
+        if meta.get("complex") is not True:
+            return self._decoded(tensors, meta, VALUES, self.value_coders, n)
+        parts = self._decoded(tensors, meta, VALUES, self.value_coders, 2 * n)
+        return torch.view_as_complex(parts.view(n, 2))
 
     def _decoded(
         self,

@@ -159,6 +159,7 @@ class Assembly:
         place.rows, place.lend = rows, rows.lend
         node.bind(place)
         self._check_mixing(node)
+        node.sharing.begin(node.x)
         node.setup()
         worker.add(node, learner, rows)
         worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")

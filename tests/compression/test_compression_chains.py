@@ -184,3 +184,20 @@ def test_the_wrong_chain_never_gives_another_length(text: str) -> None:
         except CompressionError:
             continue
         assert (found.length if isinstance(found, Sparse) else len(found)) == 40
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here")
+@pytest.mark.cuda
+@pytest.mark.parametrize("text", CHAINS)
+def test_a_gpu_packs_as_the_cpu_does(text: str) -> None:
+    """The same numbers where nothing is drawn; in any case what a CPU can unpack."""
+    x, sender = vector(700), chain(text)
+    for t in range(3):
+        packed = sender.compress(x.cuda(), rng(t))
+        tensors = {name: tensor.cpu() for name, tensor in packed.tensors.items()}
+        found = chain(text).decompress(tensors, packed.meta, len(x))
+        here = sender.decompress(packed.tensors, packed.meta, len(x))
+        both = [one.dense() if isinstance(one, Sparse) else one for one in (found, here)]
+        torch.testing.assert_close(both[1].cpu(), both[0], rtol=1e-4, atol=1e-5)
+    if "qsgd" not in text and "low_rank" not in text and "error" not in text:
+        torch.testing.assert_close(both[0], through(text, x, seed=2), rtol=1e-5, atol=1e-6)

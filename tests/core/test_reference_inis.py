@@ -62,10 +62,9 @@ def test_a_class_that_is_not_here_is_named(module):
 
 
 def test_it_is_named_with_its_section():
-    said = examples.refusal(
-        SHARING__sharing_package="decentralizepy.sharing.Choco", SHARING__sharing_class="Choco"
-    )
-    assert "small.ini: [SHARING] Choco (decentralizepy.sharing.Choco)" in said
+    module = "decentralizepy.communication.TCP_ACK"
+    said = examples.refusal(COMMUNICATION__comm_package=module)
+    assert f"small.ini: [COMMUNICATION] TCP ({module})" in said
     said = examples.refusal(SHARING__sharing_package="decentralizepy.sharing.PlainAverage")
     assert "no module decentralizepy.sharing.PlainAverage" in said and "did you mean" in said
 
@@ -147,7 +146,7 @@ def test_what_is_off_may_stand_there_and_what_is_on_is_named():
         for value in off or {"7"}:
             assert reference.is_off(section, key, value.title())
         if off is not None:
-            assert not reference.is_off(section, key, "True")
+            assert not reference.is_off(section, key, "7")
             assert reference.feature(section, key) == feature
 
 

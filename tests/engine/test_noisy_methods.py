@@ -1,4 +1,4 @@
-"""Methods with noise, and chunks of virtual nodes: the same bits in every arrangement."""
+"""Methods with noise: buffers and compression in every arrangement, seeds, and what is refused."""
 
 from __future__ import annotations
 
@@ -22,13 +22,9 @@ METHODS: dict[str, dict[str, str]] = {
     "zero_sum_packed": {"sharing_package": "decentralizepy.sharing.ZeroSumSharing",
                         "sharing": "ZeroSumSharing\nnoise_std = 0.1\n"
                                    "compression = error_feedback + fp16"},
-    "muffliato": {"sharing_package": "decentralizepy.sharing.Muffliato",
-                  "sharing": "Muffliato\nnoise_std = 0.1\naccelerated = True"},
     "anti_cor": {"sharing_package": "decentralizepy.sharing.AntiCorSharing",
                  "sharing": "AntiCorSharing\nnoise_std = 0.1"},
     "noise_part": {"sharing": "Sharing\ncompression = gaussian(std=0.1) + top_k(alpha=0.3)"},
-    "shatter": {"node": "node_package = decentralizepy.node.shatter\nnode_class = Shatter\n"
-                        "vnodes_per_node = 3\ngraph_degree = 4"},
 }  # fmt: skip
 MODEL = """\
 from torch import nn
@@ -101,7 +97,15 @@ def test_one_neighbour_is_refused_before_anything_is_trained(tmp_path: Path, cac
 
 
 def test_virtual_nodes_need_a_degree_that_they_can_have(tmp_path: Path, cache: Path) -> None:
-    one = Experiment(tmp_path, GRAPH, cache, **METHODS["shatter"])
+    one = Experiment(
+        tmp_path,
+        GRAPH,
+        cache,
+        node=(
+            "node_package = decentralizepy.node.shatter\nnode_class = Shatter\n"
+            "vnodes_per_node = 3\ngraph_degree = 4"
+        ),
+    )
     ini = (one.folder / "config.ini").read_text()
     for wrong in "graph_degree = 18", "graph_degree = -1":
         with pytest.raises(ConfigError):

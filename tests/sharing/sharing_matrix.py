@@ -122,8 +122,8 @@ class Row:
     keeps_mean: bool = True
     #: whether nodes that are all alike stay as they are
     keeps_consensus: bool = True
-    #: whether a compressor may follow
-    compressors: bool = True
+    #: whether compressors may follow: the reference takes what is said through `World.heard`
+    compressors: bool = False
     #: float64 is what shows best that rules are equal; some methods take float32 only
     dtype: torch.dtype = torch.float64
     tolerance: float = 1e-11
@@ -244,9 +244,7 @@ class Play:
     def _new(self, uid: int) -> Sharing:
         made = self.make()
         made.compression = self.world.compressor.chain()
-        begin = getattr(made, "begin", None)
-        if begin is not None:
-            begin(self.first[uid])
+        made.begin(self.first[uid])
         return made
 
     def round(self, rows: torch.Tensor, t: int, k: int = 0) -> torch.Tensor:
