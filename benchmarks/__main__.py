@@ -142,8 +142,8 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("messages", messages.results),
         ("server receive", stars.results),
         ("deferred", deferred.results),
-        ("noise", noise.results),
         ("compression", compression.results),
+        ("noise", noise.results),
     ):
         if only in name:
             yield from measure(folder, repeats)
