@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import weakref
 from pathlib import Path
 
+import cifar10_files
+import femnist_files
 import pytest
 import torch
 from launching import Experiment, digests
 from teams import Team
 
-from decentralizepy import run_here
+from decentralizepy import Message, Sharing, run_here
 from decentralizepy.errors import ConfigError
-from decentralizepy.graphs.generators import erdos_renyi
+from decentralizepy.graphs.generators import erdos_renyi, regular
 from decentralizepy.graphs.graph import Graph
 
+SHIPPED = Path(__file__).resolve().parents[2] / "run_configuration"
 NODES, ITERATIONS, HALF = 6, 4, 2
 GRAPH = erdos_renyi(NODES, 0.6, 1)
 METHODS: dict[str, dict[str, str]] = {
@@ -81,6 +86,28 @@ def test_noise_depends_on_the_seed_of_the_run_and_on_its_own(tmp_path: Path, cac
     assert not torch.equal(rows[0], rows[2]) and not torch.equal(rows[0], rows[3])
 
 
+def test_messages_are_let_go_once_they_are_merged(cache: Path) -> None:
+    """A node that held what it heard until the next round would hold a row for each neighbour."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    class Watching(Sharing):
+        def outgoing(self, x, ctx):
+            for peer in ctx.receivers:
+                yield [peer], Message.deferred(lambda: {"params": self.said(x)}, {"params": x})
+
+        def said(self, x):
+            row = x + 1
+            made.append(weakref.ref(row))
+            alive.append(sum(ref() is not None for ref in made))
+            return row
+
+    ini = SHIPPED / "digits_kshard2_mlp.ini"
+    run_here(ini, regular(8, 5, 0), 2, sharing=Watching, test_after=0, train_evaluate_after=0,
+             cache_dir=cache)  # fmt: skip
+    assert len(made) == 2 * 8 * 5 and max(alive) <= 5 + 1
+
+
 def test_one_neighbour_is_refused_before_anything_is_trained(tmp_path: Path, cache: Path) -> None:
     options = METHODS["zero_sum"]["sharing"].replace("\nself_noise = True", "")
     one = Experiment(tmp_path, GRAPH, cache, **METHODS["zero_sum"] | {"sharing": options})
@@ -94,6 +121,25 @@ def test_one_neighbour_is_refused_before_anything_is_trained(tmp_path: Path, cac
     )
     with pytest.raises(ConfigError, match=r"noise_std = -1.0: a standard deviation"):
         run_here(ini.replace("= 0.1", "= -1"), path, 1, test_after=0, cache_dir=cache)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("mia_config_*.ini")))
+def test_the_files_for_attacks_run(name: str, tmp_path: Path, cache: Path) -> None:
+    """On made data in the true format; ten nodes' models, noise included, are kept."""
+    if "cifar10" in name:
+        train = test = cifar10_files.write_folder(tmp_path / "data", 40).parent
+    else:
+        train = femnist_files.per_user(tmp_path / "train", [6] * 4)
+        test = femnist_files.write(tmp_path / "test", {"all.json": {"u": 12}}, "test")
+    text = (SHIPPED / f"{name}.ini").read_text()
+    for key, folder in ("train_dir", train), ("test_dir", test):
+        text = re.sub(f"{key} = .*", f"{key} = {folder}", text)
+    text = re.sub("batch_size = .*", "batch_size = 2", text)
+    out = run_here(text, regular(4, 2, 0), 2, test_after=2, cache_dir=cache, averaging_rounds=2,
+                   train_evaluate_after=0, log_dir=tmp_path / "machine0")  # fmt: skip
+    assert {row["uid"] for row in out.records if "test_acc" in row} == set(range(4))
+    kept = list((tmp_path / "machine0").rglob("model_it1_*.npy"))
+    assert len(kept) == 4
 
 
 def test_virtual_nodes_need_a_degree_that_they_can_have(tmp_path: Path, cache: Path) -> None:
