@@ -142,6 +142,19 @@ def test_the_files_for_attacks_run(name: str, tmp_path: Path, cache: Path) -> No
     assert len(kept) == 4
 
 
+def test_noise_cancels_where_others_drop_out(tmp_path: Path, cache: Path) -> None:
+    """Most are away, so that some have one neighbour: then they are targets themselves."""
+    ini = Experiment(tmp_path, GRAPH, cache, **METHODS["zero_sum"]).folder / "config.ini"
+    away = "node_package = decentralizepy.node.dropout\nnode_class = Dropout\n"
+    text = ini.read_text().replace("self_noise = True", "").replace("lr = 0.05", "lr = 0.0")
+    text = text.replace("[NODE]", f"[NODE]\n{away}dropout_rate = 0.6\ndropout_correlation = 0.1")
+    found = run_here(text, regular(8, 5, 0), 12, test_after=0, cache_dir=cache)
+    rows = torch.stack([found.rows[uid] for uid in range(8)]).double()
+    start = run_here(text, regular(8, 5, 0), 0, test_after=0, cache_dir=cache).rows[0].double()
+    assert (rows - start).abs().max() > 0.05
+    torch.testing.assert_close(rows.mean(0), start, rtol=0, atol=1e-5)
+
+
 def test_virtual_nodes_need_a_degree_that_they_can_have(tmp_path: Path, cache: Path) -> None:
     one = Experiment(
         tmp_path,

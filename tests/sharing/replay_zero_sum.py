@@ -13,7 +13,7 @@ from decentralizepy.sharing.zero_sum import ZeroSumSharing
 def noises(world: World, i: int, t: int, std: float, own: bool, seed: int) -> Rows:
     """Z [n, P] by target: draws less their projection on the weights' column, so that w Z = 0."""
     column = world.weights(t)[:, i].copy()
-    column[i] *= own
+    column[i] *= own or len(world.graph(t).out_neighbors(i)) == 1
     targets = np.flatnonzero(column)
     found = np.zeros((world.n, world.length))
     if not len(targets):

@@ -145,10 +145,13 @@ GRAPHS: Mapping[str, tuple[Graph, ...]] = {
     "pair": (Graph.undirected(2, [(0, 1)]),),
     "isolated": (Graph.undirected(5, [(0, 1), (1, 2), (0, 2)]),),
     "changing": (regular(8, 3, 1), erdos_renyi(8, 0.6, 3), regular(8, 4, 2)),
+    "leaving": (regular(8, 4, 1), regular(8, 4, 1).restrict((0, 1, 2, 3, 5))),
     "directed": (_weighted_digraph(7),),
 }
-#: those on which each node has two neighbours or more, or none
-SEVERAL = ("ring", "regular", "complete", "irregular", "isolated", "changing", "directed")
+#: those on which each node has two neighbours or more at first, or none
+SEVERAL = (
+    "ring", "regular", "complete", "irregular", "isolated", "changing", "leaving", "directed"
+)  # fmt: skip
 
 
 def table() -> list[Row]:
@@ -245,6 +248,7 @@ class Play:
         made = self.make()
         made.compression = self.world.compressor.chain()
         made.begin(self.first[uid])
+        made.mixing(self.world.graph(0), uid)  # the engine asks first: a method may refuse a graph
         return made
 
     def round(self, rows: torch.Tensor, t: int, k: int = 0) -> torch.Tensor:
