@@ -21,6 +21,7 @@ from benchmarks import (
     loops,
     messages,
     scale,
+    sharing,
     small,
     stars,
     tables,
@@ -140,6 +141,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("messages", messages.results),
         ("server receive", stars.results),
         ("deferred", deferred.results),
+        ("sharing", sharing.results),
     ):
         if only in name:
             yield from measure(folder, repeats)
