@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import (
+    compression,
     deferred,
     device,
     engine,
@@ -141,6 +142,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("messages", messages.results),
         ("server receive", stars.results),
         ("deferred", deferred.results),
+        ("compression", compression.results),
         ("sharing", sharing.results),
     ):
         if only in name:

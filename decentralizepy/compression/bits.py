@@ -1,8 +1,8 @@
 """Numbers of any width in as many bits, without a loop over numbers.
 
 `pack` and `unpack` are for numbers of one width, on any device: a number is cut into bytes, then
-into parts of 4, 2 and 1 bits, and each kind of part fills bytes of its own. `join` and `split` are
-for numbers that each have a width, in NumPy: they lie one behind the other.
+into parts of 4, 2 and 1 bits, and each kind of part fills bytes of its own. `Joined` is for numbers
+that each have a width, in NumPy.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from decentralizepy.compression.base import CompressionError
 WIDEST: Final = 32
 _ONE: Final = np.uint64(1)
 _SIXTY_THREE: Final = np.uint64(63)
-#: numbers that are joined at once: what they need stays in the processor's cache
-_BLOCK: Final = 1 << 14
 
 
 def packed_bytes(n: int, width: int) -> int:
@@ -91,47 +89,47 @@ def _apart(data: Tensor, bits: int) -> Tensor:
     return lanes.view(-1) & ((1 << bits) - 1)
 
 
-def join(numbers: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Bytes uint8 of ``numbers`` [k] uint64, number i in ``widths[i]`` bits, at most 63 each."""
-    total = int(widths.sum())
-    out, start = np.zeros(total // 64 + 2, dtype=np.uint64), 0
-    for at in range(0, len(numbers), _BLOCK):
-        block = slice(at, at + _BLOCK)
-        start = _join(out, start, numbers[block], widths[block])
-    return out.view(np.uint8)[: -(-total // 8)]
+class Joined:
+    """Numbers that each have a width, one behind the other in the bits of 64-bit words.
 
+    Made for ``total`` bits, to `add` numbers in blocks; or for the bytes of another one, to `take`
+    them again in blocks, which may be others.
+    """
 
-def _join(out: np.ndarray, start: int, numbers: np.ndarray, widths: np.ndarray) -> int:
-    """Write numbers from bit ``start`` of the words ``out`` on; the bit where they end."""
-    word, shift, end = _places(start, widths)
-    first = np.flatnonzero(np.concatenate([[True], word[1:] != word[:-1]]))
-    out[word[first]] |= np.bitwise_or.reduceat(numbers << shift, first)
-    # of the numbers that begin in a word only the last can reach into the next one
-    last = np.append(first[1:], len(word)) - 1
-    out[word[last] + 1] |= (numbers[last] >> _ONE) >> (_SIXTY_THREE - shift[last])
-    return end
+    def __init__(self, total: int, data: np.ndarray | None = None) -> None:
+        self._total, self._at = total, 0
+        self._words = np.zeros(total // 64 + 2, dtype=np.uint64)
+        if data is not None:
+            if len(data) != -(-total // 8):
+                raise CompressionError(f"{len(data)} bytes are not {total} bits")
+            self._words.view(np.uint8)[: len(data)] = data
 
+    @property
+    def data(self) -> np.ndarray:
+        """All bytes uint8."""
+        return self._words.view(np.uint8)[: -(-self._total // 8)]
 
-def split(data: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """The numbers [k] uint64 that `join` was given; raises `CompressionError` for other lengths."""
-    total = int(widths.sum())
-    if len(data) != -(-total // 8):
-        raise CompressionError(f"{len(data)} bytes are not {total} bits")
-    words = np.zeros(total // 64 + 2, dtype=np.uint64)
-    words.view(np.uint8)[: len(data)] = data
-    numbers, start = np.empty(len(widths), dtype=np.uint64), 0
-    for at in range(0, len(widths), _BLOCK):
-        block = slice(at, at + _BLOCK)
-        word, shift, start = _places(start, widths[block])
-        high = (words[word + 1] << _ONE) << (_SIXTY_THREE - shift)
-        mask = (_ONE << widths[block].astype(np.uint64)) - _ONE
-        numbers[block] = ((words[word] >> shift) | high) & mask
-    return numbers
+    def add(self, numbers: np.ndarray, widths: np.ndarray) -> None:
+        """Put down ``numbers`` [k] uint64, k > 0, number i in ``widths[i]`` bits, at most 63."""
+        word, shift = self._places(widths)
+        first = np.flatnonzero(np.concatenate([[True], word[1:] != word[:-1]]))
+        self._words[word[first]] |= np.bitwise_or.reduceat(numbers << shift, first)
+        # of the numbers that begin in a word only the last can reach into the next one
+        last = np.append(first[1:], len(word)) - 1
+        over = (numbers[last] >> _ONE) >> (_SIXTY_THREE - shift[last])
+        self._words[word[last] + 1] |= over
 
+    def take(self, widths: np.ndarray) -> np.ndarray:
+        """The next numbers [k] uint64, k > 0, of these widths."""
+        word, shift = self._places(widths)
+        high = (self._words[word + 1] << _ONE) << (_SIXTY_THREE - shift)
+        mask = (_ONE << widths.astype(np.uint64)) - _ONE
+        return ((self._words[word] >> shift) | high) & mask
 
-def _places(start: int, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Word and first bit of numbers that lie one behind the other, and where they end."""
-    ends = np.cumsum(widths, dtype=np.int64)
-    ends += start
-    begins = ends - widths
-    return begins >> 6, (begins & 63).astype(np.uint64), int(ends[-1])
+    def _places(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Word and first bit of the next numbers."""
+        ends = np.cumsum(widths, dtype=np.int64)
+        ends += self._at
+        self._at = int(ends[-1])
+        begins = ends - widths
+        return begins >> 6, (begins & 63).astype(np.uint64)

@@ -70,7 +70,8 @@ def largest(x: Tensor, k: int) -> Tensor:
 
 def magnitudes(x: Tensor) -> Tensor:
     """Whole numbers [n] int32 in the order of the magnitudes of ``x`` [n]; NaN comes last."""
-    return x.detach().to(torch.float32).contiguous().view(torch.int32) & 0x7FFFFFFF
+    real = x.detach().abs() if x.is_complex() else x.detach()
+    return real.to(torch.float32).contiguous().view(torch.int32) & 0x7FFFFFFF
 
 
 def _kth_largest(size: Tensor, k: int) -> int:

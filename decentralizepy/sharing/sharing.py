@@ -191,7 +191,7 @@ def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
     if isinstance(heard, Sparse):
         add_part(out, x, heard, weight)
     else:
-        out.add_(heard, alpha=weight)
+        out.add_(heard.to(x.device), alpha=weight)
 
 
 def add_part(out: Tensor, own: Tensor, part: Sparse, weight: float) -> None:

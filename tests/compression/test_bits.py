@@ -26,21 +26,28 @@ def test_numbers_of_one_width_come_back(width: int, n: int, seed: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 63), max_size=300), st.integers(0, 1 << 30))
-def test_numbers_of_any_width_come_back(widths: list[int], seed: int) -> None:
+@given(st.lists(st.integers(0, 63), max_size=300), st.integers(0, 1 << 30), st.data())
+def test_numbers_of_any_width_come_back(widths: list[int], seed: int, data) -> None:
     drawn = np.random.default_rng(seed)
     numbers = np.array(
         [drawn.integers(0, 1 << w, dtype=np.uint64) for w in widths], dtype=np.uint64
     )
     width = np.array(widths, dtype=np.int64)
-    data = bits.join(numbers, width)
+    joined, cut = bits.Joined(sum(widths)), data.draw(st.integers(0, len(widths)))
+    for part in (slice(0, cut), slice(cut, None)):
+        if widths[part]:
+            joined.add(numbers[part], width[part])
+    found = joined.data
     text = "".join(
         f"{int(v):0{w}b}"[::-1] if w else "" for v, w in zip(numbers, widths, strict=True)
     )
-    assert len(data) == -(-len(text) // 8)
+    assert len(found) == -(-len(text) // 8)
     plain = [int(text[i : i + 8][::-1], 2) for i in range(0, len(text), 8)]
-    assert data.tolist() == plain, "one behind the other, from the lowest bit on"
-    assert np.array_equal(bits.split(data, width), numbers)
+    assert found.tolist() == plain, "one behind the other, from the lowest bit on"
+    if widths:
+        assert np.array_equal(bits.Joined(sum(widths), found).take(width), numbers)
+    with pytest.raises(CompressionError, match="bits"):
+        bits.Joined(sum(widths) + 8, found)
 
 
 @settings(max_examples=100, deadline=None)

@@ -152,6 +152,7 @@ def test_top_k_sends_what_is_not_a_number_first() -> None:
     wanted = x.abs().topk(7000).indices.sort().values
     assert torch.equal(largest(x, 7000), wanted)
     assert torch.equal(largest(vector(100).double(), 9), largest(vector(100), 9))
+    assert largest(torch.tensor([1 + 1j, 1.2 + 0j, 0 - 3j]), 2).tolist() == [0, 2]
 
 
 def test_random_k_sends_a_seed_and_takes_all_alike() -> None:

@@ -8,11 +8,9 @@ import pytest
 from decentralizepy.registry import Target, fact, legacy, options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HEAD, _, *LINES = [
-    line
-    for line in (REPOSITORY / "docs" / "methods.md").read_text().splitlines()
-    if line[:1] == "|"
-]
+PAGE = (REPOSITORY / "docs" / "methods.md").read_text()
+TABLE = re.search(r"^\| method .*\n((?:\|.*\n)+)", PAGE, re.M)
+LINES = TABLE[1].splitlines()[1:] if TABLE else []
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES]
 METHODS = {name.split(".")[-1]: module for name, module in legacy().items() if ".sharing." in name}
 

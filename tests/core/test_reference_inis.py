@@ -9,7 +9,7 @@ from decentralizepy import reference
 from decentralizepy.config import parse_experiment
 from decentralizepy.drivers import DRIVERS, driver
 from decentralizepy.errors import ConfigError
-from decentralizepy.registry import fact, legacy, options, target
+from decentralizepy.registry import fact, legacy, target
 
 #: the reference's driver scripts
 SCRIPTS = [
@@ -148,12 +148,13 @@ def test_what_is_off_may_stand_there_and_what_is_on_is_named():
         if off is not None:
             assert not reference.is_off(section, key, "7")
             assert reference.feature(section, key) == feature
-    text = REFERENCE_INI.replace("compress = False", "compress = True")
-    if "compress" not in options(target("decentralizepy.sharing.Sharing", "Sharing")):
-        with pytest.raises(ConfigError) as caught:
-            parse(text)
-        said = str(caught.value)
-        assert "their.ini: [SHARING] compress = True: compression is not in this version" in said
+
+
+def test_compression_of_the_reference_is_taken_when_it_is_on():
+    found = parse(REFERENCE_INI.replace("compress = False", "compress = True"))
+    (chain,) = found.compression
+    assert chain.target.name == "Elias" and chain.options == {"float_precision": 16}
+    assert not parse(REFERENCE_INI).compression
 
 
 def test_a_class_of_ones_own_is_asked_for_its_options_alone(tmp_path):
