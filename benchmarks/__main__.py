@@ -21,6 +21,7 @@ from benchmarks import (
     engine,
     loops,
     messages,
+    noise,
     scale,
     sharing,
     small,
@@ -143,6 +144,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("server receive", stars.results),
         ("deferred", deferred.results),
         ("compression", compression.results),
+        ("noise", noise.results),
         ("sharing", sharing.results),
     ):
         if only in name:

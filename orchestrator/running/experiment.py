@@ -204,7 +204,7 @@ def make_plan(
             _check_name(name, inputs.ini_path)
             files[name] = source.read_text(encoding="utf-8")
     taken = {*files, graph_name(inputs.config) or "", ini_name(inputs)}
-    scenario = read_scenario(inputs, task.wiring.fixed, site.workers, taken)
+    scenario = read_scenario(inputs, task.wiring, site.workers, taken)
     files |= scenario.files
     made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
     return inputs, with_notes(made)

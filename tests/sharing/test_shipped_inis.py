@@ -9,12 +9,15 @@ import pytest
 from launching import Experiment, digests, free_ports
 from teams import ALONE, FAR, Team
 
+from decentralizepy.config import read_experiment
 from decentralizepy.graphs.generators import erdos_renyi
 
 SHIPPED = Path(__file__).resolve().parents[2] / "run_configuration"
-#: those that need a driver of their own
-OTHERS = ("digits_stc", "digits_fedavg")
-INIS = [path for path in sorted(SHIPPED.glob("digits_*.ini")) if path.stem not in OTHERS]
+#: those of node programs are run in tests/node
+INIS = [
+    path for path in sorted(SHIPPED.glob("digits_*.ini"))
+    if read_experiment(path).node_program is None
+]  # fmt: skip
 #: irregular, with nodes of 2 to 5 neighbours
 GRAPH = erdos_renyi(7, 0.5, 1)
 ITERATIONS, HALF = 4, 2
