@@ -44,8 +44,7 @@ CLASSES = {
     },
     "COMMUNICATION": {"decentralizepy.communication.TCP": ("TCP",)},
     "SHARING": {
-        "decentralizepy.sharing.Sharing": ("Sharing",),
-        "decentralizepy.sharing.PlainAverageSharing": ("PlainAverageSharing",),
+        name: (name.rsplit(".", 1)[-1],) for name in legacy() if ".sharing." in name
     },
     "NODE": {
         f"decentralizepy.node.{module}": (name,)
