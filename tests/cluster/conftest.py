@@ -55,7 +55,7 @@ def slurm(installed: None) -> Iterator[slurm_hosts.Slurm]:
     testbed = hosts.Testbed(["head", "node-1", "node-2", "node-3"])
     with testbed, slurm_hosts.Slurm(testbed) as cluster:
         yield cluster
-        left = cluster.jobs() + testbed.strangers()
+        left = cluster.left()
     assert left + hosts.leftovers(testbed) == []
 
 
