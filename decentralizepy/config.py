@@ -1,9 +1,9 @@
 """The INI file of an experiment, typed: what to train.
 
 Six sections, as in the reference system: DATASET, OPTIMIZER_PARAMS, TRAIN_PARAMS, COMMUNICATION,
-SHARING and NODE; and LR_SCHEDULE and GRAPH, which may be absent. Keys are not case-sensitive,
-``; comments`` after a value are stripped, lists are literals (``[0.5, 0.5]``), and a section or key
-that nobody reads is an error naming the nearest known one.
+SHARING and NODE; and MODEL, LR_SCHEDULE and GRAPH, which may be absent. Keys are not
+case-sensitive, ``; comments`` after a value are stripped, lists are literals (``[0.5, 0.5]``), and
+a section or key that nobody reads is an error naming the nearest known one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy import reference
+from decentralizepy.chaintext import read_chain
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import read_text_file
 from decentralizepy.ini import Sections, parse_ini
@@ -23,11 +24,14 @@ from decentralizepy.registry import (
     Target,
     check_options,
     coerce,
+    fact,
     legacy,
     options,
     source_path,
     target,
 )
+from decentralizepy.saving import OPTIONS as SAVING_OPTIONS
+from decentralizepy.saving import Saving, read_saving
 
 SECTIONS: Final = (
     "DATASET",
@@ -38,6 +42,7 @@ SECTIONS: Final = (
     "NODE",
     "LR_SCHEDULE",
     "GRAPH",
+    "MODEL",
 )
 #: Seed of models, graphs and streams when the INI gives none, as in the reference system.
 DEFAULT_SEED: Final = 97
@@ -52,6 +57,8 @@ PER_NODE: Final = {"rounds": 0, "batch_size": 1}
 _SCHEDULED: Final = frozenset({"t", "iterations"})
 #: what the engine gives to a schedule of graphs, if its ``__init__`` names it
 _DRAWN_FROM: Final = frozenset({"n", "graph", "seed"})
+#: keys that name a loss
+_LOSS: Final = ("loss_package", "loss_class", "loss")
 #: what the engine gives to a task: the loss that the INI names, or None
 _JUDGED_BY: Final = frozenset({"criterion"})
 #: what every node program is
@@ -85,6 +92,10 @@ class NodeOptions:
 
     graph_degree: int | None = None
     dynamic_avgrounds: bool = False
+    timeout: float | None = None
+    dropout_rate: float | None = None
+    dropout_correlation: float | None = None
+    working_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Experiment:
     model: Component
     optimizer: Component
     training: Component
-    #: the function that the INI names; only a task may do without
+    #: the function that the INI names, in place of the task's own
     loss: Component | None
     communication: Component
     sharing: Component
@@ -108,6 +119,10 @@ class Experiment:
     #: the user's own; where there is none, a driver gives it (`decentralizepy.drivers.wiring`)
     node_program: Component | None = None
     graph_schedule: Component | None = None
+    #: parts of a chain, in order; or one class that is a chain
+    compression: tuple[Component, ...] = ()
+    #: which models are kept for attacks
+    saving: Saving = field(default_factory=Saving)
     #: draw the first weights as the reference's fork does, instead of as EPFL's DecentralizePy
     fork_initial_weights: bool = False
 
@@ -146,7 +161,7 @@ class Experiment:
         return found
 
     def _targets(self) -> set[Target]:
-        parts = (getattr(self, each.name) for each in fields(self))
+        parts = [*(getattr(self, each.name) for each in fields(self)), *self.compression]
         return {part.target for part in parts if isinstance(part, Component)}
 
     @property
@@ -205,8 +220,9 @@ class _Reader:
         fork_initial_weights = self._fork_initial_weights()
         dataset = self._component("DATASET", "dataset", package=dataset_package)
         task = self._task()
-        loss = self._loss(optional=task is not None)
+        loss = self._loss()
         node, program = self._node()
+        saving, compression = self._saving(), self._compression()
         return Experiment(
             path=self.path,
             text=text,
@@ -222,6 +238,8 @@ class _Reader:
             schedule=self._optional("LR_SCHEDULE", "schedule", _SCHEDULED),
             task=task,
             node_program=program,
+            compression=compression,
+            saving=saving,
             graph_schedule=self._optional("GRAPH", "graph", _DRAWN_FROM),
             fork_initial_weights=fork_initial_weights,
         )
@@ -329,6 +347,55 @@ class _Reader:
         except ConfigError:
             return ()
 
+    def _saving(self) -> Saving:
+        """Which models are kept; keys that are options of the sharing method are left to it."""
+        section = self.sections["SHARING"]
+        package, name = (section.get(f"sharing_{what}", "") for what in ("package", "class"))
+        own = (options(self._target("SHARING", package, name)) or {}) if package and name else {}
+        given = {key: section.pop(key, "") for key in SAVING_OPTIONS if key not in own}
+        return read_saving(
+            {key: value for key, value in given.items() if value}, self._where("SHARING")
+        )
+
+    def _compression(self) -> tuple[Component, ...]:
+        """The chain that [SHARING] names, by ``compression`` or by the reference's keys.
+
+        Keys that are options of the sharing method itself are left to it.
+        """
+        section = self.sections["SHARING"]
+        package, name = (section.get(f"sharing_{what}", "") for what in ("package", "class"))
+        if not package or not name:
+            return ()  # told when the method is read
+        method = self._target("SHARING", package, name)
+        if fact(method, "packs", None) is None:
+            return ()  # no subclass of Sharing: it has none of these keys
+        keys = set(KEYS_BESIDE["SHARING"]) - (options(method) or {}).keys()
+        given = {key: section.pop(key, "") for key in keys}
+        chain = self._chain({key: value for key, value in given.items() if value})
+        if chain and not fact(method, "packs", False, about="outgoing"):
+            raise ConfigError(
+                f"{self._where('SHARING')} compression: {method.name} makes its messages itself; "
+                "let its outgoing call self.pack, and say packs = True in its body"
+            )
+        return chain
+
+    def _chain(self, given: Mapping[str, str]) -> tuple[Component, ...]:
+        where = self._where("SHARING")
+        on = given.get("compress", "False")
+        if text := given.get("compression"):
+            if "compression_class" in given:
+                raise ConfigError(f"{where}: take either compression or compression_class")
+            chain = read_chain(text, f"{where} compression", self.search)
+            return tuple(Component(found, options) for found, options in chain)
+        if not coerce(on, Option("compress", "bool", None), f"{where} compress"):
+            return ()
+        for key in ("compression_package", "compression_class"):
+            if key not in given:
+                raise ConfigError(f"{where} compress = {on} needs the key '{key}'")
+        found = self._target("SHARING", given["compression_package"], given["compression_class"])
+        values = {key: value for key, value in given.items() if key == "float_precision"}
+        return (Component(found, check_options(found, values, where)),)
+
     def _names(self, section: str, prefix: str) -> bool:
         """Whether a section names the class of a prefix; keys without a value count as absent."""
         keys = [f"{prefix}_package", f"{prefix}_class"]
@@ -347,7 +414,9 @@ class _Reader:
     def _model(self, dataset_package: str) -> Component:
         name = self._take("DATASET", "model_class")
         package = self.sections["DATASET"].pop("model_package", "") or models_of(dataset_package)
-        return Component(self._target("DATASET", package, name))
+        found = self._target("DATASET", package, name)
+        values, self.sections["MODEL"] = self.sections["MODEL"], {}
+        return Component(found, check_options(found, values, self._where("MODEL")))
 
     def _fork_initial_weights(self) -> bool:
         option = DATASET_OPTIONS["fork_initial_weights"]
@@ -355,14 +424,15 @@ class _Reader:
         where = f"{self._where('DATASET')} {option.name}"
         return bool(coerce(text, option, where)) if text else False
 
-    def _loss(self, optional: bool = False) -> Component | None:
-        if optional and not self.sections["TRAIN_PARAMS"].get("loss_package"):
-            for key in ("loss_package", "loss_class", "loss"):
-                self.sections["TRAIN_PARAMS"].pop(key, None)
-            return None
+    def _loss(self) -> Component | None:
+        """The function that is named; None where no key of it has a value: then the task's own."""
         section = self.sections["TRAIN_PARAMS"]
+        if not any(section.get(key) for key in _LOSS):
+            for key in _LOSS:
+                section.pop(key, None)
+            return None
         package = self._take("TRAIN_PARAMS", "loss_package")
-        named = [section.pop(key, "") for key in ("loss_class", "loss")]  # the first one counts
+        named = [section.pop(key, "") for key in _LOSS[1:]]  # the first one counts
         name = named[0] or named[1]
         if not name:
             raise ConfigError(f"{self._where('TRAIN_PARAMS')} needs the key 'loss_class'")
@@ -388,7 +458,8 @@ def models_of(dataset_package: str) -> str:
     """
     parts = legacy().get(dataset_package, dataset_package).split(".")
     if parts[:2] == ["decentralizepy", "datasets"]:
-        return f"decentralizepy.models.{parts[-1].lower()}"
+        module = f"decentralizepy.models.{parts[-1].lower()}"
+        return module if source_path(module) else "decentralizepy.models.own"
     return dataset_package
 
 
@@ -416,7 +487,11 @@ def without_off(
 KEYS_BESIDE: Final = {
     "DATASET": ("model_class", "model_package", "fork_initial_weights"),
     "TRAIN_PARAMS": ("loss_package", "loss_class", "loss", "task_package", "task_class"),
-}
+    "SHARING": (
+        "compression", "compress", "compression_package", "compression_class", "float_precision",
+        *SAVING_OPTIONS,
+    ),
+}  # fmt: skip
 #: keys of [DATASET] that are the model's and not the data set's
 DATASET_OPTIONS: Final = {
     "fork_initial_weights": Option("fork_initial_weights", "bool", "False"),
@@ -424,6 +499,10 @@ DATASET_OPTIONS: Final = {
 NODE_OPTIONS: Final = {
     "graph_degree": Option("graph_degree", "int | None", "None"),
     "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),
+    "timeout": Option("timeout", "float | None", "None"),
+    "dropout_rate": Option("dropout_rate", "float | None", "None"),
+    "dropout_correlation": Option("dropout_correlation", "float | None", "None"),
+    "working_rate": Option("working_rate", "float | None", "None"),
 }
 
 

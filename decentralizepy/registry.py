@@ -83,16 +83,30 @@ class Option:
 @functools.cache
 def legacy() -> dict[str, str]:
     """Module of the reference system -> module here, as the classes here say."""
-    root = Path(__file__).parent
-    paths = (path for package in _REFERENCED for path in sorted((root / package).glob("*.py")))
     return {
-        ast.literal_eval(value): f"{root.name}.{path.parent.name}.{path.stem}"
-        for path in paths
-        if "reference_name" in path.read_text(encoding="utf-8")
-        for node in _statements(path)
-        if isinstance(node, ast.ClassDef)
-        for value in _assigned(node, "reference_name")
+        name: found.module
+        for package in _REFERENCED
+        for name, found in _saying("reference_name", package)
     }
+
+
+@functools.cache
+def named(package: str) -> dict[str, Target]:
+    """The classes of one of our packages by the short ``name`` that each says in its body."""
+    return {name: found for name, found in _saying("name", package) if name}
+
+
+def _saying(fact: str, package: str) -> Iterator[tuple[str, Target]]:
+    """What the classes of one of our packages say of themselves under a name, and the classes."""
+    root = Path(__file__).parent
+    for path in sorted((root / package).glob("*.py")):
+        if fact not in path.read_text(encoding="utf-8"):
+            continue
+        module = f"{root.name}.{package}.{path.stem}"
+        for node in _statements(path):
+            if isinstance(node, ast.ClassDef):
+                for value in _assigned(node, fact):
+                    yield ast.literal_eval(value), Target(module, node.name)
 
 
 def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target:

@@ -122,7 +122,7 @@ python() { # the checkout's own, where there is one
 case ${1:-} in
     install) check_machine; install_commands; make_root ;;
     root) root_name ;;
-    up | down | status) check_machine; python hosts "$@" ;;
+    up | down | status) check_machine; python namespace_hosts "$@" ;;
     with) check_machine; python with_cluster "${@:2}" ;;
     _customize) customize "$2" ;;
     *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from decentralizepy.compression.chain import Chain
 from decentralizepy.config import Component, Experiment
 from decentralizepy.datasets.base import Dataset
+from decentralizepy.datasets.experiment import build_dataset
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
 from decentralizepy.settings import Settings
@@ -57,11 +59,39 @@ def build_loss(component: Component | None) -> Loss | None:
 def build_sharing(experiment: Experiment) -> Any:
     """A sharing method of the experiment; one object per node, for it may remember things."""
     sharing = experiment.sharing.build()
-    missing = [name for name in ("outgoing", "merge", "mixing") if not hasattr(sharing, name)]
+    missing = [
+        name for name in ("begin", "outgoing", "merge", "mixing") if not hasattr(sharing, name)
+    ]
     if missing:
         name = experiment.sharing.target.dotted
         raise ConfigError(f"{name} has no {', '.join(missing)}: subclass Sharing")
+    return with_compression(sharing, experiment)
+
+
+def with_compression(sharing: Any, experiment: Experiment) -> Any:
+    """The same method, with the chain that the INI names, if it names one."""
+    if experiment.compression:
+        chain = build_chain(experiment)
+        try:
+            chain.check(selects=sharing.selects, sends_changes=sharing.sends_changes)
+        except ValueError as error:
+            name = type(sharing).__name__
+            raise ConfigError(
+                f"{experiment.path}: [SHARING] compression with {name}: {error}"
+            ) from error
+        sharing.compression = chain
     return sharing
+
+
+def build_chain(experiment: Experiment) -> Chain:
+    """The chain that the INI names; raises `ConfigError` for parts that do not fit together."""
+    parts = [component.build() for component in experiment.compression]
+    if len(parts) == 1 and isinstance(parts[0], Chain):
+        return parts[0]
+    try:
+        return Chain(*parts)
+    except ValueError as error:
+        raise ConfigError(f"{experiment.path}: [SHARING] compression: {error}") from error
 
 
 def build_program(component: Component) -> Node:
@@ -97,7 +127,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         template,
         make_optimizer(template, experiment.optimizer),
         build_training(experiment.training),
-        build_task(experiment.dataset.target.load(), experiment.task, build_loss(experiment.loss)),
+        build_task(build_dataset(experiment), experiment.task, build_loss(experiment.loss)),
         train,
     )
     options: dict[str, Any] = {

@@ -56,6 +56,12 @@ class Context:
         for, so that a deferred message can draw from it."""
         return generator(self.seed, self.uid, "peer", self.t, self.k, peer)
 
+    def compression_generator(self, receiver: int | None = None) -> np.random.Generator:
+        """The stream that compression draws from in this round, for all receivers or for one: apart
+        from the others, so that compression leaves a method's own draws as they are."""
+        series = 0 if receiver is None else (1 << 32) + receiver
+        return generator(self.seed, self.uid, "compression", self.t, self.k, series)
+
 
 def _neighbours(graph: Graph, uid: int) -> Neighbours:
     return graph.out_neighbors(uid), graph.in_neighbors(uid)

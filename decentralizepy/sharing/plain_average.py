@@ -11,7 +11,7 @@ from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow, uniform
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
-from decentralizepy.sharing.sharing import Sharing, weighted_sum
+from decentralizepy.sharing.sharing import Sharing
 
 
 class PlainAverageSharing(Sharing):
@@ -32,4 +32,4 @@ class PlainAverageSharing(Sharing):
         came = [message for message in heard if isinstance(message, Message)]
         weight = 1.0 / (len(came) + 1)
         row = MixingRow(weight, {message.sender: weight for message in came})
-        return weighted_sum(x, came, row, ctx.out)
+        return self.average(x, came, row, ctx)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
 
+from decentralizepy.compression.base import CompressionError, Sparse
+from decentralizepy.compression.chain import INDICES, VALUES, Chain
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow, from_weights, metropolis_hastings
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
+
+#: key of a message's meta, and of a method's state, that belongs to compression
+PACKED: Final = "packed"
 
 
 class Sharing:
@@ -20,6 +25,9 @@ class Sharing:
     A method of one's own subclasses this and overrides what differs: `outgoing` (what is said),
     `merge` (what is made of what was heard), `mixing` (the weights). Options are the annotated
     keyword parameters of ``__init__``. Attributes that must survive a round are named in ``kept``.
+
+    What is sent goes through `pack`, what is heard through `unpack`: so whatever compression the
+    INI names works for every method. Without compression neither copies anything.
     """
 
     #: attributes that a checkpoint keeps: tensors, JSON values, dictionaries of these
@@ -28,8 +36,25 @@ class Sharing:
     reference_name: ClassVar[str] = "decentralizepy.sharing.Sharing"
     #: whether `outgoing` sends the whole row once over each edge; who overrides it says it anew
     sends_whole_row: ClassVar[bool] = True
+    #: whether `outgoing` sends through `pack`, so that compression has an effect; who overrides it
+    #: says it anew
+    packs: ClassVar[bool] = True
+    #: whether the method itself chooses coordinates (it packs a `Sparse`): no selector then
+    selects: ClassVar[bool] = False
+    #: whether what is sent is added to what was sent before: only then does error feedback go with
+    #: a selector
+    sends_changes: ClassVar[bool] = False
     #: whether `mixing` needs edges both ways; who overrides it says it anew
     needs_symmetric: ClassVar[bool] = True
+
+    #: what the INI names; empty, it sends vectors as they are. One object per node
+    compression: Chain = Chain()
+
+    def begin(self, x: Tensor) -> None:
+        """Learn the row ``x`` [P] that the node starts from; a resumed node gets its state after.
+
+        Called once, before anything is trained. Keep it if you like; don't write into it.
+        """
 
     def mixing(self, graph: Graph, uid: int) -> MixingRow:
         """The node's row of the mixing matrix; weights that the graph carries come first."""
@@ -38,28 +63,114 @@ class Sharing:
     def outgoing(self, x: Tensor, ctx: Context) -> Iterator[tuple[Sequence[int], Message]]:
         """Pairs (receivers, message) for the row ``x`` [P]; one message serves many receivers."""
         if ctx.receivers:
-            yield ctx.receivers, Message({"params": x})
+            yield ctx.receivers, self.pack(x, ctx)
 
     def merge(self, x: Tensor, heard: Sequence[Message | Missing], ctx: Context) -> Tensor:
         """The node's next row from its own and the messages, which come in ascending uid."""
-        return weighted_sum(x, heard, ctx.mixing, ctx.out)
+        return self.average(x, heard, ctx.mixing, ctx)
+
+    # ---------------------------------------------------------------- for methods to call
+
+    def pack(
+        self,
+        x: Tensor | Sparse,
+        ctx: Context,
+        meta: Mapping[str, Any] | None = None,
+        receiver: int | None = None,
+    ) -> Message:
+        """A message of a vector [n], or of some of its numbers, compressed as the INI says.
+
+        ``meta`` is the method's own. ``receiver`` names the node that alone gets this message,
+        where a round has a message for each: what compression remembers, and its random numbers,
+        are then apart. At most one call a round for each receiver.
+        """
+        if not self.compression and isinstance(x, Tensor):
+            return Message({VALUES: x}, meta)
+        series = "" if receiver is None else str(receiver)
+        packed = self.compression.compress(x, ctx.compression_generator(receiver), series)
+        more = {PACKED: dict(packed.meta)} if packed.meta else {}
+        return Message(packed.tensors, {**(meta or {}), **more})
+
+    def pack_later(
+        self, make: Callable[[], Tensor], like: Tensor, ctx: Context, receiver: int
+    ) -> Message:
+        """A message for one receiver of a vector that ``make()`` gives, such as a noisy row.
+
+        Uncompressed it is made as it is read and not kept (`Message.deferred`), else at once, since
+        its size depends on the numbers. ``like`` has its shape and dtype; ``make`` must not depend
+        on when, or how often, it is called.
+        """
+        if self.compression:
+            return self.pack(make(), ctx, receiver=receiver)
+        return Message.deferred(lambda: {VALUES: make()}, {VALUES: like}, kept=False)
+
+    def unpack(self, message: Message, n: int) -> Tensor | Sparse:
+        """The vector [n] that `pack` was given, as far as compression kept it: read it only.
+
+        A `Sparse` where only some numbers were sent. Raises `CompressionError` for a message that
+        no chain like this one has made.
+        """
+        if not self.compression and INDICES not in message:
+            return message[VALUES]
+        return self.compression.decompress(message.tensors, _packed(message), n)
+
+    def is_part(self, message: Message) -> bool:
+        """Whether only some numbers of a vector were sent, so that `unpack` gives a `Sparse`."""
+        return _is_sparse(message)
+
+    def average(
+        self, x: Tensor, heard: Sequence[Message | Missing], mixing: MixingRow, ctx: Context
+    ) -> Tensor:
+        """`weighted_sum` of the node's row and the messages, unpacked."""
+        return weighted_sum(
+            x, heard, mixing, ctx.out, lambda message: self.unpack(message, len(x)), self.is_part
+        )
+
+    # ---------------------------------------------------------------- checkpoints
 
     def state(self) -> dict[str, Any]:
-        """What the method remembers between rounds: the attributes in ``kept``."""
-        return {name: getattr(self, name) for name in self.kept}
+        """What is remembered between rounds: the attributes in ``kept``, and what compression
+        keeps."""
+        packed = self.compression.state()
+        more = {PACKED: packed} if packed else {}
+        return {name: getattr(self, name) for name in self.kept} | more
 
     def load(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
         for name, value in state.items():
-            setattr(self, name, value)
+            if name != PACKED:
+                setattr(self, name, value)
+        if state.get(PACKED):
+            self.compression.load(state[PACKED])
+
+
+def _packed(message: Message) -> Mapping[str, Any]:
+    found = message.meta.get(PACKED, {})
+    if not isinstance(found, Mapping):
+        raise CompressionError(f"meta {PACKED} = {found!r:.40} is no object")
+    return found
+
+
+def _whole(message: Message) -> Tensor:
+    return message[VALUES]
+
+
+def _is_sparse(message: Message) -> bool:
+    return Chain.is_sparse(message.like, _packed(message))
 
 
 def weighted_sum(
-    x: Tensor, heard: Sequence[Message | Missing], mixing: MixingRow, out: Tensor | None
+    x: Tensor,
+    heard: Sequence[Message | Missing],
+    mixing: MixingRow,
+    out: Tensor | None,
+    unpack: Callable[[Message], Tensor | Sparse] = _whole,
+    is_part: Callable[[Message], bool] = _is_sparse,
 ) -> Tensor:
     """Own row first, then the others in ascending uid, one multiply-add each.
 
     The weight of a message that is missing goes to the own row, so that weights still sum to 1.
+    Coordinates that a message leaves out count as one's own.
 
     The order and the kernel are fixed, whatever worker holds which row, so that every placement
     gives the same bits (a matrix product would not).
@@ -67,10 +178,23 @@ def weighted_sum(
     out = torch.empty_like(x) if out is None else out
     own = mixing.self_weight
     for message in heard:
-        if isinstance(message, Missing):
+        if isinstance(message, Missing) or is_part(message):
             own += mixing.weights[message.sender]
     torch.mul(x, own, out=out)
     for message in heard:
         if isinstance(message, Message):
-            out.add_(message["params"], alpha=mixing.weights[message.sender])
+            _add(out, x, unpack(message), mixing.weights[message.sender])
     return out
+
+
+def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
+    if isinstance(heard, Sparse):
+        add_part(out, x, heard, weight)
+    else:
+        out.add_(heard.to(x.device), alpha=weight)
+
+
+def add_part(out: Tensor, own: Tensor, part: Sparse, weight: float) -> None:
+    """``out += weight (part - own)`` [n] where the part says something."""
+    indices, values = part.indices.to(own.device), part.values.to(own.device)
+    out.index_add_(0, indices, values - own.index_select(0, indices), alpha=weight)

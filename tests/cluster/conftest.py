@@ -9,7 +9,7 @@ from types import ModuleType
 
 import g5k
 import g5k_client
-import hosts
+import namespace_hosts as hosts
 import pytest
 import slurm as slurm_hosts
 

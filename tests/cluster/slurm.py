@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import hosts
+import namespace_hosts as hosts
 
 READY_S = 60.0
 PORT = 6818

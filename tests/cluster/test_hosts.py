@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import hosts
+import namespace_hosts as hosts
 import pytest
 
 
@@ -127,7 +127,7 @@ SCRIPT = """
 import sys
 import time
 sys.path.insert(0, {folder!r})
-import hosts
+import namespace_hosts as hosts
 testbed = hosts.Testbed(["lonely"]).up()
 print(testbed.folder, testbed.disks, testbed.name, testbed.hosts[0]._init, flush=True)
 time.sleep(600)

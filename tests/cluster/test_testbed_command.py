@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-import hosts
+import namespace_hosts as hosts
 
 SCRIPT = str(hosts.INSTALL)
 

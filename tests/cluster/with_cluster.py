@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-import hosts
+import namespace_hosts as hosts
 
 
 @contextlib.contextmanager

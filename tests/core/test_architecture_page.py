@@ -17,7 +17,7 @@ PATH = re.compile(r"(?<![\w<>/.-])(?:\w+/)*\w+\.(?:py|json|md|j2)(?![\w.])|`((?:
 #: files that runs write, and what is planned and not there
 ELSEWHERE = {
     "args.json", "run.json", "status.json", "ip.json",
-    "compression/", "distributed/", "transport/parcel.py",
+    "distributed/", "transport/parcel.py",
 }  # fmt: skip
 
 
