@@ -109,7 +109,7 @@ def test_what_a_run_leaves_in_a_host_is_found(testbed):
 def test_three_hosts_are_up_within_seconds_and_down_without_a_trace(make_testbed):
     begin = time.monotonic()
     testbed = make_testbed("a", "b", "c")
-    assert time.monotonic() - begin < 10  # 0.2 s on an idle machine
+    assert time.monotonic() - begin < 30  # 0.2 s on an idle machine
     found = hosts.leftovers(testbed)
     for what in ("network namespace", "link", "process", "folder"):
         assert any(line.startswith(what) for line in found), what
