@@ -88,7 +88,7 @@ def test_a_node_that_dies_is_noticed_and_comes_back(slurm):
 def test_a_slurm_that_cannot_start_leaves_nothing(make_testbed, monkeypatch):
     broken = slurm_hosts.CONFIGURATION + "SelectType=select/nonsense\n"
     monkeypatch.setattr(slurm_hosts, "CONFIGURATION", broken)
-    with pytest.raises(subprocess.CalledProcessError, match="slurm.conf"):
+    with pytest.raises(subprocess.CalledProcessError, match="nonsense"):
         slurm_hosts.Slurm(make_testbed("head", "node-1")).up()  # make_testbed looks for munged
 
 
