@@ -36,7 +36,7 @@ _OF_AN_ATTEMPT = (
     "host", "last_attempt",
 )  # fmt: skip
 #: flags that say which numbers a run gives; all others may change when it is resumed
-_OF_THE_NUMBERS = ("eval_file", "averaging_steps", "reset_optimizer")
+_OF_THE_NUMBERS = ("eval_file", "averaging_steps", "reset_optimizer", "working_rate")
 _PACKAGES = ("torch", "numpy", "pyzmq", "cryptography", "networkx", "safetensors", "scikit-learn")
 
 
@@ -121,7 +121,7 @@ def withdraw(settings: Settings, made: Sequence[Path]) -> None:
                 path.rmdir()
         return
     logs = [folder.log(rank) for rank in range(len(settings.uids))]
-    for path in (folder.args, folder.run, *folder.all_records(), *logs):
+    for path in (folder.args, folder.run, folder.data, *folder.all_records(), *logs):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
