@@ -55,9 +55,8 @@ def roc_figure(kept: KeptLosses, node: int = 0, iterations: Sequence[int] = ()) 
             axes.plot(diagonal, diagonal, color="#999999", linewidth=0.6, linestyle=(0, (2, 2)))
             for number, (name, fpr, tpr) in enumerate(curves):
                 style = {**line_style(number), "marker": ""}
-                axes.plot(
-                    fpr, tpr, label=name if not log else None, drawstyle="steps-post", **style
-                )
+                said = None if log else name
+                axes.plot(fpr, tpr, label=said, drawstyle="steps-post", **style)
             axes.set_xlabel("False positive rate")
             axes.set_ylabel("True positive rate")
             if log:
