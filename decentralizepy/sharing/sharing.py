@@ -171,7 +171,9 @@ def weighted_sum(
 
 
 def _is_sparse(message: Message) -> bool:
-    return Chain.is_sparse(message.like, _packed(message))
+    return INDICES in message.like or (
+        PACKED in message.meta and Chain.is_sparse(message.like, _packed(message))
+    )
 
 
 def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
@@ -179,4 +181,4 @@ def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
         indices, values = heard.indices.to(x.device), heard.values.to(x.device)
         out.index_add_(0, indices, values - x.index_select(0, indices), alpha=weight)
     else:
-        out.add_(heard.to(x.device), alpha=weight)
+        out.add_(heard if heard.device == out.device else heard.to(out.device), alpha=weight)
