@@ -29,14 +29,15 @@ def stacked(load: Load, own: int) -> Callable[[], None]:
     """Local steps of ``own`` chains of linear layers as batched products, without sharing."""
     import torch
 
-    from decentralizepy.training.chain import ChainStep, Plan, aligned, layers_of
+    from decentralizepy.training.chain import ChainStep, Memory, Plan, layers_of
 
     samples, rows = load.stored(), _rows(load, own)
     layers = layers_of(load.make_model())
     assert layers is not None
     size = min(own, max(1, _IN_CACHE // rows.shape[1]))
-    stack = aligned(rows.device, size, rows.shape[1])
-    step = ChainStep(Plan(layers), stack, load.batch)
+    memory = Memory(rows.device, size)
+    stack = memory.take("stack", size, rows.shape[1])
+    step = ChainStep(Plan(layers), stack, load.batch, memory)
     shares = torch.full((size, load.batch, 1), 1 / load.batch)
     rng = np.random.default_rng(1)
 

@@ -60,14 +60,10 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Packed:
-    """What a chain made of a vector: the tensors to send, and a JSON object, empty where possible.
-
-    ``kept`` is what receivers will decode, where the chain had to find out anyway.
-    """
+    """What a chain made of a vector: tensors to send, and a JSON object, empty where possible."""
 
     tensors: Mapping[str, Tensor]
     meta: Mapping[str, Any] = field(default_factory=dict)
-    kept: Tensor | Sparse | None = None
 
     @property
     def nbytes(self) -> int:
@@ -119,9 +115,9 @@ class Chain:
         memory = self._of_part(series, self.feedback)
         x = self.feedback.add(x, memory)
         packed = self._dense(x, rng, series)
-        kept = self.decompress(packed.tensors, packed.meta, len(x))
-        self.feedback.keep(x, kept, memory)
-        return Packed(packed.tensors, packed.meta, kept)
+        heard = self.decompress(packed.tensors, packed.meta, len(x))
+        self.feedback.keep(x, heard, memory)
+        return packed
 
     def _dense(self, x: Tensor, rng: np.random.Generator, series: str) -> Packed:
         if self.selector is None:
@@ -179,6 +175,8 @@ class Chain:
             if its:
                 meta[name] = dict(its)
 
+        if x.is_complex() and self.value_coders:
+            x, meta["complex"] = torch.view_as_real(x).flatten(), True
         code(x, VALUES, self.value_coders)
         return tensors, meta
 
@@ -216,9 +214,9 @@ class Chain:
         """The vector [n], or its numbers that were sent; raises `CompressionError`."""
         tensors = self._unpacked(tensors, meta, n)
         if not self.is_sparse(tensors, meta):
-            return self._decoded(tensors, meta, VALUES, self.value_coders, n)
+            return self._values(tensors, meta, n)
         indices = self._indices(tensors, meta, n)
-        values = self._decoded(tensors, meta, VALUES, self.value_coders, len(indices))
+        values = self._values(tensors, meta, len(indices))
         return Sparse(indices.to(values.device), values, n)
 
     def _unpacked(
@@ -231,6 +229,13 @@ class Chain:
                 found[name] = _restored(take(tensors, name, torch.uint8, None), coder, form, n)
             tensors = found
         return tensors
+
+    def _values(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], n: int) -> Tensor:
+        """The numbers [n]: complex ones are coded as their real and imaginary parts, in turn."""
+        if meta.get("complex") is not True:
+            return self._decoded(tensors, meta, VALUES, self.value_coders, n)
+        parts = self._decoded(tensors, meta, VALUES, self.value_coders, 2 * n)
+        return torch.view_as_complex(parts.view(n, 2))
 
     def _decoded(
         self,

@@ -52,6 +52,21 @@ def aligned(device: torch.device, groups: int, *shape: int) -> Tensor:
     return whole[:, :size].view(groups, *shape)
 
 
+class Memory:
+    """Aligned tensors for up to ``groups`` nodes, which stacks of all sizes share."""
+
+    def __init__(self, device: torch.device, groups: int) -> None:
+        self._device, self.groups = device, groups
+        self._made: dict[tuple[object, ...], Tensor] = {}
+
+    def take(self, name: object, groups: int, *shape: int) -> Tensor:
+        """The first ``groups`` of the tensor ``name`` [groups, *shape]."""
+        whole = self._made.get((name, shape))
+        if whole is None:
+            whole = self._made[name, shape] = aligned(self._device, self.groups, *shape)
+        return whole[:groups]
+
+
 def layers_of(model: nn.Module) -> list[nn.Module] | None:
     """The layers of a plain chain of Flatten, Linear and point-wise layers; None for others.
 
@@ -115,17 +130,20 @@ class Plan:
 class LinearStep:
     """One linear layer of G nodes: views of their parameters, and room for what a step makes."""
 
-    def __init__(self, layer: Linear, stack: Tensor, batch: int, first: bool) -> None:
+    def __init__(
+        self, layer: Linear, stack: Tensor, batch: int, first: bool, memory: Memory
+    ) -> None:
         self.place = layer
+        at = layer.start
         groups, outputs, inputs = len(stack), layer.outputs, layer.inputs
         flat = stack[:, layer.start : layer.middle]
         self.weight = flat.view(groups, outputs, inputs)
         self.transposed = self.weight.transpose(1, 2)
         self.bias = stack[:, layer.middle : layer.stop].unsqueeze(1) if layer.bias else None
-        self.out = aligned(stack.device, groups, batch, outputs)
-        self.weight_grad = aligned(stack.device, groups, outputs, inputs)
-        self.bias_grad = aligned(stack.device, groups, 1, outputs)
-        self.in_grad = None if first else aligned(stack.device, groups, batch, inputs)
+        self.out = memory.take(("out", at), groups, batch, outputs)
+        self.weight_grad = memory.take(("weight", at), groups, outputs, inputs)
+        self.bias_grad = memory.take(("bias", at), groups, 1, outputs)
+        self.in_grad = None if first else memory.take(("in", at), groups, batch, inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is None:
@@ -147,10 +165,12 @@ class ChainStep:
     found for them.
     """
 
-    def __init__(self, plan: Plan, stack: Tensor, batch: int) -> None:
+    def __init__(self, plan: Plan, stack: Tensor, batch: int, memory: Memory) -> None:
         linear = [i for i, layer in enumerate(plan.layers) if isinstance(layer, Linear)]
         self._layers = [
-            LinearStep(layer, stack, batch, i == linear[0]) if isinstance(layer, Linear) else layer
+            LinearStep(layer, stack, batch, i == linear[0], memory)
+            if isinstance(layer, Linear)
+            else layer
             for i, layer in enumerate(plan.layers)
         ]
         self.parameters: list[Tensor] = []

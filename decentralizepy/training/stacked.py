@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from decentralizepy.training.batches import Batches
-from decentralizepy.training.chain import LINE, ChainStep, Plan, aligned, layers_of
+from decentralizepy.training.chain import LINE, ChainStep, Memory, Plan, aligned, layers_of
 from decentralizepy.training.homes import State
 from decentralizepy.training.stacks import Held, Stacks, Terms, refusal
 from decentralizepy.training.task import Classification, is_plain
@@ -24,8 +24,8 @@ from decentralizepy.training.trainer import Trainer
 #: parameters of the nodes of one stack: what a core's cache holds, and what occupies a GPU
 _IN_CACHE: Final = 300_000
 _ON_GPU: Final = 1 << 26
-#: sizes of stacks for which memory is kept
-_ROOMS: Final = 8
+#: sizes of stacks that are remembered; all share memory
+_ROOMS: Final = 256
 
 
 class StackedTrainer(Stacks):
@@ -38,6 +38,7 @@ class StackedTrainer(Stacks):
         self.plan = Plan(layers)
         most = _IN_CACHE if self.template.device.type == "cpu" else _ON_GPU
         self.at_once = max(1, most // self.plan.length)
+        self._memory = Memory(self.template.device, 0)
         self._rooms: dict[tuple[int, int], Room] = {}
 
     def _train_part(self, held: Held, batches: Batches, start: int, stop: int) -> Tensor:
@@ -76,22 +77,25 @@ class StackedTrainer(Stacks):
         return x, y.view(*by_step.shape, 1)
 
     def _room(self, nodes: int, width: int) -> Room:
-        found = self._rooms.pop((nodes, width), None)
-        found = found or Room(self.plan, self.template.device, nodes, width)
-        self._rooms[nodes, width] = found  # the one that was used last is the last
-        if len(self._rooms) > _ROOMS:
-            del self._rooms[next(iter(self._rooms))]
+        if nodes > self._memory.groups:
+            self._memory = Memory(self.template.device, min(2 * nodes, self.at_once))
+            self._rooms.clear()
+        found = self._rooms.get((nodes, width))
+        if found is None:
+            if len(self._rooms) >= _ROOMS:
+                self._rooms.clear()
+            found = self._rooms[nodes, width] = Room(self.plan, self._memory, nodes, width)
         return found
 
 
 class Room:
     """Where G nodes take their steps: their parameters ``stack`` and gradients ``grad`` [G, P]."""
 
-    def __init__(self, plan: Plan, device: torch.device, nodes: int, width: int) -> None:
-        self.stack = aligned(device, nodes, plan.length)
-        self.grad = aligned(device, nodes, plan.length)
-        self.step = ChainStep(plan, self.stack, width)
-        self.views = ChainStep(plan, self.grad, 0).parameters
+    def __init__(self, plan: Plan, memory: Memory, nodes: int, width: int) -> None:
+        self.stack = memory.take("stack", nodes, plan.length)
+        self.grad = memory.take("grad", nodes, plan.length)
+        self.step = ChainStep(plan, self.stack, width, memory)
+        self.views = ChainStep(plan, self.grad, 0, memory).parameters
 
 
 def can_stack(trainer: Trainer) -> str:

@@ -206,6 +206,7 @@ BYTES: dict[str, Callable[[int], float]] = {
     "top_k(alpha=0.1)": lambda n: 0.1 * n * (4 + 4),
     "top_k(alpha=0.1) + gaps": lambda n: 0.1 * n * (4 + 4),
     "top_k(alpha=0.1) + elias_gamma": lambda n: 0.1 * n * (4 + 5.75 / 8),
+    "top_k(alpha=0.1) + golomb": lambda n: 0.1 * n * (4 + 4.85 / 8),
     "top_k(alpha=0.01) + elias_gamma + fp16": lambda n: 0.01 * n * (2 + 11.9 / 8),
     "random_k(alpha=0.3)": lambda n: 0.3 * n * 4,
     "fpzip": lambda n: 0.935 * 4 * n,
