@@ -21,6 +21,7 @@ from benchmarks import (
     engine,
     loops,
     messages,
+    noise,
     scale,
     small,
     stars,
@@ -142,6 +143,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("server receive", stars.results),
         ("deferred", deferred.results),
         ("compression", compression.results),
+        ("noise", noise.results),
     ):
         if only in name:
             yield from measure(folder, repeats)

@@ -1,9 +1,9 @@
 """The INI file of an experiment, typed: what to train.
 
 Six sections, as in the reference system: DATASET, OPTIMIZER_PARAMS, TRAIN_PARAMS, COMMUNICATION,
-SHARING and NODE; and LR_SCHEDULE and GRAPH, which may be absent. Keys are not case-sensitive,
-``; comments`` after a value are stripped, lists are literals (``[0.5, 0.5]``), and a section or key
-that nobody reads is an error naming the nearest known one.
+SHARING and NODE; and MODEL, LR_SCHEDULE and GRAPH, which may be absent. Keys are not
+case-sensitive, ``; comments`` after a value are stripped, lists are literals (``[0.5, 0.5]``), and
+a section or key that nobody reads is an error naming the nearest known one.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ SECTIONS: Final = (
     "NODE",
     "LR_SCHEDULE",
     "GRAPH",
+    "MODEL",
 )
 #: Seed of models, graphs and streams when the INI gives none, as in the reference system.
 DEFAULT_SEED: Final = 97
@@ -56,6 +57,8 @@ PER_NODE: Final = {"rounds": 0, "batch_size": 1}
 _SCHEDULED: Final = frozenset({"t", "iterations"})
 #: what the engine gives to a schedule of graphs, if its ``__init__`` names it
 _DRAWN_FROM: Final = frozenset({"n", "graph", "seed"})
+#: keys that name a loss
+_LOSS: Final = ("loss_package", "loss_class", "loss")
 #: what the engine gives to a task: the loss that the INI names, or None
 _JUDGED_BY: Final = frozenset({"criterion"})
 #: what every node program is
@@ -106,7 +109,7 @@ class Experiment:
     model: Component
     optimizer: Component
     training: Component
-    #: the function that the INI names; only a task may do without
+    #: the function that the INI names, in place of the task's own
     loss: Component | None
     communication: Component
     sharing: Component
@@ -217,7 +220,7 @@ class _Reader:
         fork_initial_weights = self._fork_initial_weights()
         dataset = self._component("DATASET", "dataset", package=dataset_package)
         task = self._task()
-        loss = self._loss(optional=task is not None)
+        loss = self._loss()
         node, program = self._node()
         saving, compression = self._saving(), self._compression()
         return Experiment(
@@ -411,7 +414,9 @@ class _Reader:
     def _model(self, dataset_package: str) -> Component:
         name = self._take("DATASET", "model_class")
         package = self.sections["DATASET"].pop("model_package", "") or models_of(dataset_package)
-        return Component(self._target("DATASET", package, name))
+        found = self._target("DATASET", package, name)
+        values, self.sections["MODEL"] = self.sections["MODEL"], {}
+        return Component(found, check_options(found, values, self._where("MODEL")))
 
     def _fork_initial_weights(self) -> bool:
         option = DATASET_OPTIONS["fork_initial_weights"]
@@ -419,14 +424,15 @@ class _Reader:
         where = f"{self._where('DATASET')} {option.name}"
         return bool(coerce(text, option, where)) if text else False
 
-    def _loss(self, optional: bool = False) -> Component | None:
-        if optional and not self.sections["TRAIN_PARAMS"].get("loss_package"):
-            for key in ("loss_package", "loss_class", "loss"):
-                self.sections["TRAIN_PARAMS"].pop(key, None)
-            return None
+    def _loss(self) -> Component | None:
+        """The function that is named; None where no key of it has a value: then the task's own."""
         section = self.sections["TRAIN_PARAMS"]
+        if not any(section.get(key) for key in _LOSS):
+            for key in _LOSS:
+                section.pop(key, None)
+            return None
         package = self._take("TRAIN_PARAMS", "loss_package")
-        named = [section.pop(key, "") for key in ("loss_class", "loss")]  # the first one counts
+        named = [section.pop(key, "") for key in _LOSS[1:]]  # the first one counts
         name = named[0] or named[1]
         if not name:
             raise ConfigError(f"{self._where('TRAIN_PARAMS')} needs the key 'loss_class'")
@@ -452,7 +458,8 @@ def models_of(dataset_package: str) -> str:
     """
     parts = legacy().get(dataset_package, dataset_package).split(".")
     if parts[:2] == ["decentralizepy", "datasets"]:
-        return f"decentralizepy.models.{parts[-1].lower()}"
+        module = f"decentralizepy.models.{parts[-1].lower()}"
+        return module if source_path(module) else "decentralizepy.models.own"
     return dataset_package
 
 

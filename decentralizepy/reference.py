@@ -11,12 +11,6 @@ from typing import Any, Final
 #: module of the reference system -> its class
 MODULES: Final[dict[str, str]] = {
     "decentralizepy.communication.TCP_ACK": "TCP",
-    "decentralizepy.datasets.Celeba": "Celeba",
-    "decentralizepy.datasets.MovieLens": "MovieLens",
-    "decentralizepy.datasets.Reddit": "Reddit",
-    "decentralizepy.datasets.Shakespeare": "Shakespeare",
-    "decentralizepy.datasets.text.AmazonReview": "AmazonReview",
-    "decentralizepy.training.text.LLMTraining": "LLMTraining",
 }
 
 #: what to take until then, where something comes close

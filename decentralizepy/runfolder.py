@@ -3,6 +3,7 @@
 A run folder holds one folder per machine::
 
     <run>/g5k_config.json config.ini ip.json plan.json ledger.jsonl   (by the orchestrator)
+    <run>/machine<m>/data.json         which data each of the machine's nodes has
     <run>/machine<m>/run.json          everything needed to repeat the run, and how it ended
     <run>/machine<m>/args.json         the flags, under the reference system's names
     <run>/machine<m>/<INI> <graph>     copies of the input
@@ -58,6 +59,7 @@ RECORD_COLUMNS: Final[dict[str, str]] = {
     "local_steps": "local steps taken by the node",
     "samples": "samples that the node has trained on, repetitions counted",
     "nan": "first iteration after whose local steps the node's parameters were not finite",
+    "epsilon": "privacy that the node has spent, at the delta of [TRAIN_PARAMS] (private training)",
     "elapsed_s": "seconds since the run's first training step; the node's own simulated ones "
     "under --simulate, as all seconds then are",
     "train_s": "seconds in local training",
@@ -94,8 +96,8 @@ SENT_MODELS: Final = "attacked_model"
 #: names of files and folders that mean something in a run folder or in a machine's
 RESERVED: Final = frozenset({
     "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key",
-    "results.log", "tables", "figures", "args.json", "run.json", "status.json", "faults.jsonl",
-    "stdout.log", "checkpoints", "attacks", SENT_MODELS,
+    "results.log", "tables", "figures", "args.json", "run.json", "data.json", "status.json",
+    "faults.jsonl", "stdout.log", "checkpoints", "attacks", SENT_MODELS,
 })  # fmt: skip
 
 
@@ -112,6 +114,10 @@ class MachineFolder:
     @property
     def run(self) -> Path:
         return self.root / "run.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data.json"
 
     @property
     def status(self) -> Path:

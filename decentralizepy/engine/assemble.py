@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from decentralizepy.datasets.base import Dataset
 from decentralizepy.datasets.experiment import partition, prepared_dataset
-from decentralizepy.engine import nodefile
+from decentralizepy.engine import datafile, nodefile
 from decentralizepy.engine.checkpoints import CheckpointSets, node_file
 from decentralizepy.engine.clock import VirtualClock
 from decentralizepy.engine.evaluation import Evaluator
@@ -32,6 +33,7 @@ from decentralizepy.memory.arena import Arena
 from decentralizepy.node.node import Node, Place
 from decentralizepy.settings import EvaluationOptions, Settings
 from decentralizepy.streams import generator
+from decentralizepy.training.data import Samples
 from decentralizepy.training.trainer import Learner
 
 _NOTHING = np.zeros(0, dtype=np.int64)
@@ -63,9 +65,10 @@ class Assembly:
         chosen = {name: dataset.select(name) for name in ("test", "validation")}
         self.sets = {name: parts[one.part].only(one.indices) for name, one in chosen.items()}
         self.sets["test"] = _some(self.sets["test"], settings)
+        self.own_tests = _own_tests(dataset, parts["test"], settings)
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
         self._parts = [parts["train"], parts["test"]]
-        self._labels = dataset.stored("train").y
+        self._dataset, self._labels = dataset, dataset.stored("train").y
         self._classes = _classes(self._labels)
         found = self._make_program()
         self._row_names = found.row_names
@@ -88,7 +91,8 @@ class Assembly:
         nodes = evaluated(settings.evaluation, settings.mapping.n, settings.experiment.seed)
         if nodes is None and self._servers_only:
             nodes = frozenset(range(-settings.servers, 0))
-        evaluator = Evaluator(self.trainer, self.sets, settings.intervals, nodes)
+        intervals, own_tests = settings.intervals, self.own_tests
+        evaluator = Evaluator(self.trainer, self.sets, intervals, nodes, own_tests)
         worker = Worker(
             me, placement, arena, self.trainer, evaluator, Reporter(settings, me),
             simulation=settings.simulation, on_loss=settings.resilience.on_loss,
@@ -106,6 +110,7 @@ class Assembly:
         self._seat_nodes(worker)
         if me.worker == 0 and settings.intervals.iterations:
             self._rehearse(worker)
+            datafile.write(settings, self._dataset, self.partition)
         return worker
 
     def _rehearse(self, worker: Worker) -> None:
@@ -212,6 +217,12 @@ def evaluated(options: EvaluationOptions, n: int, seed: int) -> frozenset[int] |
         drawn = generator(seed, 0, "evaluation", 0).choice(n, options.nodes, replace=False)
         return frozenset(int(uid) for uid in drawn)
     return frozenset(options.nodes)
+
+
+def _own_tests(dataset: Dataset, test: Samples, settings: Settings) -> dict[int, Samples]:
+    """What each node is tested on, where that is not the same for all."""
+    parts = dataset.own_tests(settings.mapping.n) or []
+    return {uid: _some(test.only(part), settings) for uid, part in enumerate(parts)}
 
 
 def _some(samples: Any, settings: Settings) -> Any:

@@ -27,6 +27,7 @@ class AntiCorSharing(Sharing):
 
     reference_name: ClassVar[str] = "decentralizepy.sharing.AntiCorSharing"
     sends_whole_row: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
     kept: ClassVar[tuple[str, ...]] = ("last",)
 
     def __init__(self, *, noise_std: float = 0.0, sharing_seed: int = 421) -> None:

@@ -35,6 +35,7 @@ class Muffliato(Sharing):
 
     reference_name: ClassVar[str] = "decentralizepy.sharing.Muffliato"
     sends_whole_row: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
 
     def __init__(
         self, *, noise_std: float = 0.0, sharing_seed: int = 421, accelerated: bool = False

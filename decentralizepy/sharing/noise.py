@@ -1,12 +1,8 @@
-"""Gaussian noise on rows, a part of the methods that add some: each draw from a named stream.
+"""Gaussian noise on rows, for the methods that add some: each draw from a named stream.
 
 Noise covers the parameters of a row, never its buffers: a variance of BatchNorm with noise on it
 may be negative. Buffers travel as they are, and they are averages over the node's samples: a model
 that is to keep them private has no BatchNorm.
-
-Numbers are drawn in blocks, so that a draw takes one small buffer and is added while it is in the
-cache. Torch's CPU generator has seeds of 32 bits: what cancels here is not secret from who knows
-the seed of the run.
 """
 
 from __future__ import annotations
@@ -23,8 +19,6 @@ from decentralizepy.sharing.context import Context
 
 #: numbers in a block; another count would draw other numbers
 BLOCK: Final = 1 << 16
-#: what the reference system calls the seed of its noise by default
-SHARING_SEED: Final = 421
 
 
 def level(noise_std: float) -> float:
@@ -42,19 +36,19 @@ def seed_of(stream: np.random.Generator, sharing_seed: int) -> int:
 def blocks(seed: int, like: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Standard normal numbers for the places of ``like`` [n]: a slice of them, and their values.
 
-    The values lie in one buffer, which the next block is drawn into. The same seed gives the same
-    numbers, on every device.
+    Blocks take one small buffer, and are used while they are in the cache; the next block is drawn
+    into the same buffer. A seed gives the same numbers on every device. Of a seed torch's generator
+    takes the last 32 bits.
     """
     source = torch.Generator().manual_seed(seed)
     buffer = torch.empty(min(BLOCK, len(like)), dtype=like.dtype)
     for start in range(0, len(like), BLOCK):
         at = slice(start, min(start + BLOCK, len(like)))
-        drawn = buffer[: at.stop - at.start].normal_(generator=source)
-        yield at, drawn.to(like.device)
+        yield at, buffer[: at.stop - at.start].normal_(generator=source).to(like.device)
 
 
 def add(row: Tensor, factor: float, seed: int) -> None:
-    """row += factor * Y, in one pass."""
+    """row += factor * Y with Y standard normal, in one pass."""
     for at, drawn in blocks(seed, row):
         row[at].add_(drawn, alpha=factor)
 

@@ -96,13 +96,13 @@ class Sharing:
     ) -> Message:
         """A message for one receiver of a vector that ``make()`` gives, such as a noisy row.
 
-        Uncompressed it is made as it is read (`Message.deferred`), else at once, since its size
-        depends on the numbers. ``like`` has its shape and dtype; ``make`` must not depend on when
-        it is called.
+        Uncompressed it is made as it is read and not kept (`Message.deferred`), else at once, since
+        its size depends on the numbers. ``like`` has its shape and dtype; ``make`` must not depend
+        on when, or how often, it is called.
         """
         if self.compression:
             return self.pack(make(), ctx, receiver=receiver)
-        return Message.deferred(lambda: {VALUES: make()}, {VALUES: like})
+        return Message.deferred(lambda: {VALUES: make()}, {VALUES: like}, kept=False)
 
     def unpack(self, message: Message, n: int) -> Tensor | Sparse:
         """The vector [n] that `pack` was given, as far as compression kept it: read it only.

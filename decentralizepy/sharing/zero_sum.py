@@ -36,6 +36,7 @@ class ZeroSumSharing(Sharing):
 
     reference_name: ClassVar[str] = "decentralizepy.sharing.ZeroSumSharing"
     sends_whole_row: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
     needs_symmetric: ClassVar[bool] = True
 
     def __init__(
@@ -64,8 +65,7 @@ class ZeroSumSharing(Sharing):
             return
         self._round = noises = _Noises(self, x, ctx)
         for peer in ctx.receivers:
-            make = partial(noises.said, x, peer)
-            yield [peer], Message.deferred(make, like={"params": x}, kept=False)
+            yield [peer], self.pack_later(partial(noises.said, x, peer), x, ctx, peer)
 
     def merge(self, x: Tensor, heard: Sequence[Message | Missing], ctx: Context) -> Tensor:
         """The weighted sum, with noise on the node's own share of it where that is asked for."""
@@ -102,19 +102,23 @@ class _Noises:
         for target, weight in self._weights.items():
             noise.add(self._sum, weight / q, self._seed(target))
 
-    def said(self, x: Tensor, peer: int) -> Mapping[str, Tensor]:
-        """What ``peer`` is told."""
-        out = x.clone()
-        self.add(out, peer, 1.0)
-        return {"params": out}
+    def said(self, x: Tensor, peer: int) -> Tensor:
+        """What ``peer`` is told: the row with the noise for it."""
+        out = torch.empty_like(x)
+        out[len(self._sum) :] = x[len(self._sum) :]
+        self._add(x, peer, 1.0, out)
+        return out
 
     def add(self, row: Tensor, target: int, factor: float) -> None:
-        """row += factor * Z of the target, block by block."""
-        weight = self._weights.get(target)
+        """row += factor * Z of the target."""
+        self._add(row, target, factor, row)
+
+    def _add(self, row: Tensor, target: int, factor: float, out: Tensor) -> None:
+        scale, weight = factor * self._std, self._weights.get(target)
         for at, drawn in noise.blocks(self._seed(target), self._sum):
-            row[at].add_(drawn, alpha=factor * self._std)
+            part = torch.add(row[at], drawn, alpha=scale, out=out[at])
             if weight:
-                row[at].sub_(self._sum[at], alpha=factor * self._std / weight)
+                part.sub_(self._sum[at], alpha=scale / weight)
 
     def _seed(self, target: int) -> int:
         return noise.seed_of(self._ctx.peer_generator(target), self._sharing_seed)

@@ -77,6 +77,25 @@ class Classification(Task):
         return {"acc": 100.0 * sums["correct"] / count}
 
 
+class OneHot(Classification):
+    """Logits [B, classes] and labels [B] int64: each class is a question of its own, yes or no.
+
+    The loss is the binary cross-entropy with the labels as one-hot vectors, a mean over samples and
+    classes, as the reference's text classifiers have it. Another loss is called with logits and
+    labels.
+    """
+
+    def __init__(self, criterion: Loss | None = None) -> None:
+        super().__init__(criterion)
+        self.criterion = criterion
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        if self.criterion is not None:
+            return self.criterion(output, target)
+        wanted = functional.one_hot(target, output.shape[1]).to(output.dtype)
+        return functional.binary_cross_entropy_with_logits(output, wanted)
+
+
 class LanguageModel(Task):
     """The next token: cross-entropy over tokens, their accuracy in per cent, and perplexity.
 
@@ -186,6 +205,7 @@ class Rating(Task):
 #: tasks that a data set may name without loading torch
 TASKS: Final[dict[str, type[Task]]] = {
     "classification": Classification,
+    "one_hot": OneHot,
     "language": LanguageModel,
     "rating": Rating,
 }

@@ -20,14 +20,27 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 #: our classes by section: a module, and its classes
 CLASSES = {
     "DATASET": {
-        f"decentralizepy.datasets.{name}": (name,)
-        for name in ("Digits", "CIFAR10", "Femnist", "FemnistLabelSplit")
+        f"decentralizepy.datasets.{name}": (name.rsplit(".", 1)[-1],)
+        for name in (
+            "Digits", "CIFAR10", "Femnist", "FemnistLabelSplit", "Celeba", "Shakespeare", "Reddit",
+            "MovieLens", "text.AmazonReview", "ImageFolder", "NumpyFiles", "HuggingFace",
+        )
+    },
+    "MODEL": {
+        "decentralizepy.models.digits": ("DropoutMLP",),
+        "decentralizepy.models.movielens": ("MatrixFactorization",),
+        "decentralizepy.models.own": ("LogisticRegression", "MLP", "CNN"),
+        "decentralizepy.models.pretrained": ("TextClassifier", "NextToken"),
+        "decentralizepy.models.amazon_review": ("BERT", "MobileBERT"),
+        "decentralizepy.models.resnet": ("ResNet18",),
     },
     "OPTIMIZER_PARAMS": {},
     "TRAIN_PARAMS": {
         "decentralizepy.training.Training": ("Training",),
         "decentralizepy.training.training_clipping": ("TrainingClipping",),
-        "decentralizepy.training.task": ("Classification", "LanguageModel", "Rating"),
+        "decentralizepy.training.text.LLMTraining": ("LLMTraining",),
+        "decentralizepy.training.PrivateTraining": ("PrivateTraining",),
+        "decentralizepy.training.task": ("Classification", "OneHot", "LanguageModel", "Rating"),
     },
     "COMMUNICATION": {"decentralizepy.communication.TCP": ("TCP",)},
     "SHARING": {
@@ -88,7 +101,9 @@ def of_classes(section: str) -> set[str]:
 
 def known(section: str) -> set[str]:
     """Every key that may stand in a section, by the code."""
-    found = {f"{PREFIX[section]}_package", f"{PREFIX[section]}_class"} | of_classes(section)
+    found = of_classes(section)
+    if section in PREFIX:
+        found |= {f"{PREFIX[section]}_package", f"{PREFIX[section]}_class"}
     found |= {key for where, key in reference.OFF if where == section}
     found |= set(KEYS_BESIDE.get(section, ()))
     return found | (set(NODE_OPTIONS) if section == "NODE" else set())

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentralizepy import reference
 from decentralizepy.commands.convert import convert, table
 from decentralizepy.config import parse_experiment
 from decentralizepy.errors import ConfigError
@@ -128,9 +129,9 @@ def test_nothing_is_written_that_cannot_run(call, folder, change):
     )
 
 
-@pytest.mark.parametrize("name", ["Celeba", "MovieLens", "Reddit", "Shakespeare"])
-def test_a_data_set_that_is_not_here_is_named_and_not_its_models(name, tmp_path):
-    package = f"decentralizepy.datasets.{name}"
+def test_a_data_set_that_is_not_here_is_named_and_not_its_models(tmp_path, monkeypatch):
+    name, package = "Twitter", "decentralizepy.datasets.Twitter"
+    monkeypatch.setitem(reference.MODULES, package, name)
     changes = {"DATASET__dataset_package": package, "DATASET__dataset_class": name}
     said = examples.refusal(**changes)
     assert f"small.ini: [DATASET] {name} ({package}) of the reference system is not in" in said

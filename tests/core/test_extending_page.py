@@ -79,7 +79,7 @@ def test_the_shown_keys_name_classes_and_their_options(block: str) -> None:
 def test_the_table_of_classes_names_what_an_ini_may_name() -> None:
     table = PAGE.split("| what | base class | section | keys |")[1].split("\n\n")[0]
     rows = re.findall(r"\| (.*) \| (.*) \| `(.*)` \| `(.*)`, `(.*)` \|", table)
-    assert {section for _, _, section, _, _ in rows} | {"COMMUNICATION"} == set(SECTIONS)
+    assert {section for _, _, section, _, _ in rows} | {"COMMUNICATION", "MODEL"} == set(SECTIONS)
     for _, base, _, package, name in rows:
         assert package.removesuffix("_package") == name.removesuffix("_class")
         if base.startswith("`") and "." not in base:

@@ -15,7 +15,7 @@ def anti_cor(world: World, std: float) -> Step:
         if k == 0:
             rows = noised(world, rows, t, std)
             rows = noised(world, rows, t - 1, -std) if t else rows
-        return world.weights(t) @ rows
+        return world.gossip(rows, t, k)
 
     return step
 

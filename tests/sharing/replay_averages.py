@@ -11,7 +11,7 @@ from decentralizepy.sharing.sharing import Sharing
 
 def weighted(world: World) -> Step:
     """X <- W X."""
-    return lambda rows, t, k: world.weights(t) @ rows
+    return lambda rows, t, k: world.gossip(rows, t, k)
 
 
 def plain(world: World) -> Step:
@@ -27,5 +27,12 @@ def plain(world: World) -> Step:
 ROWS = [
     Row("Sharing", Sharing, weighted, graphs=tuple(GRAPHS)),
     Row("Sharing twice", Sharing, weighted, steps=2, graphs=("ring", "irregular", "changing")),
-    Row("PlainAverageSharing", PlainAverageSharing, plain, graphs=tuple(GRAPHS), keeps_mean=False),
+    Row(
+        "PlainAverageSharing",
+        PlainAverageSharing,
+        plain,
+        graphs=tuple(GRAPHS),
+        keeps_mean=False,
+        compressors=False,
+    ),
 ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from sharing_matrix import GRAPHS, Row, Rows, Step, World, normal
+from sharing_matrix import GRAPHS, Row, Rows, Step, World
 
 from decentralizepy.sharing.muffliato import Muffliato
 
 
 def noised(world: World, rows: Rows, t: int, std: float) -> Rows:
-    z = [normal(world.context(i, t).generator, 421, world.n_parameters) for i in range(world.n)]
+    z = [world.normal(world.context(i, t).generator, 421) for i in range(world.n)]
     out = rows.copy()
     out[:, : world.n_parameters] += std * np.stack(z)
     return out
@@ -24,20 +24,23 @@ def gamma(weights: Rows) -> float:
 
 
 def muffliato(world: World, std: float) -> Step:
-    return lambda rows, t, k: world.weights(t) @ (noised(world, rows, t, std) if k == 0 else rows)
+    def step(rows: Rows, t: int, k: int) -> Rows:
+        return world.gossip(noised(world, rows, t, std) if k == 0 else rows, t, k)
+
+    return step
 
 
 def accelerated(world: World, std: float) -> Step:
     history: list[Rows] = []
 
     def step(rows: Rows, t: int, k: int) -> Rows:
-        weights = world.weights(t)
         if k == 0:
             history[:] = [noised(world, rows, t, std)]
-            history.append(weights @ history[0])
+            history.append(world.gossip(history[0], t, k))
         else:
-            g = gamma(weights)
-            history.append(g * weights @ history[-1] + (1 - g) * history[-2])
+            g = gamma(world.weights(t))
+            mixed = world.gossip(history[-1], t, k)
+            history.append(g * mixed + (1 - g) * history[-2])
         return history[-1]
 
     return step

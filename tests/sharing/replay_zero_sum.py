@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from sharing_matrix import GRAPHS, SEVERAL, Row, Rows, Step, World, normal
+from sharing_matrix import GRAPHS, SEVERAL, Row, Rows, Step, World
 
 from decentralizepy.sharing.zero_sum import ZeroSumSharing
 
@@ -19,7 +19,7 @@ def noises(world: World, i: int, t: int, std: float, own: bool, seed: int) -> Ro
     if not len(targets):
         return found
     ctx, w, q = world.context(i, t), column[targets], len(targets)
-    draws = [normal(ctx.peer_generator(int(v)), seed, world.n_parameters) for v in targets]
+    draws = [world.normal(ctx.peer_generator(int(v)), seed) for v in targets]
     y = np.stack(draws) * std * np.sqrt(q / (q - 1))
     found[targets, : world.n_parameters] = y - np.outer(1 / (q * w), w @ y)
     return found
@@ -29,13 +29,18 @@ def zero_sum(world: World, std: float, own: bool = False, seed: int = 421) -> St
     """X_v <- sum_i W_vi (x_i + Z_iv)."""
 
     def step(rows: Rows, t: int, k: int) -> Rows:
-        weights = world.weights(t)
-        merged = weights @ rows
-        for i in range(world.n) if std and k == 0 else ():
-            alone = not world.graph(t).out_neighbors(i)
+        if not std or k:
+            return world.gossip(rows, t, k)
+        weights, graph, mine = world.weights(t), world.graph(t), rows.copy()
+        out = np.zeros_like(rows)
+        for i in range(world.n):
+            alone = not graph.out_neighbors(i)
             z = 0 * rows if alone else noises(world, i, t, std, own, seed)
-            merged += weights[:, [i]] * z
-        return merged
+            mine[i] += z[i]
+            for v in graph.out_neighbors(i):
+                vector, mask = world.heard(rows[i] + z[v], t, k, i, v)
+                out[v] += weights[v, i] * np.where(mask, vector, rows[v])
+        return out + np.diag(weights)[:, None] * mine
 
     return step
 

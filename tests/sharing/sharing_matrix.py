@@ -2,21 +2,21 @@
 
 A file ``replay_<method>.py`` in this folder has the lines of one method (``ROWS``) and its
 reference: the same rule once more, with NumPy and dense float64 matrices over all nodes at once.
-It shares no code with the method. Tests of the table multiply its lines with graphs and
-compressors; a new method adds its file, and nothing else here changes.
+It shares no code with the method. Tests of the table multiply its lines with graphs and with
+the compressors of ``sharing_compressors.py``; a new method adds its file, and nothing else changes.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sharing_compressors import COMPRESSORS, Compressor, Heard, Reference, Vector
 
 from decentralizepy.graphs.generators import erdos_renyi, regular, ring, star
 from decentralizepy.graphs.graph import Graph
@@ -39,12 +39,18 @@ ITERATIONS = 3
 
 @dataclass(frozen=True)
 class World:
-    """What a reference knows: the graphs by iteration, and who draws from which stream."""
+    """What a reference knows: the graphs by iteration, who draws from which stream, and what
+    becomes of what is said on its way."""
 
     graphs: tuple[Graph, ...]
+    compressor: Compressor = COMPRESSORS["none"]
     n_parameters: int = PARAMETERS
     length: int = LENGTH
     seed: int = SEED
+    #: that of the rows under test: torch draws other numbers in float64
+    dtype: torch.dtype = torch.float64
+    #: what the compressor remembers, by sender and receiver
+    series: dict[tuple[int, int | None], Reference] = field(default_factory=dict, compare=False)
 
     @property
     def n(self) -> int:
@@ -56,6 +62,29 @@ class World:
     def context(self, uid: int, t: int, k: int = 0) -> Context:
         """The streams of a node; weights are for the method under test to say."""
         return Context(uid, t, k, self.graph(t), _NO_WEIGHTS, self.n_parameters, self.seed)
+
+    def normal(self, stream: np.random.Generator, sharing_seed: int) -> Vector:
+        """What a noisy method draws for one target: torch's normal numbers [n_parameters]."""
+        source = torch.Generator().manual_seed(int(stream.integers(1 << 62)) ^ sharing_seed)
+        drawn = torch.empty(self.n_parameters, dtype=self.dtype).normal_(generator=source)
+        return drawn.double().numpy()
+
+    def heard(self, x: Vector, t: int, k: int, sender: int, receiver: int | None = None) -> Heard:
+        """What comes of ``x``, and where; a receiver is named where others hear something else."""
+        reference = self.series.setdefault((sender, receiver), self.compressor.reference())
+        return reference(x, self.context(sender, t, k).compression_generator(receiver))
+
+    def gossip(self, own: Rows, t: int, k: int, said: Rows | None = None) -> Rows:
+        """W X where all hear the same of a node, one's own numbers where nothing is heard."""
+        said, weights = own if said is None else said, self.weights(t)
+        out = np.diag(weights)[:, None] * own
+        for i in range(self.n):
+            receivers = self.graph(t).out_neighbors(i)
+            if receivers:
+                vector, mask = self.heard(said[i], t, k, i)
+                for v in receivers:
+                    out[v] += weights[v, i] * np.where(mask, vector, own[v])
+        return out
 
     def weights(self, t: int) -> Rows:
         """W[dst, src]: the graph's own, else 1 / (1 + max(d_i, d_j)) and the rest for oneself."""
@@ -95,7 +124,7 @@ class Row:
     keeps_consensus: bool = True
     #: whether a compressor may follow
     compressors: bool = True
-    #: float64 is what shows best that rules are equal; some methods send float32 whatever they have
+    #: float64 is what shows best that rules are equal; some methods take float32 only
     dtype: torch.dtype = torch.float64
     tolerance: float = 1e-11
 
@@ -128,22 +157,54 @@ def table() -> list[Row]:
     return [row for name in names for row in importlib.import_module(name).ROWS]
 
 
-def start(world: World, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+@dataclass(frozen=True)
+class Case:
+    """A line of the table on a graph and with a compressor."""
+
+    row: Row
+    world: World
+
+    @property
+    def tolerance(self) -> float:
+        rounding = 2e-5 if self.world.dtype == torch.float32 else 0.0
+        return max(self.row.tolerance, self.world.compressor.tolerance, rounding)
+
+
+def cases() -> dict[str, Case]:
+    """All lines on their graphs, and with each compressor that may follow on one of them."""
+    found = {}
+    for row in table():
+        one = ["irregular"] if "irregular" in row.graphs else row.graphs[:1]
+        for name, compressor in COMPRESSORS.items():
+            for graph in row.graphs if name == "none" else one:
+                if _may_follow(compressor, row):
+                    dtype = row.dtype if name == "none" else torch.float32
+                    world = World(GRAPHS[graph], compressor, dtype=dtype)
+                    found[f"{row.name}-{graph}-{name}"] = Case(row, world)
+    return found
+
+
+def _may_follow(compressor: Compressor, row: Row) -> bool:
+    if compressor.name == "none":
+        return True
+    method = row.make()
+    try:
+        compressor.chain().check(selects=method.selects, sends_changes=method.sends_changes)
+    except ValueError:
+        return False
+    return row.compressors
+
+
+def start(world: World) -> torch.Tensor:
     """Rows [n, P] to begin with, all different."""
     drawn = np.random.default_rng(world.n).standard_normal((world.n, world.length))
-    return torch.from_numpy(drawn).to(dtype)
+    return torch.from_numpy(drawn).to(world.dtype)
 
 
 def trained(rows: torch.Tensor, t: int) -> torch.Tensor:
     """What local training would do: something else to each row, in each iteration."""
     drift = np.random.default_rng([t, 5]).standard_normal(tuple(rows.shape))
     return rows + 0.1 * torch.from_numpy(drift).to(rows.dtype)
-
-
-def normal(stream: np.random.Generator, sharing_seed: int, n: int) -> Rows:
-    """What a noisy method draws for one target: torch's normal numbers [n], in float64."""
-    source = torch.Generator().manual_seed(int(stream.integers(1 << 62)) ^ sharing_seed)
-    return torch.empty(n, dtype=torch.float64).normal_(generator=source).numpy()
 
 
 def travelled(message: Message) -> tuple[Message, int]:
@@ -171,24 +232,28 @@ class Play:
     #: whether all that nodes remember goes through a checkpoint after each iteration
     forgetful: bool = False
     absent: frozenset[tuple[int, int]] = frozenset()
-    dtype: torch.dtype = torch.float64
     said: list[tuple[int, tuple[int, ...], Message]] = field(default_factory=list)
     nbytes: int = 0
+    nodes: list[Sharing] = field(default_factory=list)
 
-    @cached_property
-    def nodes(self) -> list[Sharing]:
-        return self._begun()
+    def begin(self, rows: torch.Tensor) -> None:
+        """Nodes that start from ``rows``; done in the first round if it is not asked for."""
+        self.first = rows
+        self.nodes = [self._new(uid) for uid in range(self.world.n)]
 
-    def _begun(self) -> list[Sharing]:
-        """New nodes, told the rows that all runs start from."""
-        nodes = [self.make() for _ in range(self.world.n)]
-        for node, row in zip(nodes, start(self.world, self.dtype), strict=True):
-            node.begin(row)
-        return nodes
+    def _new(self, uid: int) -> Sharing:
+        made = self.make()
+        made.compression = self.world.compressor.chain()
+        begin = getattr(made, "begin", None)
+        if begin is not None:
+            begin(self.first[uid])
+        return made
 
     def round(self, rows: torch.Tensor, t: int, k: int = 0) -> torch.Tensor:
         """Everybody speaks, then everybody merges; nobody may write what belongs to others."""
-        graph, before, self.dtype = self.world.graph(t), rows.clone(), rows.dtype
+        if not self.nodes:
+            self.begin(rows)
+        graph, before = self.world.graph(t), rows.clone()
         views = [
             Context(uid, t, k, graph, self.nodes[uid].mixing(graph, uid), self.world.n_parameters,
                     self.world.seed)
@@ -225,6 +290,7 @@ class Play:
 
     def run(self, rows: torch.Tensor, steps: int = 1, iterations: int = ITERATIONS) -> torch.Tensor:
         """Train and share, so often."""
+        self.begin(rows)
         for t in range(iterations):
             rows = trained(rows, t)
             for k in range(steps):
@@ -236,7 +302,7 @@ class Play:
     def pass_on(self) -> None:
         """Nodes end here and others go on from what they have saved."""
         states = [node.state() for node in self.nodes]
-        self.nodes[:] = self._begun()
+        self.nodes = [self._new(uid) for uid in range(len(states))]
         for node, state in zip(self.nodes, states, strict=True):
             node.load(state)
 
@@ -247,7 +313,7 @@ def _same(one: Message, other: Message) -> bool:
 
 def replayed(row: Row, world: World, rows: torch.Tensor, iterations: int = ITERATIONS) -> Rows:
     """The reference's rows at the end of the same run."""
-    step = row.replay(world)
+    step = row.replay(replace(world, series={}))
     for t in range(iterations):
         rows = trained(rows, t)
         for k in range(row.steps):

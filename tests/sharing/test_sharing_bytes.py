@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from proxies import Proxy
-from sharing_matrix import GRAPHS, Play, Row, World, start, table, trained
+from sharing_matrix import GRAPHS, Case, Play, World, cases, start, trained
 from test_wire import HERE, PROXIES, A, B, End, free_offset, until
 
 from decentralizepy.mappings.mapping import Mapping
@@ -71,13 +71,19 @@ def _router() -> Router:
     return Router(WorkerId(0, 0), placement, arena, RowPool(arena, 0), lambda uids, message: None)
 
 
-FIRST = {row.name: row for row in table()}
+#: all methods without a compressor, and all compressors with the first method that takes them
+CASES: dict[str, Case] = {}
+for _case in cases().values():
+    CASES.setdefault(f"{_case.row.name}-none", _case)
+    CASES.setdefault(f"-{_case.world.compressor.name}", _case)
 
 
-@pytest.mark.parametrize("row", FIRST.values(), ids=list(FIRST))
-def test_counted_bytes_are_sent_bytes(row: Row, wire: Wire) -> None:
-    world = World(GRAPHS[row.graphs[0]], PARAMETERS, LENGTH)
-    play, rows = Play(row.make, world), start(world, row.dtype)
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_counted_bytes_are_sent_bytes(case: Case, wire: Wire) -> None:
+    """Nor more of them than the compressor says, beside the header."""
+    row, compressor = case.row, case.world.compressor
+    world = replace(case.world, n_parameters=PARAMETERS, length=LENGTH)
+    play, rows = Play(row.make, world), start(world)
     for t in range(2):
         rows = play.round(trained(rows, t), t)
         said = [message for uid, _, message in play.said if uid == 1]
@@ -85,3 +91,6 @@ def test_counted_bytes_are_sent_bytes(row: Row, wire: Wire) -> None:
         for message in said:
             counted, seen = wire.carry(message)
             assert counted <= seen <= counted + BESIDE
+            whole = LENGTH * world.dtype.itemsize
+            most = whole if compressor.name == "none" else compressor.nbytes(LENGTH)
+            assert counted <= most + len(message.encoded())
