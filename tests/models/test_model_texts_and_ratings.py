@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from torch.nn import functional as F
 from decentralizepy.errors import ConfigError
 from decentralizepy.models import amazon_review, celeba, movielens, own, reddit, resnet, shakespeare
 from decentralizepy.models.pretrained import NextToken, TextClassifier
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def build(kind: Any, seed: int = 7, **options: Any) -> nn.Module:
@@ -89,9 +98,10 @@ def lstm(cell: nn.LSTM, x: Tensor) -> tuple[Tensor, Tensor]:
 def test_the_next_letter_by_the_equations() -> None:
     net = build(shakespeare.LSTM)
     x = torch.randint(0, 92, (3, 80))
-    out, _ = lstm(net.lstm, net.embedding(x))  # type: ignore[arg-type, operator]
-    expected = net.l1(out.relu().flatten(1))  # type: ignore[operator]
-    torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        out, _ = lstm(net.lstm, net.embedding(x))  # type: ignore[arg-type, operator]
+        expected = net.l1(out.relu().flatten(1))  # type: ignore[operator]
+        torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_next_word_by_the_equations_and_padding_stays_zero() -> None:
@@ -170,7 +180,7 @@ def test_it_is_the_librarys_own_model(folder: Path) -> None:
     tokens = torch.randint(1, 15, (4, 9))
     assert torch.equal(net(tokens), theirs(input_ids=tokens).logits)
     padded = F.pad(tokens, (0, 5))
-    torch.testing.assert_close(net(padded), net(tokens)), "padding is not attended to"
+    torch.testing.assert_close(net(padded), net(tokens))  # padding is not attended to
     assert not torch.equal(net(padded + (padded == 0)), net(padded))
 
 
@@ -206,7 +216,7 @@ def test_next_tokens(tmp_path: Path) -> None:
     assert logits.shape == (3, 7, 20)
     changed = tokens.clone()
     changed[:, 5] = tokens[:, 5] % 19 + 1
-    torch.testing.assert_close(net(changed)[:, :5], logits[:, :5]), "it sees no later tokens"
+    torch.testing.assert_close(net(changed)[:, :5], logits[:, :5])  # it sees no later tokens
 
 
 @pytest.mark.parametrize(
