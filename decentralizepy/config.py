@@ -92,6 +92,10 @@ class NodeOptions:
 
     graph_degree: int | None = None
     dynamic_avgrounds: bool = False
+    timeout: float | None = None
+    dropout_rate: float | None = None
+    dropout_correlation: float | None = None
+    working_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -495,6 +499,10 @@ DATASET_OPTIONS: Final = {
 NODE_OPTIONS: Final = {
     "graph_degree": Option("graph_degree", "int | None", "None"),
     "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),
+    "timeout": Option("timeout", "float | None", "None"),
+    "dropout_rate": Option("dropout_rate", "float | None", "None"),
+    "dropout_correlation": Option("dropout_correlation", "float | None", "None"),
+    "working_rate": Option("working_rate", "float | None", "None"),
 }
 
 

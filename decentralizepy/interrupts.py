@@ -35,6 +35,10 @@ class Interrupts:
             self._armed = False
             raise Interrupted(signal.Signals(number).name)
 
+    def rearm(self) -> None:
+        """Somebody has decided that the run goes on: the next signal counts as the first."""
+        self._armed = True
+
     @contextmanager
     def allowed(self) -> Iterator[None]:
         """What is done in here ends at a signal, also after one that has ended the run."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,12 +19,21 @@ from decentralizepy.errors import (
     RunError,
 )
 from decentralizepy.standard import open_closed
+from orchestrator.errors import (
+    EXIT_NO_MACHINES,
+    EXIT_PARTIAL,
+    EXIT_REFUSED,
+    DetachedError,
+    RefusedError,
+    ReservationError,
+)
 from orchestrator.text import Screen
 
 if TYPE_CHECKING:
     from orchestrator.running.experiment import Outcome, Setting
 
-EXIT_PARTIAL: Final = 6
+#: What can be done with a run folder, beside ``run`` with a configuration.
+VERBS: Final = ("status", "attach", "resume", "collect", "clean", "doctor")
 DESCRIPTION: Final = """\
 Run a decentralized learning experiment: CONFIG.json says where and how big it is, the INI that it
 names says what to train. The machines are started, their progress shown, and everything ends up
@@ -35,6 +45,7 @@ examples:
   python g5k_execution.py my.json --set DATASET.random_seed=91 --set OPTIMIZER_PARAMS.lr=0.1
   python g5k_execution.py my.json --dry-run --json | jq .traffic.total_bytes
   python g5k_execution.py --resume results/my_results/20261120-183554_night   go on with a run
+  python g5k_execution.py status RUN_FOLDER                      or attach, collect, clean; doctor
 
 the smallest CONFIG.json:
   {"job_name": "first", "CONFIG_NAME": "digits_kshard2_mlp.ini", "GRAPH_FILE": "16_4regular.edges",
@@ -46,8 +57,8 @@ the smallest CONFIG.json:
   starts a machine that dies again by itself, "drop" goes on without it (docs/failures.md).
 
 exit codes:
-  0 ok   2 usage or configuration   5 run failed   6 run fine, tables or records missing
-  130 interrupted"""
+  0 ok   2 usage or configuration   3 plan refused   4 no machines   5 run failed
+  6 run fine, tables or records missing   130 interrupted, or left to itself"""
 
 
 def main(arguments: Sequence[str] | None = None, setting: Setting | None = None) -> int:
@@ -55,15 +66,24 @@ def main(arguments: Sequence[str] | None = None, setting: Setting | None = None)
     open_closed()
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        options = _parser().parse_args(_without_verb(given))
+        verb = given[0] if given and given[0] in VERBS else None
+        options = (_verb_parser() if verb else _parser()).parse_args(_without_verb(given))
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a path may hold what the terminal cannot show
                 stream.reconfigure(errors="backslashreplace")
+        if verb is not None:
+            return _act(verb, options, setting)
         if options.set and options.resume is not None:
             raise ConfigError("--set: a run goes on as it began; leave it out with --resume")
         return _dry_run(options, setting) if options.dry_run else _run(options, setting)
+    except RefusedError as error:
+        return _fail(str(error), EXIT_REFUSED)
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
+    except DetachedError as error:
+        return _fail(str(error), EXIT_INTERRUPTED)
+    except ReservationError as error:
+        return _fail(str(error), EXIT_NO_MACHINES)
     except RunError as error:
         return _fail(str(error), EXIT_RUN_FAILED)
     except OSError as error:
@@ -73,8 +93,69 @@ def main(arguments: Sequence[str] | None = None, setting: Setting | None = None)
 
 
 def _without_verb(arguments: Sequence[str]) -> Sequence[str]:
-    """``run`` is the default verb, and the only one so far."""
-    return arguments[1:] if arguments and arguments[0] == "run" else arguments
+    """``run`` is the default verb."""
+    return arguments[1:] if arguments and arguments[0] in ("run", *VERBS) else arguments
+
+
+def _verb_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="g5k_execution.py",
+        usage="python %(prog)s status|attach|resume|collect|clean RUN_FOLDER [--json] [--yes]\n"
+        "       python %(prog)s doctor [CONFIG.json] [--json]",
+        description="What can be done with a run at any time, also by another process.",
+    )
+    parser.add_argument("path", metavar="RUN_FOLDER", type=Path, nargs="?")
+    parser.add_argument("--json", action="store_true", help="the answer as JSON on stdout")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    return parser
+
+
+def _act(verb: str, options: argparse.Namespace, setting: Setting | None) -> int:
+    """Carry out a verb on a run folder."""
+    from orchestrator.running import verbs
+    from orchestrator.running.experiment import Setting
+
+    setting = setting or Setting()
+    if verb == "doctor":
+        from orchestrator.running.doctor import examine
+
+        return examine(options.path, setting, options.json)
+    if options.path is None:
+        raise ConfigError(f"{verb}: name a run folder")
+    screen = Screen(sys.stderr if options.json else sys.stdout)
+    if verb == "resume":
+        return _run_or_resume(options.path, None, (), options, setting)
+    run = verbs.find_run(options.path, setting)
+    if verb == "attach" and not verbs.is_supervised(run.folder):
+        return _run_or_resume(options.path, None, (), options, setting)
+    setting.interrupts.install()
+    if verb == "attach":
+        verbs.follow(run, screen)
+    elif verb == "status":
+        told = verbs.status(run)
+        lines = verbs.status_lines(told, options.path)
+        Screen(sys.stdout).say(json.dumps(told, indent=2) if options.json else "\n".join(lines))
+    elif verb == "collect":
+        missing = verbs.collect(run, setting, screen)
+        return _fail("\n".join(missing), EXIT_PARTIAL) if missing else EXIT_OK
+    elif _agreed(options, f"end the run in {options.path} and free its machines?"):
+        verbs.clean(run, screen)
+    return EXIT_OK
+
+
+def _agreed(options: argparse.Namespace, question: str) -> bool:
+    """Whether somebody at a terminal agrees; elsewhere nobody is asked."""
+    if options.yes or not sys.stdin.isatty():
+        return True
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _ask_what_then() -> str:
+    """What becomes of a run that was interrupted at a terminal."""
+    print("\nend the run, collect and free its machines [y], leave it running [l], or go on [n]?",
+          file=sys.stderr)  # fmt: skip
+    answer = input("[y/l/N] ").strip().lower()[:1]
+    return {"y": "end", "l": "leave"}.get(answer, "go on")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="plan or result as JSON on stdout, the rest on stderr"
     )
-    parser.add_argument("--yes", action="store_true", help="ask nothing (nothing is asked yet)")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
     parser.add_argument(
         "--set",
         action="append",
@@ -119,32 +200,52 @@ def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
         example_folder,
         make_plan,
         make_resumed_plan,
+        preview,
     )
+    from orchestrator.running.resume import former_offset
 
+    setting = setting or Setting()
     if options.resume is not None:
-        folder, _, planned = make_resumed_plan(options.resume, setting or Setting())
+        folder, inputs, planned = make_resumed_plan(options.resume, setting)
+        shown = preview(inputs, planned, setting, folder, former_offset(folder))
     else:
-        _, planned = make_plan(options.config, setting or Setting(), given=options.set)
+        inputs, planned = make_plan(options.config, setting, given=options.set)
         folder = example_folder(planned)
+        shown = preview(inputs, planned, setting, folder)
     screen = Screen(sys.stdout)
     if options.json:
-        screen.say(json.dumps(planned.as_dict(folder), indent=2))
+        screen.say(json.dumps(shown.as_dict(folder), indent=2))
     else:
-        screen.say(f"{describe(planned, folder)}\n\nNothing was started.")
+        screen.say(f"{describe(shown, folder)}\n\nNothing was started.")
     return EXIT_OK
 
 
 def _run(options: argparse.Namespace, setting: Setting | None) -> int:
+    from orchestrator.running.experiment import Setting
+
+    setting = setting or Setting()
+    return _run_or_resume(options.resume, options.config, options.set, options, setting)
+
+
+def _run_or_resume(
+    folder: Path | None,
+    config: Path | None,
+    given: Sequence[str],
+    options: argparse.Namespace,
+    setting: Setting,
+) -> int:
     from orchestrator.running.closing import closing_lines
-    from orchestrator.running.experiment import Setting, resume_experiment, run_experiment, summary
+    from orchestrator.running.experiment import resume_experiment, run_experiment, summary
 
     screen = Screen(sys.stderr if options.json else sys.stdout)
-    setting = setting or Setting()
     setting.interrupts.install()
-    if options.resume is not None:
-        outcome = resume_experiment(options.resume, setting, screen)
+    if setting.ask is None and not options.yes and sys.stdin.isatty() and sys.stderr.isatty():
+        setting = replace(setting, ask=_ask_what_then)
+    if folder is not None:
+        outcome = resume_experiment(folder, setting, screen)
     else:
-        outcome = run_experiment(options.config, setting, screen, options.set)
+        assert config is not None, "the parser needs one of both"
+        outcome = run_experiment(config, setting, screen, given)
     if options.json:
         Screen(sys.stdout).say(json.dumps(summary(outcome), indent=2))
     else:

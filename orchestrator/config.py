@@ -8,6 +8,7 @@ The upper-case keys are those of the reference system. `Config` is also the sour
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from typing import Annotated, Any, Final, Literal, Self
@@ -31,6 +32,9 @@ DEFAULT_SAVE_DIR: Final = "results/my_results"
 LIMIT: Final = 10**9
 #: Bytes of a job_name: folders and files are named by it, which may have 255 with what is added.
 MOST_NAME_BYTES: Final = 200
+#: A folder whose name needs no quoting anywhere.
+_PLAIN_FOLDER: Final = r"^/[\w./+@-]*$"
+_MOMENT: Final = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"
 _WALLTIME: Final = r"^\d{1,4}:[0-5]\d:[0-5]\d$"
 
 
@@ -69,6 +73,13 @@ JobTypes = Annotated[
             ]
         }
     ),
+]
+
+
+Texts = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "minLength": 1}}),
 ]
 
 
@@ -210,6 +221,34 @@ class Config(BaseModel):
     BACKEND: Literal["local", "grid5000", "ssh", "slurm"] | None = Field(
         None, description="Where: this computer (default without a cluster), or a cluster."
     )
+    HOSTS: Texts = Field(
+        (),
+        description="With BACKEND ssh: the hosts as ssh knows them, as alice@node-1; a machine "
+        "on each.",
+    )
+    SSH_OPTIONS: Texts = Field(
+        (),
+        description='Options of every ssh command, as ["-F", "my_ssh_config"]; the user\'s own '
+        "ssh configuration is used without them.",
+    )
+    HOST_DIR: Annotated[str, Field(pattern=_PLAIN_FOLDER)] | None = Field(
+        None,
+        description="Folder on each machine's own disk for runs, code and prepared data sets "
+        "(/tmp/decentralizepy-USER if absent).",
+    )
+    PYTHON: Text | None = Field(
+        None,
+        description="Python on the machines that has what the core needs; by default the "
+        "path of the one here, else python3.",
+    )
+    ENVIRONMENT: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables of the machines' commands."
+    )
+    NETWORK: Text | None = Field(
+        None,
+        description="Network that the machines talk over, as 10.0.0.0/8; by default the "
+        "address that ssh reaches.",
+    )
     WORKERS: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="Processes per machine; default: CPUs allotted / NB_MACHINE."
     )
@@ -226,6 +265,34 @@ class Config(BaseModel):
         None, description="H:MM:SS. A reservation's length; on this computer a limit."
     )
     cluster: str | None = Field(None, description="Grid'5000 cluster, or local.")
+    CLUSTERS: dict[str, Count] = Field(
+        default_factory=dict,
+        description="With grid5000: nodes of several clusters, also on "
+        'several sites, as {"paradoxe": 2, "nova": 1}; in place of cluster.',
+    )
+    SERVERS: Texts = Field(
+        (), description="With grid5000: full names of the nodes, in place of a cluster."
+    )
+    reservation: Annotated[str, Field(pattern=_MOMENT)] | None = Field(
+        None,
+        description="When the reservation begins, YYYY-MM-DD HH:MM:SS, by the clock of the "
+        "site; as soon as possible if absent.",
+    )
+    PROJECT: Text | None = Field(None, description="Project that the reservation is accounted to.")
+    ENV_NAME: Text | None = Field(
+        None, description="Environment to deploy, as debian12-nfs; goes with the job_type deploy."
+    )
+    MONITOR: Text | None = Field(
+        None, description="Metric that has to be asked for, as bmc_node_power_watt."
+    )
+    MARGIN: Annotated[str, Field(pattern=_WALLTIME)] = Field(
+        "0:10:00",
+        description="H:MM:SS that a reservation lasts longer than walltime: to start "
+        "and to collect.",
+    )
+    WAIT: Seconds = Field(
+        3600.0, description="Seconds to wait for machines that are reserved, at most."
+    )
     queue: str = Field("default", description="Queue of the reservation.")
     job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")
     STORAGE: str | bool | int | None = Field(
@@ -241,6 +308,13 @@ class Config(BaseModel):
             raise ValueError(
                 f"{size} bytes in UTF-8, but files are named by it: take at most {MOST_NAME_BYTES}"
             )
+        return value
+
+    @field_validator("NETWORK")
+    @classmethod
+    def _a_network(cls, value: str | None) -> str | None:
+        if value is not None:
+            ipaddress.ip_network(value, strict=False)
         return value
 
     @field_validator("walltime")
@@ -312,6 +386,10 @@ class Config(BaseModel):
     def walltime_seconds(self) -> int | None:
         return None if self.walltime is None else _seconds(self.walltime)
 
+    @property
+    def margin_seconds(self) -> int:
+        return _seconds(self.MARGIN)
+
     def workers(self, cpus: int | None = None) -> int:
         """Worker processes per machine; ``cpus`` (default: those allotted to us) are shared.
 
@@ -334,6 +412,11 @@ class Config(BaseModel):
             "GRAPH_TYPE": self.graph_type,
             "TRAIN_EVALUATE_AFTER": self.train_evaluate_after,
         }
+
+
+def clock_text(seconds: int) -> str:
+    """``HH:MM:SS``; hours may have more digits."""
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _seconds(walltime: str) -> int:

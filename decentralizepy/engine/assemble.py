@@ -69,7 +69,11 @@ class Assembly:
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
         self._parts = [parts["train"], parts["test"]]
         self._dataset, self._labels = dataset, dataset.stored("train").y
-        self._row_names = self._make_program().row_names
+        self._classes = _classes(self._labels)
+        found = self._make_program()
+        self._row_names = found.row_names
+        #: whether "all" that are evaluated means the servers alone
+        self._servers_only = settings.servers > 0 and not found.tests_nodes
 
     @property
     def row_length(self) -> int:
@@ -85,6 +89,8 @@ class Assembly:
         """The worker ``me`` with its nodes seated."""
         settings = self.settings
         nodes = evaluated(settings.evaluation, settings.mapping.n, settings.experiment.seed)
+        if nodes is None and self._servers_only:
+            nodes = frozenset(range(-settings.servers, 0))
         intervals, own_tests = settings.intervals, self.own_tests
         evaluator = Evaluator(self.trainer, self.sets, intervals, nodes, own_tests)
         worker = Worker(
@@ -164,6 +170,7 @@ class Assembly:
         place.rows, place.lend = rows, rows.lend
         node.bind(place)
         self._check_mixing(node)
+        node.sharing.begin(node.x)
         node.setup()
         worker.add(node, learner, rows)
         worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")
@@ -189,10 +196,17 @@ class Assembly:
 
     def _label_counts(self, indices: np.ndarray) -> tuple[int, ...]:
         """How many samples of a node have each label; empty where labels are no classes."""
-        labels = self._labels
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        if not self._classes:
             return ()
-        return tuple(int(count) for count in np.bincount(labels[indices]))
+        counts = np.bincount(self._labels[indices], minlength=self._classes)
+        return tuple(int(count) for count in counts)
+
+
+def _classes(labels: np.ndarray) -> int:
+    """How many labels there are in the whole training set; 0 where labels are no classes."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
+        return 0
+    return int(labels.max()) + 1
 
 
 def evaluated(options: EvaluationOptions, n: int, seed: int) -> frozenset[int] | None:

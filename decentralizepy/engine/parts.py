@@ -59,7 +59,9 @@ def build_loss(component: Component | None) -> Loss | None:
 def build_sharing(experiment: Experiment) -> Any:
     """A sharing method of the experiment; one object per node, for it may remember things."""
     sharing = experiment.sharing.build()
-    missing = [name for name in ("outgoing", "merge", "mixing") if not hasattr(sharing, name)]
+    missing = [
+        name for name in ("begin", "outgoing", "merge", "mixing") if not hasattr(sharing, name)
+    ]
     if missing:
         name = experiment.sharing.target.dotted
         raise ConfigError(f"{name} has no {', '.join(missing)}: subclass Sharing")

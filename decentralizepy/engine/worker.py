@@ -459,7 +459,8 @@ class Worker:
 
     def _drop(self, seat: Seat) -> None:
         why = f"node {seat.uid} was lost in iteration {seat.node.round + 1}"
-        if len(self.membership.left | {seat.uid}) == self.placement.mapping.n:
+        nodes = range(self.placement.mapping.n)
+        if (self.membership.left | {seat.uid}).issuperset(nodes):
             raise RunError(f"{self.me}: {why}; no node is left")
         self._leave(Leaving(self._sent + 1, (seat.uid,), why, ()))
         self._tell(NodesLeft(self.membership.epochs[-1]))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from decentralizepy.config import Component
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.text import bytes_text, plural, seconds_text
+from orchestrator.planning.placed import Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.traffic import Traffic
 
@@ -22,12 +23,12 @@ def headline(plan: Plan) -> str:
     )
 
 
-def describe(plan: Plan, folder: RunFolder) -> str:
-    """The whole plan."""
+def describe(plan: Placed, folder: RunFolder) -> str:
+    """The whole plan, on the machines as far as they are known."""
     return "\n".join(_lines(plan, folder))
 
 
-def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
+def _lines(plan: Placed, folder: RunFolder) -> Iterator[str]:
     yield headline(plan)
     yield from (f"note: {note}" for note in plan.notes)
     yield ""
@@ -43,19 +44,19 @@ def _lines(plan: Plan, folder: RunFolder) -> Iterator[str]:
     yield f"Results   {folder.root}"
     for machine in plan.machines:
         yield f"\nCommand of machine {machine.machine}"
-        yield f"  {shlex.join(plan.command(machine, folder))}"
+        yield f"  {shlex.join(plan.command(machine.machine))}"
     for name, text in plan.files.items():
         yield f"\n{name}"
         yield from (f"  {line}".rstrip() for line in text.splitlines())
 
 
-def _placement(plan: Plan) -> Iterator[str]:
+def _placement(plan: Placed) -> Iterator[str]:
     yield "Placement"
-    for machine in plan.machines:
+    for machine, place in zip(plan.machines, plan.places, strict=True):
         last = machine.first_uid + machine.nodes - 1
         uids = f"uid {last}" if machine.nodes == 1 else f"uids {machine.first_uid} to {last}"
         yield (
-            f"  machine {machine.machine}  {machine.address}  "
+            f"  machine {machine.machine}  {place.address}  "
             f"{plural(machine.nodes, 'node')} ({uids}), {plural(machine.workers, 'worker')}"
         )
 
@@ -89,7 +90,7 @@ def _bytes(traffic: Traffic) -> Iterator[str]:
     if traffic.bytes_per_round is None:
         yield f"Bytes     {messages} per iteration, {traffic.remark}"
         return
-    about = "" if traffic.exact else f"at most, {traffic.remark}: "
+    about = "" if traffic.exact else f"{traffic.remark}: "
     yield (
         f"Bytes     {about}{traffic.bytes_per_round:,} per iteration = {messages} of "
         f"{traffic.payload_per_message:,} payload + {traffic.header_per_message:,} header"

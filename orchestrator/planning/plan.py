@@ -1,13 +1,14 @@
-"""From a configuration to everything that will happen: pure, so that ``--dry-run`` can show it.
+"""From a configuration to what will happen, on machines that need not be known yet: pure.
 
-`plan` decides which nodes live where, which command every machine runs, how many bytes the
-messages of a round take, and about how long it will last.
+`plan` decides which nodes live on which machine, how many bytes the messages of a round take, and
+about how long it will last. Addresses, ports and commands come with the machines
+(`orchestrator.planning.placed`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,7 +37,6 @@ class Machine:
     """One machine's share: nodes ``first_uid`` to ``first_uid + nodes - 1``."""
 
     machine: int
-    address: str
     first_uid: int
     nodes: int
     workers: int
@@ -44,7 +44,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that will happen; the run folder's name is filled in when it is known."""
+    """What will happen, wherever the machines are; ``files`` are those that all of them get."""
 
     config: Config
     config_path: Path
@@ -62,7 +62,8 @@ class Plan:
     resumed: frozenset[int] = field(default=frozenset())  # machines that go on where they were
 
     def inputs_arguments(self, folder: RunFolder) -> list[str]:
-        """Flags that ``check`` and ``run`` share: graph, placement, driver."""
+        """Flags that ``check`` and ``run`` share: graph, placement, driver; ``folder`` is where the
+        run's files are on that machine."""
         nodes = [machine.nodes for machine in self.machines]
         shares = nodes[:1] if len(set(nodes)) == 1 else nodes
         return [
@@ -75,60 +76,6 @@ class Plan:
         if self.graph_name is None:
             return ()
         return "-gf", str(folder.root / self.graph_name), "-gt", self.config.graph_type
-
-    def command(self, machine: Machine, folder: RunFolder, again: bool | None = None) -> list[str]:
-        """The command of one machine, as a list of arguments: nothing is left to a shell.
-
-        ``again``: it goes on with what lies in its folder (default: by `resumed`).
-        """
-        config, logs = self.config, str(folder.machine(machine.machine).root)
-        if again is None:
-            again = machine.machine in self.resumed
-        return [
-            *(*self.site.core, "run", "-mid", str(machine.machine)),
-            *self.inputs_arguments(folder),
-            *("-ld", logs, "-wsd", logs, "-cf", str(folder.ini), "-ll", config.LOG_LEVEL),
-            *("-is", str(config.NB_ITERATION), "-ta", str(config.TEST_AFTER)),
-            *("-tea", str(config.train_evaluate_after), "-ro", str(config.RESET_OPTIMIZER)),
-            *evaluation_arguments(config),
-            *("-as", str(config.AVERAGING_STEPS), "--workers", str(machine.workers)),
-            *("--device", config.DEVICE),
-            *resilience_arguments(config),
-            *self.scenario.arguments(folder.root),
-            *(["--resume"] if again else []),
-        ]
-
-    def check_command(self, folder: RunFolder) -> list[str]:
-        """Constructs everything without data."""
-        return [*self.site.core, "check", str(folder.ini), *self.inputs_arguments(folder)]
-
-    def prepare_command(self, folder: RunFolder) -> list[str]:
-        """Prepares the data set once, before several processes want it."""
-        return [*self.site.core, "prepare", str(folder.ini)]
-
-    def as_dict(self, folder: RunFolder) -> dict[str, Any]:
-        """The plan as JSON: what ``--dry-run --json`` prints and ``plan.json`` keeps."""
-        return {
-            "config": self.config.resolved(),
-            "config_path": str(self.config_path),
-            "ini_path": str(self.task.experiment.path),
-            "run_folder": str(folder.root),
-            "backend": self.site.backend,
-            "placement": [asdict(machine) for machine in self.machines],
-            "graph": {"name": self.graph_name, **self.graph},
-            "classes": {
-                "model": self.task.model.dotted,
-                "sharing": self.task.sharing.dotted,
-                "node": self.task.wiring.program.target.dotted,
-                "schedule": self.task.wiring.schedule.target.dotted,
-            },
-            "row_length": self.task.row_length,
-            "commands": [self.command(machine, folder) for machine in self.machines],
-            "files": dict(self.files),
-            "traffic": self.traffic.as_dict(),
-            "estimate": asdict(self.estimate),
-            "notes": list(self.notes),
-        }
 
 
 def evaluation_arguments(config: Config) -> list[str]:
@@ -202,7 +149,7 @@ def place(config: Config, site: Site) -> tuple[Machine, ...]:
     """Spread the nodes: uids run through the machines in order."""
     spread = Placement.spread(config.NB_AGENTS, config.NB_MACHINE)
     return tuple(
-        Machine(m, site.addresses[m], spread.uids(m)[0], nodes, min(site.workers, nodes))
+        Machine(m, spread.uids(m)[0], nodes, min(site.workers, nodes))
         for m, nodes in enumerate(spread.counts)
     )
 
@@ -275,22 +222,24 @@ def _work(options: Mapping[str, Any], nodes: int) -> tuple[float, float]:
 
 def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, ...]:
     """What is allowed but may surprise."""
-    notes, fixed = list(task.wiring.notes), task.wiring.fixed
+    notes, fixed = list(task.wiring.notes), task.wiring.follows_file
     if config.records_nothing:
         why = "NB_ITERATION" if not config.NB_ITERATION else "TEST_AFTER"
         notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
     degree = task.experiment.node.graph_degree
     if config.GRAPH_FILE is not None and fixed and not graph.is_connected() and graph.n > 1:
         notes.append("the graph is not connected: nodes of different parts never agree")
-    if fixed and degree is not None:
+    if task.wiring.fixed and degree is not None:
         schedule = task.wiring.driver or task.wiring.schedule.target.name
         notes.append(f"graph_degree = {degree} is not used: {schedule} is static")
     offset = task.experiment.offset
-    if config.OFFSET is not None and offset not in (config.OFFSET, site.offset):
+    if config.OFFSET is not None and offset != config.OFFSET:
         notes.append(f"OFFSET = {config.OFFSET} is not used: the INI's own offset is {offset}")
     if config.WAIT_LIMIT is not None and config.ON_LOSS != "wait":
         notes.append(f"WAIT_LIMIT is not used: ON_LOSS is {config.ON_LOSS}, not wait")
-    if site.workers * len(site.addresses) > site.cores:
-        machines = f"{plural(len(site.addresses), 'machine')} of {plural(site.workers, 'worker')}"
+    if site.assumed:
+        notes.append(f"CPUs are counted on the machines; {site.workers} each are assumed here")
+    elif site.workers * config.NB_MACHINE > site.cores:
+        machines = f"{plural(config.NB_MACHINE, 'machine')} of {plural(site.workers, 'worker')}"
         notes.append(f"{machines} share {plural(site.cores, 'CPU')}")
     return tuple(notes)

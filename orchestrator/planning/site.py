@@ -1,4 +1,4 @@
-"""What a back-end offers to an experiment."""
+"""What a back-end offers to an experiment, before any machine is known."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-#: How the core is started on a machine, before its verb.
+#: How the core is started on this computer, before its verb.
 CORE: Final = (sys.executable, "-m", "decentralizepy")
 
 
 @dataclass(frozen=True)
 class Site:
-    """What a back-end offers: one address per machine, and the cores behind all of them."""
+    """What a place offers: CPUs behind all machines, and worker processes on each.
+
+    Where the machines are not known yet, both are ``assumed``, and counted once they are.
+    """
 
     backend: str
-    addresses: tuple[str, ...]
     cores: int
     workers: int
     computers: int
-    offset: int
     core: tuple[str, ...] = CORE
+    assumed: bool = False

@@ -13,7 +13,6 @@ from decentralizepy.overrides import Override, blamed, changed
 from decentralizepy.registry import Target, definition, fact
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.render import communication, render, with_communication
-from orchestrator.planning.site import Site
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,14 @@ class Task:
         return None if self.row is None else sum(self.row)
 
 
-def read_task(inputs: Inputs, site: Site) -> Task:
-    """Render the INI for a site and read it; raises `ConfigError`."""
+def read_task(inputs: Inputs, offset: int, workers: int) -> Task:
+    """Render the INI for a first port and a number of workers per machine, and read it.
+
+    Raises `ConfigError`.
+    """
     name = _driver(inputs)
     experiment, wired = blamed(
-        lambda changes: _read(render_ini(inputs, site, changes), inputs.ini_path, name),
+        lambda changes: _read(render_ini(inputs, offset, workers, changes), inputs.ini_path, name),
         inputs.overrides,
     )
     model = _defined(experiment.model.target)
@@ -68,16 +70,16 @@ def _driver(inputs: Inputs) -> str | None:
     return name
 
 
-def render_ini(inputs: Inputs, site: Site, overrides: Sequence[Override]) -> str:
+def render_ini(inputs: Inputs, offset: int, workers: int, overrides: Sequence[Override]) -> str:
     """The INI that every machine gets, with the keys that are set from outside.
 
     The first port is the INI's own, else the JSON's OFFSET, else the free one that was found.
     """
     config, path = inputs.config, inputs.ini_path
-    values = config.resolved() | {"OFFSET": site.offset, "WORKERS": site.workers}
+    values = config.resolved() | {"OFFSET": offset, "WORKERS": workers}
     text = changed(render(inputs.ini_text, values, path), overrides, path)
     keep = communication(text, path).get("offset", "")
-    return with_communication(text, path, None if keep else site.offset)
+    return with_communication(text, path, None if keep else offset)
 
 
 def _defined(target: Target) -> Target:

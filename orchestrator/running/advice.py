@@ -11,12 +11,16 @@ from dataclasses import replace
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.text import seconds_text
 from orchestrator.planning.plan import Plan
+from orchestrator.running.record import read_record
 from orchestrator.running.resume import uncollected
 from orchestrator.running.room import scarce
 
 
 def what_next(folder: RunFolder) -> str:
-    """The commands that help with a run that failed or was interrupted."""
+    """The commands that help with a run that failed, was interrupted, or is left to itself."""
+    record = read_record(folder.ledger)
+    if record.held:
+        return "\n".join(_while_held(folder))
     tables = shlex.join(["python", "-m", "results", str(folder.root)])
     again = shlex.join(["python", "g5k_execution.py", "--resume", str(folder.root)])
     if uncollected(folder) is not None:
@@ -25,6 +29,17 @@ def what_next(folder: RunFolder) -> str:
     if _has_checkpoint(folder):
         lines.append(f"to go on from its newest checkpoint: {again}")
     return "\n".join(lines)
+
+
+def _while_held(folder: RunFolder) -> Iterator[str]:
+    """Machines are still ours."""
+    words = {
+        "attach": "to watch it again, and collect and free everything at its end",
+        "collect": "to bring home what there is now",
+        "clean": "to end it, bring home what there is, and free its machines",
+    }
+    for verb, what in words.items():
+        yield f"{what}: {shlex.join(['python', 'g5k_execution.py', verb, str(folder.root)])}"
 
 
 def _has_checkpoint(folder: RunFolder) -> bool:

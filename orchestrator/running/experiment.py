@@ -21,19 +21,23 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.files import expanded, write_atomic, write_json
 from decentralizepy.interrupts import Interrupts
 from decentralizepy.runfolder import RESERVED, RunFolder, is_reserved
-from orchestrator.backends.base import Backend, refuse_unavailable, require
-from orchestrator.backends.local import LocalBackend
+from orchestrator.backends.base import Backend, require
+from orchestrator.backends.choice import backend_for
+from orchestrator.config import Config
+from orchestrator.errors import DetachedError
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.describe import headline
 from orchestrator.planning.inputs import REPOSITORY, Inputs, in_repository, read_inputs
+from orchestrator.planning.placed import INI, Placed, placed
 from orchestrator.planning.plan import Plan, graph_name, plan
-from orchestrator.planning.render import ADDRESSES, render_addresses
+from orchestrator.planning.render import ADDRESSES
 from orchestrator.planning.scenario import free_name, read_scenario
 from orchestrator.planning.task import read_task
 from orchestrator.running.advice import hidden, what_next, with_notes
 from orchestrator.running.hold import PATIENCE_S, held
-from orchestrator.running.machines import Machines
+from orchestrator.running.machines import Ask, Machines
 from orchestrator.running.reality import Reality, measure, measured_cost, read_rows, read_story
+from orchestrator.running.record import read_record
 from orchestrator.running.rehearsal import rehearse
 from orchestrator.running.resume import as_resumed, former_offset, open_run, tidy, uncollected
 from orchestrator.running.room import room_in
@@ -41,19 +45,22 @@ from orchestrator.running.tables import Tables, make_tables
 from orchestrator.text import Screen
 
 RESULTS: Final = (sys.executable, "-m", "results")
+#: First port of a plan as long as no machine is known.
+NOMINAL_OFFSET: Final = 9000
 
 
 @dataclass(frozen=True)
 class Setting:
     """What an experiment takes from outside, so that tests can give something else."""
 
-    backend: Backend = field(default_factory=LocalBackend)
+    backend: Backend | None = None  # by default as the configuration says
     results: tuple[str, ...] = RESULTS
     costs: Path = field(default_factory=cache_path)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     now: Callable[[], datetime] = datetime.now
     patience_s: float = PATIENCE_S
     interrupts: Interrupts = field(default_factory=Interrupts)
+    ask: Ask | None = None  # whether an interrupted run shall end; None: it does
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Outcome:
     """How a run ended: where it lies, what it took, its tables, and what is missing."""
 
     folder: RunFolder
-    plan: Plan
+    plan: Placed
     reality: Reality
     tables: Tables
     missing: tuple[str, ...]
@@ -82,12 +89,13 @@ def run_experiment(
     """
     began = time.monotonic()
     inputs, planned = make_plan(path, setting, given=given)
-    _rehearsed(inputs, planned, setting, screen)
+    shown = _rehearsed(inputs, planned, setting, screen)
     folder = create_run_folder(planned, setting.now())
     screen.say(f"run folder {folder.root}")
     with _room(folder), held(folder.ledger) as hold:
-        write_inputs(folder, inputs, planned)
-        outcome = _carried_out(planned, folder, setting, screen, hold)
+        write_inputs(folder, inputs, preview(inputs, planned, setting, folder, shown.offset))
+        run = Run(inputs, planned, folder, shown.offset)
+        outcome = _carried_out(run, setting, screen, hold)
     return replace(outcome, total_s=time.monotonic() - began)
 
 
@@ -103,14 +111,18 @@ def _resumed(path: Path, setting: Setting, screen: Screen, hold: int) -> Outcome
     folder, inputs, planned = make_resumed_plan(path, setting)
     seconds = uncollected(folder)
     if seconds is not None:
-        return _collected_again(planned, folder, setting, screen, hold, seconds)
-    _rehearsed(inputs, planned, setting, screen)
+        run = Run(inputs, planned, folder, former_offset(folder))
+        return _collected_again(run, setting, screen, hold, seconds)
+    backend = backend_of(planned.config, planned.config_path, setting)
+    if backend.remote and read_record(folder.ledger).under_way:
+        former = former_offset(folder)
+        screen.say(headline(planned))
+    else:
+        former = _rehearsed(inputs, planned, setting, screen, folder).offset
+        tidy(folder)
     screen.say(f"run folder {folder.root}")
-    tidy(folder)
     with _room(folder):
-        for name, text in planned.files.items():
-            write_atomic(folder.root / name, text)
-        return _carried_out(planned, folder, setting, screen, hold)
+        return _carried_out(Run(inputs, planned, folder, former), setting, screen, hold)
 
 
 def _room(folder: RunFolder) -> AbstractContextManager[None]:
@@ -118,37 +130,84 @@ def _room(folder: RunFolder) -> AbstractContextManager[None]:
     return room_in(folder.root, "set LOCAL_SAVE_DIR to a folder on another one")
 
 
-def _rehearsed(inputs: Inputs, planned: Plan, setting: Setting, screen: Screen) -> None:
-    """Tell what will happen, and whether it can."""
+@dataclass(frozen=True)
+class Run:
+    """A plan with its inputs and its folder; ``former`` is the first port that is wished for."""
+
+    inputs: Inputs
+    plan: Plan
+    folder: RunFolder
+    former: int | None
+
+    def machines(self, setting: Setting, hold: int) -> Machines:
+        backend = backend_of(self.plan.config, self.plan.config_path, setting)
+        return Machines(
+            self.plan, self.inputs, self.folder, backend, setting.interrupts, hold, self.former,
+            setting.ask,
+        )  # fmt: skip
+
+
+def _rehearsed(
+    inputs: Inputs,
+    planned: Plan,
+    setting: Setting,
+    screen: Screen,
+    folder: RunFolder | None = None,
+) -> Placed:
+    """Tell what will happen, and whether it can; the plan as far as places are known."""
     screen.say(headline(planned))
     for note in planned.notes:
         screen.say(f"note: {note}")
-    require(setting.backend.check(planned))
+    backend = backend_of(planned.config, planned.config_path, setting)
+    former = None if folder is None else former_offset(folder)
+    shown = preview(inputs, planned, setting, folder or example_folder(planned), former)
+    require(backend.check(shown))
     try:
-        rehearse(planned, inputs.graph_path, setting.environment, screen)
+        rehearse(shown, inputs.graph_path, setting.environment, screen, here=not backend.remote)
     except RunError as error:
         raise RunError("\n".join([str(error), *hidden(planned)])) from error
+    return shown
 
 
-def _carried_out(
-    planned: Plan, folder: RunFolder, setting: Setting, screen: Screen, hold: int
-) -> Outcome:
+def preview(
+    inputs: Inputs,
+    planned: Plan,
+    setting: Setting,
+    folder: RunFolder,
+    former: int | None = None,
+) -> Placed:
+    """The plan on its machines, as far as they are known before anything is reserved."""
+    backend = backend_of(planned.config, planned.config_path, setting)
+    places, offset = backend.preview(planned, folder, former)
+    return placed(planned, inputs, places, offset)
+
+
+def backend_of(config: Config, path: Path, setting: Setting) -> Backend:
+    """The place that the configuration names: the setting's own where that is of this kind."""
+    if setting.backend is not None and setting.backend.name == config.backend:
+        return setting.backend
+    return backend_for(config, path)
+
+
+def _carried_out(run: Run, setting: Setting, screen: Screen, hold: int) -> Outcome:
     """Run, measure, and make tables."""
-    machines = Machines(planned, folder, setting.backend, setting.interrupts, hold)
-    with _told_what_next(folder, screen):
+    machines = run.machines(setting, hold)
+    with _told_what_next(run.folder, screen):
         seconds, missing = machines.run(screen)
-    return _measured(planned, folder, setting, screen, seconds, missing)
+    assert machines.placed is not None
+    return _measured(machines.placed, run.folder, setting, screen, seconds, missing)
 
 
 def _collected_again(
-    planned: Plan, folder: RunFolder, setting: Setting, screen: Screen, hold: int, seconds: float
+    run: Run, setting: Setting, screen: Screen, hold: int, seconds: float
 ) -> Outcome:
     """Of a run that has finished, what could not be collected then; and make tables."""
-    screen.say(f"run folder {folder.root}")
-    machines = Machines(planned, folder, setting.backend, setting.interrupts, hold)
-    with _told_what_next(folder, screen):
-        missing = machines.collect()
-    return _measured(planned, folder, setting, screen, seconds, missing)
+    screen.say(f"run folder {run.folder.root}")
+    machines = run.machines(setting, hold)
+    with _told_what_next(run.folder, screen):
+        missing = machines.collect(screen)
+    shown = machines.placed or preview(run.inputs, run.plan, setting, run.folder, run.former)
+    return _measured(shown, run.folder, setting, screen, seconds, missing)
 
 
 @contextmanager
@@ -157,6 +216,8 @@ def _told_what_next(folder: RunFolder, screen: Screen) -> Iterator[None]:
     try:
         with _room(folder):
             yield
+    except DetachedError as error:
+        raise DetachedError(f"{error}\n{what_next(folder)}") from error
     except RunError as error:
         raise RunError(f"{error}\n{what_next(folder)}") from error
     except KeyboardInterrupt:
@@ -165,7 +226,7 @@ def _told_what_next(folder: RunFolder, screen: Screen) -> Iterator[None]:
 
 
 def _measured(
-    planned: Plan,
+    planned: Placed,
     folder: RunFolder,
     setting: Setting,
     screen: Screen,
@@ -182,31 +243,34 @@ def _measured(
 def make_resumed_plan(path: Path, setting: Setting) -> tuple[RunFolder, Inputs, Plan]:
     """Lay out again what lies in a run folder, on the same ports if they are free."""
     folder = open_run(path)
-    inputs, planned = make_plan(folder.config, setting, former_offset(folder))
-    return folder, inputs, as_resumed(planned, folder)
+    return folder, *make_run_plan(folder, setting)
 
 
-def make_plan(
-    path: Path, setting: Setting, former: int | None = None, given: Sequence[str] = ()
-) -> tuple[Inputs, Plan]:
+def make_run_plan(folder: RunFolder, setting: Setting) -> tuple[Inputs, Plan]:
+    """Lay out what lies in a run folder."""
+    inputs, planned = make_plan(folder.config, setting)
+    return inputs, as_resumed(planned, inputs, folder)
+
+
+def make_plan(path: Path, setting: Setting, given: Sequence[str] = ()) -> tuple[Inputs, Plan]:
     """Read everything and lay it out; starts and writes nothing.
 
-    ``former`` is the first port of an earlier start, ``given`` keys of the INI after ``--set``.
+    ``given`` are keys of the INI after ``--set``.
     """
     inputs = read_inputs(path, given)
-    refuse_unavailable(inputs.config, inputs.path)
-    site = setting.backend.plan(inputs.config, former)
-    task = read_task(inputs, site)
+    config = inputs.config
+    site = backend_of(config, inputs.path, setting).site(config)
+    task = read_task(inputs, config.OFFSET or NOMINAL_OFFSET, site.workers)
     cost = read_costs(setting.costs).lookup(task.model, task.row_length)
-    files = {"config.ini": task.experiment.text, ADDRESSES: render_addresses(site.addresses)}
+    files: dict[str, str] = {}
     for name, source in task.experiment.files.items():
         if not Path(name).is_absolute():  # beside the rendered INI, as beside the user's
             _check_name(name, inputs.ini_path)
             files[name] = source.read_text(encoding="utf-8")
-    taken = {*files, graph_name(inputs.config) or "", ini_name(inputs)}
-    scenario = read_scenario(inputs, task.wiring.fixed, site.workers, taken)
+    taken = {*files, INI, ADDRESSES, graph_name(config) or "", ini_name(inputs)}
+    scenario = read_scenario(inputs, task.wiring, site.workers, taken)
     files |= scenario.files
-    made = plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path, scenario)
+    made = plan(config, task, inputs.graph, site, cost, files, inputs.path, scenario)
     return inputs, with_notes(made)
 
 
@@ -225,7 +289,7 @@ def _check_name(name: str, ini: Path) -> None:
         )
 
 
-def _learn(planned: Plan, folder: RunFolder, seconds: float, costs: Path) -> Reality:
+def _learn(planned: Placed, folder: RunFolder, seconds: float, costs: Path) -> Reality:
     """Put what the run took beside the plan, and remember it for the next one."""
     rows = read_rows(folder)
     reality = measure(planned, rows, seconds, read_story(folder))
@@ -282,7 +346,7 @@ def _fresh(base: Path, name: str) -> Path:
             return folder
 
 
-def write_inputs(folder: RunFolder, inputs: Inputs, planned: Plan) -> None:
+def write_inputs(folder: RunFolder, inputs: Inputs, planned: Placed) -> None:
     """Everything that is needed to know what ran, and to repeat it: ``g5k_config.json`` of a run
     folder is a configuration whose files lie beside it."""
     (folder.root / ini_name(inputs)).write_text(inputs.ini_text, encoding="utf-8")

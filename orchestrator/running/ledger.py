@@ -16,6 +16,8 @@ from decentralizepy.jsonfile import parse_object
 EVENTS: Final = (
     "planned",
     "resumed",
+    "reserving",
+    "reserved",
     "submitted",
     "started",
     "lost",
@@ -24,6 +26,7 @@ EVENTS: Final = (
     "collected",
     "released",
     "failed",
+    "detached",
 )
 
 
@@ -49,10 +52,13 @@ class Ledger:
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """All complete entries, in the order written; a line that was cut is left out."""
+    """All complete entries, in the order written; a line that was cut is left out.
+
+    Events of later versions are kept.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
     entries = map(parse_object, data.split(b"\n")[:-1])
-    return [entry for entry in entries if entry.get("event") in EVENTS]
+    return [entry for entry in entries if isinstance(entry.get("event"), str)]

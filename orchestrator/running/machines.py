@@ -1,103 +1,326 @@
-"""A run on its machines: get them, run, bring everything home, and give them back in any case."""
+"""A run on its machines: get them, run, stop, bring everything home, and give the machines back.
+
+The ledger is written ahead: whoever finds the run folder later knows what may be held, and goes on
+where this process ended.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NoReturn
 
 from decentralizepy.errors import RunError
-from decentralizepy.interrupts import Interrupts
-from decentralizepy.runfolder import RunFolder
-from orchestrator.backends.base import Allocation, Backend, Loss, Watch
+from decentralizepy.files import write_atomic, write_json
+from decentralizepy.interrupts import Interrupted, Interrupts
+from decentralizepy.runfolder import RunFolder, has_records
+from orchestrator.backends.base import Backend, Reservation
+from orchestrator.errors import DetachedError
+from orchestrator.hosts.base import Host
+from orchestrator.planning.inputs import Inputs
+from orchestrator.planning.placed import Place, Placed, placed
 from orchestrator.planning.plan import Plan
+from orchestrator.running.execution import Execution, Loss
+from orchestrator.running.fleet import Fleet, Watch
 from orchestrator.running.ledger import Ledger, read_ledger
 from orchestrator.running.progress import Progress, progress_for
+from orchestrator.running.record import Record, read_record
 from orchestrator.status import Status
 from orchestrator.text import Screen
 
+#: Machines that are nearly out of time are not told to train: this is kept to collect.
+COLLECT_S = 60.0
+
+
+#: Asks whether an interrupted run shall "end", be left to itself ("leave"), or "go on".
+Ask = Callable[[], str]
+
 
 class Machines:
-    """What a back-end does for one run; the ledger tells how far it came."""
+    """What a place does for one run.
+
+    ``ask`` is called at the first Ctrl-C, where somebody can be asked.
+    """
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, backend: Backend, interrupts: Interrupts, hold: int
+        self,
+        plan: Plan,
+        inputs: Inputs,
+        folder: RunFolder,
+        backend: Backend,
+        interrupts: Interrupts,
+        hold: int,
+        former: int | None = None,
+        ask: Ask | None = None,
     ) -> None:
-        self._backend, self._interrupts = backend, interrupts
+        self._plan, self._inputs, self._folder = plan, inputs, folder
+        self._backend, self._interrupts, self._hold = backend, interrupts, hold
+        self._former, self._ask = former, ask
         self._ledger = Ledger(folder.ledger)
-        self._allocation = Allocation(plan, folder, hold=hold)
+        self._record = read_record(folder.ledger)
+        self._reservation: Reservation | None = None
+        self._asked = False
+        self._fleet: Fleet | None = None
+        self._keep = False  # the machines stay ours when we leave
+        self.placed: Placed | None = None
+
+    # ------------------------------------------------------------------ the whole way
 
     def run(self, screen: Screen) -> tuple[float, list[str]]:
         """Run to the end; the seconds taken, and what is missing of the files, in words."""
         try:
-            self._get()
+            self._begin()
+            self._get(screen)
             seconds = self._finished(screen)
             return seconds, self._collected()
         finally:
             self._release()
 
-    def collect(self) -> list[str]:
+    def collect(self, screen: Screen) -> list[str]:
         """Bring home what a run that has finished left; returns what is missing."""
         try:
+            self._reservation = self._found()
+            if self._reservation is None and self._backend.remote:
+                self._ledger.append("collected", missing=(missing := self._lost_for_good()))
+                return missing
+            self._reservation = self._reservation or self._reserved()
+            self._fleet_of(self._record)
             return self._collected()
         finally:
             self._release()
 
-    def _get(self) -> None:
-        allocation, plan = self._allocation, self._allocation.plan
-        began = "resumed" if read_ledger(allocation.folder.ledger) else "planned"
-        config = str(plan.config_path)
-        self._ledger.append(began, job_name=plan.config.job_name, config=config)
+    def _lost_for_good(self) -> list[str]:
+        """What is not here of a run whose machines are gone."""
+        return [
+            f"machine {m.machine} left no records, and its host is not ours any more"
+            for m in self._plan.machines
+            if not has_records(self._folder.machine(m.machine))
+        ]
+
+    # ------------------------------------------------------------------ get
+
+    def _begin(self) -> None:
+        began = "resumed" if read_ledger(self._folder.ledger) else "planned"
+        config = str(self._plan.config_path)
+        self._ledger.append(began, job_name=self._plan.config.job_name, config=config)
+
+    def _get(self, screen: Screen) -> None:
+        """Machines that are ours: those of a former process if they are still held, else new."""
         try:
-            self._backend.allocate(allocation)
+            self._reservation = self._found() or self._reserved()
         except BaseException as error:
+            self._leave_if_hung_up(error)
             self._ledger.append("failed", error=_told(error))
             raise
+
+    def _found(self) -> Reservation | None:
+        """What the ledger says may be held, if the place still knows of it."""
+        if not self._record.held:
+            return None
+        request = self._backend.request(self._plan, self._folder.root.name)
+        found = self._backend.find(request)
+        if found is None:
+            self._ledger.append("released", why="it is gone")
+            self._record = replace(self._record, asked=False, reservation=None)
+        return found
+
+    def _reserved(self) -> Reservation:
+        request = self._backend.request(self._plan, self._folder.root.name)
+        self._ledger.append("reserving", name=request.name, hash=request.digest)
+        self._asked = True
+        return self._backend.reserve(request, self._plan, self._note)
+
+    def _note(self, reservation: Reservation) -> None:
+        self._reservation = reservation
+        self._ledger.append("reserved", reservation=reservation.as_dict())
+
+    # ------------------------------------------------------------------ run
 
     def _finished(self, screen: Screen) -> float:
         """Run, and collect what there is if that fails."""
-        plan = self._allocation.plan
         try:
-            name, addresses = self._backend.name, plan.site.addresses
-            self._ledger.append("submitted", backend=name, addresses=addresses)
-            with progress_for(screen, plan.config.NB_ITERATION) as progress:
-                self._ledger.append("started", commands=len(plan.machines))
-                seconds = self._backend.run(self._allocation, self._watch(progress))
+            fleet = self._rejoined() or self._started(screen)
+            seconds = self._watched(fleet, screen)
             self._ledger.append("finished", seconds=round(seconds, 3))
         except BaseException as error:
+            self._leave_if_hung_up(error)
             self._ledger.append("failed", error=_told(error))
+            self._stop()
             self._collect_remains()
             raise
+        self._stop()
         return seconds
 
-    def _collected(self) -> list[str]:
+    def _watched(self, fleet: Fleet, screen: Screen) -> float:
+        """Watch to the end; who presses Ctrl-C may think better of it."""
+        while True:
+            try:
+                with progress_for(screen, self._plan.config.NB_ITERATION) as progress:
+                    return fleet.watch(self._watch(fleet, progress))
+            except Interrupted as signal:
+                if self._decided(signal) != "go on":
+                    raise
+                self._interrupts.rearm()
+
+    def _decided(self, signal: Interrupted) -> str:
+        """What becomes of an interrupted run; raises `DetachedError` where we leave it."""
+        if str(signal) != "SIGINT" or self._ask is None or not self._backend.remote:
+            return "end"
         try:
             with self._interrupts.allowed():
-                missing = self._backend.collect(self._allocation)
+                answer = self._ask()
+        except KeyboardInterrupt:
+            answer = "leave"
+        if answer == "leave":
+            self._leave("the run goes on without us")
+        return answer
+
+    def _leave_if_hung_up(self, error: BaseException) -> None:
+        """A terminal that is closed, or a laptop that is, ends no run elsewhere."""
+        if self._backend.remote and isinstance(error, Interrupted) and str(error) == "SIGHUP":
+            self._leave("the terminal is gone; the run goes on without us")
+        if isinstance(error, DetachedError):
+            raise error
+
+    def _leave(self, why: str) -> NoReturn:
+        self._keep = True
+        self._ledger.append("detached", why=why)
+        raise DetachedError(why)
+
+    def _rejoined(self) -> Fleet | None:
+        """The fleet that a former process has started, if it runs or has ended well."""
+        if not (self._backend.remote and self._record.under_way):
+            return None
+        fleet = self._fleet_of(self._record)
+        seen = fleet.look().values()
+        runs = any(one is None or one.state == "running" for one in seen)
+        if not runs and any(one is None or one.code != 0 for one in seen):
+            return None
+        if self._record.began is None:  # the rest of it, which nobody has started
+            fleet.start()
+            self._ledger.append("started", commands=len(self._plan.machines))
+        return fleet
+
+    def _fleet_of(self, record: Record) -> Fleet:
+        """As it was left."""
+        assert self._reservation is not None
+        hosts = self._backend.hosts(self._reservation, self._plan, self._hold)
+        execution = self._execution(hosts, list(record.places), record.offset, record.number)
+        execution.losses += record.losses
+        elapsed = 0.0 if record.began is None else max(time.time() - record.began, 0.0)
+        self._fleet = Fleet(execution, elapsed)
+        return self._fleet
+
+    def _started(self, screen: Screen) -> Fleet:
+        assert self._reservation is not None
+        hosts = self._backend.hosts(self._reservation, self._plan, self._hold)
+        places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        execution = self._execution(hosts, places, offset, self._record.number + 1)
+        self._fleet = fleet = Fleet(execution)
+        self._write(execution.plan)
+        fleet.stage()
+        plan = execution.plan
+        self._ledger.append(
+            "submitted", backend=self._backend.name, addresses=plan.addresses,
+            number=execution.number, offset=plan.offset, places=[vars(p) for p in plan.places],
+        )  # fmt: skip
+        fleet.start()
+        self._ledger.append("started", commands=len(plan.machines))
+        return fleet
+
+    def _execution(
+        self, hosts: Sequence[Host], places: list[Place], offset: int, number: int
+    ) -> Execution:
+        self.placed = placed(self._plan, self._inputs, places, offset)
+        return Execution(
+            self.placed, self._folder, hosts, self._backend, number, deadline=self._deadline()
+        )
+
+    def _deadline(self) -> float | None:
+        """When the hosts end the machines by themselves, so that there is time to collect."""
+        assert self._reservation is not None
+        limit, end = self._plan.config.walltime_seconds, self._reservation.deadline
+        ends = [] if end is None else [end - COLLECT_S]
+        ends += [] if limit is None else [time.time() + limit]
+        return min(ends, default=None)
+
+    def _write(self, plan: Placed) -> None:
+        for name, text in plan.files.items():
+            write_atomic(self._folder.root / name, text)
+        write_json(self._folder.plan, plan.as_dict(self._folder))
+
+    # ------------------------------------------------------------------ stop, collect, release
+
+    def _stop(self) -> None:
+        """End everything; on other computers a second Ctrl-C leaves it to be ended later."""
+        if self._fleet is None:
+            return
+        if not self._backend.remote:
+            self._fleet.stop()
+            return
+        try:
+            with self._interrupts.allowed():
+                self._fleet.stop()
+        except KeyboardInterrupt:
+            self._leave("interrupted while ending the run: its machines are still ours")
+
+    def _collected(self) -> list[str]:
+        assert self._fleet is not None
+        try:
+            with self._interrupts.allowed():
+                missing = self._fleet.collect()
         except Exception as error:
             self._ledger.append("failed", error=f"collecting: {_told(error)}")
+            self._keep = self._backend.remote
             raise RunError(
                 f"the run has finished, but collecting failed: {_told(error)}"
             ) from error
+        except KeyboardInterrupt:
+            if self._backend.remote:
+                self._leave("interrupted while collecting: the machines are still ours")
+            raise
         self._ledger.append("collected", missing=missing)
         return missing
 
     def _collect_remains(self) -> None:
         """Of a run that failed: why that is not possible must not hide why the run failed."""
+        if self._fleet is None:
+            return
         try:
             with self._interrupts.allowed():
-                self._ledger.append("collected", missing=self._backend.collect(self._allocation))
+                missing = self._fleet.collect(finished=False)
+            self._ledger.append("collected", missing=missing)
         except (Exception, KeyboardInterrupt) as error:
             self._ledger.append("failed", error=f"collecting: {_told(error)}")
+            if isinstance(error, KeyboardInterrupt) and self._backend.remote:
+                self._leave("interrupted while collecting: the machines are still ours")
+            self._keep = self._backend.remote
 
     def _release(self) -> None:
-        self._backend.release(self._allocation)
-        self._ledger.append("released")
+        """Give back whatever was got, unless it has to stay until its files are collected."""
+        if self._fleet is not None:
+            if not self._keep:
+                self._fleet.forget()
+            self._fleet.close()
+        if self._keep:
+            return
+        if self._reservation is None and self._asked:  # it may have been made all the same
+            request = self._backend.request(self._plan, self._folder.root.name)
+            self._reservation = self._backend.find(request)
+        if self._reservation is not None:
+            self._backend.release(self._reservation)
+        if self._reservation is not None or self._asked:
+            self._ledger.append("released")
 
-    def _watch(self, progress: Progress) -> Watch:
+    # ------------------------------------------------------------------ tell
+
+    def _watch(self, fleet: Fleet, progress: Progress) -> Watch:
         """Show where the machines are, and tell the ledger of those that were lost."""
-        told: list[Loss] = []
+        told: list[Loss] = list(fleet.execution.losses)
 
         def watch(statuses: Sequence[Status]) -> None:
-            for loss in self._allocation.losses[len(told) :]:
+            for loss in fleet.execution.losses[len(told) :]:
                 self._tell(loss)
                 told.append(loss)
             progress.update(statuses, [str(loss) for loss in told])
@@ -105,7 +328,9 @@ class Machines:
         return watch
 
     def _tell(self, loss: Loss) -> None:
-        event, more = ("restarted", {"restart": loss.restart}) if loss.restart else ("lost", {})
+        event = "restarted" if loss.restart else "lost"
+        more = {"restart": loss.restart, "most": loss.most} if loss.restart else {}
+        more |= {"awaited": True} if loss.awaited else {}
         self._ledger.append(event, machine=loss.machine, cause=loss.cause, **more)
 
 

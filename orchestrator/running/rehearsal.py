@@ -7,7 +7,9 @@ an experiment that cannot work leaves no run folder behind.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,8 @@ from orchestrator.backends.process import (
     tail,
     wait_all,
 )
-from orchestrator.planning.plan import Plan
+from orchestrator.planning.placed import Placed
+from orchestrator.planning.site import CORE
 from orchestrator.running.room import room_in
 from orchestrator.text import Screen
 
@@ -34,8 +37,20 @@ LOOK_FOR_GPU: Final = (
 )
 
 
-def rehearse(planned: Plan, graph: Path | None, ours: Mapping[str, str], screen: Screen) -> None:
-    """Check and prepare; raises `ConfigError` with what the core says, or `RunError`."""
+def rehearse(
+    planned: Placed,
+    graph: Path | None,
+    ours: Mapping[str, str],
+    screen: Screen,
+    here: bool = True,
+) -> None:
+    """Check and prepare; raises `ConfigError` with what the core says, or `RunError`.
+
+    Machines that are elsewhere prepare their data themselves; then this computer only checks, if
+    it can (without torch it can't).
+    """
+    if not here and find_spec("torch") is None:
+        return
     instead = "set TMPDIR to a folder on another one"
     with (
         tempfile.TemporaryDirectory(prefix="decentralizepy-") as name,
@@ -48,16 +63,25 @@ def rehearse(planned: Plan, graph: Path | None, ours: Mapping[str, str], screen:
         if graph is not None and planned.graph_name is not None:
             real[folder.root / planned.graph_name] = graph
             (folder.root / planned.graph_name).write_bytes(graph.read_bytes())
-        _rehearse(planned, folder, real, environment(ours, planned.task.search), screen)
+        _rehearse(_commands(planned, folder, here), folder, planned, real,
+                  environment(ours, planned.task.search), screen)  # fmt: skip
+
+
+def _commands(planned: Placed, folder: RunFolder, here: bool) -> dict[str, list[str]]:
+    core = planned.site.core if here else CORE
+    place = replace(planned.places[0], root=str(folder.root), core=core)
+    names = {"check": planned.check_command(place)}
+    if here:
+        names["prepare"] = planned.prepare_command(place)
+    if here and planned.config.DEVICE != "cpu":
+        names["gpu"] = [core[0], "-c", LOOK_FOR_GPU]
+    return names
 
 
 def _rehearse(
-    planned: Plan, folder: RunFolder, real: Mapping[Path, Path], env: Mapping[str, str],
-    screen: Screen,
+    names: Mapping[str, Sequence[str]], folder: RunFolder, planned: Placed,
+    real: Mapping[Path, Path], env: Mapping[str, str], screen: Screen,
 ) -> None:  # fmt: skip
-    names = {"check": planned.check_command(folder), "prepare": planned.prepare_command(folder)}
-    if planned.config.backend == "local" and planned.config.DEVICE != "cpu":
-        names["gpu"] = [planned.site.core[0], "-c", LOOK_FOR_GPU]
     started: list[Guarded] = []
     try:
         for name, command in names.items():
@@ -101,9 +125,12 @@ class _Forward:
 
     def tick(self) -> None:
         """Print what is new."""
-        with self._path.open("rb") as source:
-            source.seek(self._read)
-            new = source.read()
+        try:
+            with self._path.open("rb") as source:
+                source.seek(self._read)
+                new = source.read()
+        except FileNotFoundError:  # nothing is prepared here
+            return
         complete = new[: new.rfind(b"\n") + 1]
         self._read += len(complete)
         for line in complete.decode(errors="replace").splitlines():

@@ -15,16 +15,16 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.ini import without_port
 from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import MachineFolder, RunFolder
-from orchestrator.planning.inputs import read_text
+from orchestrator.planning.inputs import Inputs, read_text
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.render import communication
-from orchestrator.running.ledger import read_ledger
+from orchestrator.running.record import read_record
 
 REMEDY: Final = "name a run folder that g5k_execution.py has made (--resume)"
 
 
-def open_run(path: Path) -> RunFolder:
-    """The run folder to be resumed; raises `ConfigError` if there is nothing to go on with."""
+def open_folder(path: Path) -> RunFolder:
+    """A run folder of ours; raises `ConfigError` for what is none."""
     folder = RunFolder(path.absolute())
     if not path.is_dir():
         raise ConfigError(f"{path} is not a folder: {REMEDY}")
@@ -32,8 +32,13 @@ def open_run(path: Path) -> RunFolder:
     missing = [file.name for file in needed if not file.is_file()]
     if missing:
         raise ConfigError(f"{path} has no {', '.join(missing)}: {REMEDY}")
-    events = [entry["event"] for entry in read_ledger(folder.ledger)]
-    if "finished" in events and uncollected(folder) is None:
+    return folder
+
+
+def open_run(path: Path) -> RunFolder:
+    """The run folder to be resumed; raises `ConfigError` if there is nothing to go on with."""
+    folder = open_folder(path)
+    if read_record(folder.ledger).finished is not None and uncollected(folder) is None:
         raise ConfigError(
             f"{path}: this run is complete; its tables are made anew by: python -m results {path}"
         )
@@ -41,15 +46,10 @@ def open_run(path: Path) -> RunFolder:
 
 
 def uncollected(folder: RunFolder) -> float | None:
-    """The seconds taken by a run that has finished, but whose files were never collected."""
-    seconds = None
-    for entry in read_ledger(folder.ledger):
-        if entry["event"] == "finished":
-            taken = entry.get("seconds")
-            seconds = float(taken) if isinstance(taken, int | float) else 0.0
-        elif entry["event"] == "collected":
-            seconds = None
-    return seconds
+    """The seconds taken by a run that has finished, but was not collected, or still holds
+    machines."""
+    record = read_record(folder.ledger)
+    return record.finished if record.held or not record.collected else None
 
 
 def former_offset(folder: RunFolder) -> int | None:
@@ -58,9 +58,9 @@ def former_offset(folder: RunFolder) -> int | None:
     return int(offset) if offset.isdecimal() else None
 
 
-def as_resumed(planned: Plan, folder: RunFolder) -> Plan:
+def as_resumed(planned: Plan, inputs: Inputs, folder: RunFolder) -> Plan:
     """The plan, with the machines that go on; raises `ConfigError` where that cannot be."""
-    if changed := _changed(planned, folder):
+    if changed := _changed(planned, inputs, folder):
         raise ConfigError(
             f"{folder.root}: {', '.join(changed)} changed since this run began: undo that, or "
             f"start a new run with {folder.config}"
@@ -75,12 +75,14 @@ def as_resumed(planned: Plan, folder: RunFolder) -> Plan:
     return replace(planned, resumed=resumed, notes=notes)
 
 
-def _changed(planned: Plan, folder: RunFolder) -> list[str]:
+def _changed(planned: Plan, inputs: Inputs, folder: RunFolder) -> list[str]:
     """What is not as machines that have begun had it; where the run listens may change."""
     told = [read_object(folder.machine(machine.machine).run) for machine in planned.machines]
-    ini, digest = without_port(planned.files[folder.ini.name]), planned.graph.get("digest")
+    ini, digest = without_port(planned.task.experiment.text), planned.graph.get("digest")
+    counted = planned.site.assumed and "WORKERS" in inputs.ini_text  # and may be another number
     differ = {
-        "the INI": any(without_port(str(run["ini"])) != ini for run in told if "ini" in run),
+        "the INI": not counted
+        and any(without_port(str(run["ini"])) != ini for run in told if "ini" in run),
         "the graph": any(
             run["graph"].get("sha256") != digest
             for run in told

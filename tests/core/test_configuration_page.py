@@ -47,13 +47,23 @@ CLASSES = {
         "decentralizepy.sharing.Sharing": ("Sharing",),
         "decentralizepy.sharing.PlainAverageSharing": ("PlainAverageSharing",),
     },
-    "NODE": {"decentralizepy.node.dpsgd": ("DPSGD",)},
+    "NODE": {
+        f"decentralizepy.node.{module}": (name,)
+        for module, name in (
+            ("dpsgd", "DPSGD"), ("dropout", "Dropout"), ("epidemic", "EpidemicLearning"),
+            ("knn", "KNN"), ("kfn", "KFN"), ("fedavg", "FedAvg"), ("stc", "STCFederated"), ("push_sum", "PushSum"),
+            ("async_push", "AsyncPush"), ("async_pull", "AsyncPull"),
+            ("peer_sampler", "CentralPeerSampler"),
+        )
+    },
     "LR_SCHEDULE": {
         "decentralizepy.training.schedules": (
             "Step", "MultiStep", "Exponential", "Cosine", "Constant"
         )
     },
-    "GRAPH": {"decentralizepy.graphs.schedules": ("StaticSchedule", "RandomRegularSchedule")},
+    "GRAPH": {"decentralizepy.graphs.schedules": (
+        "StaticSchedule", "RandomRegularSchedule", "EpidemicSchedule"
+    )},
 }  # fmt: skip
 PREFIX = {
     "DATASET": "dataset", "OPTIMIZER_PARAMS": "optimizer", "TRAIN_PARAMS": "training",

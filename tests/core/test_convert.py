@@ -70,10 +70,10 @@ def test_each_key_has_its_verdict(tmp_path):
         ("COMMUNICATION", "recv_timeout"): ("ignored", "polls"),
         ("COMMUNICATION", "offset"): ("changed", "a port for each worker"),
         ("SHARING", "sharing_class"): ("misspelt", "[SHARINGS] is read as [SHARING]"),
-        ("SHARING", "compress"): ("ignored", "compression"),
+        ("SHARING", "compress"): ("misspelt", "[SHARINGS]"),
         ("SHARING", "weighting_method"): ("unknown", "nobody reads this key"),
         ("NODE", "graph_degree"): ("as is", ""),
-        ("NODE", "timeout"): ("ignored", "time-outs"),
+        ("NODE", "timeout"): ("as is", ""),
         ("NOTES", "who"): ("unknown", "nobody reads this section"),
     }
     for place, (verdict, why) in expected.items():

@@ -407,3 +407,25 @@ def test_what_is_written_into_the_run_folder(beside):
     Path("my_program.py").write_text(PROGRAM + "# changed\n")
     after = provenance.digests(settings, flags)
     assert {key for key in before if before[key] != after[key]} == {"module my_program"}
+
+
+def test_a_flag_gives_an_option_or_says_that_it_has_no_effect(beside):
+    federated = wired(beside, "testingFederated.py").with_option("working_rate", 0.5, "-wr")
+    assert federated.program.options == {"working_rate": 0.5} and not federated.notes
+    assert federated.servers == 1 and not federated.needs_graph and not federated.follows_file
+    plain = wired(beside).with_option("working_rate", 0.5, "-wr")
+    assert plain.notes == ("-wr 0.5 has no effect: DPSGD has no option working_rate",)
+    assert plain.follows_file and not wired(beside, "testingKNN.py").follows_file
+
+
+def test_options_of_drivers_that_the_ini_gives(beside):
+    keys = {"NODE__dropout_rate": "0.3", "NODE__timeout": "2", "NODE__graph_degree": None}
+    dropout = wired(beside, "testingPeerSamplerMultipleAvgRoundsDropout.py", **keys)
+    assert dropout.program.options == {"dropout_rate": 0.3}
+    epidemic = wired(beside, "tutorial/EpidemicLearning/testingEL_Local.py", **keys)
+    assert epidemic.program.options == {"timeout": 2}
+    assert set(epidemic.build(ring(8), 1).at(0).degrees()) == {2}, "the reference's default"
+    assert wired(beside, **keys).program.options == {}, "no business of D-PSGD's"
+    federated = wired(beside, "testingFederated.py", NODE__working_rate="0.25")
+    assert federated.program.options == {"working_rate": 0.25}
+    assert federated.with_option("working_rate", 0.5, "-wr").program.options["working_rate"] == 0.5

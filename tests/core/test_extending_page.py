@@ -24,6 +24,7 @@ from decentralizepy import (
     Train,
     run_here,
 )
+from decentralizepy.chaintext import read_chain
 from decentralizepy.config import SECTIONS, parse_experiment
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
@@ -68,6 +69,7 @@ def test_the_shown_keys_name_classes_and_their_options(block: str) -> None:
     for section in parser.sections():
         values, key = dict(parser[section]), KEYS[section]
         found = target(values.pop(f"{key}_package"), values.pop(f"{key}_class"), (METHODS,))
+        assert read_chain(values.pop("compression", "fp16"), section, (METHODS,))
         if section == "DATASET":
             target(values.pop("model_package"), values.pop("model_class"), (METHODS,))
         passed = frozenset({"n", "graph", "seed"}) if section == "GRAPH" else frozenset[str]()

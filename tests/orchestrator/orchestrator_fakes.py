@@ -157,6 +157,9 @@ if mode == "interrupted" and machine == 1:  # as the core, which takes SIGTERM f
     os.kill(os.getpid(), signal.SIGTERM)
 if mode == "interrupted":
     time.sleep(300)
+if mode == "gated":  # until somebody opens the gate
+    while not os.path.exists(os.environ["DECENTRALIZEPY_GATE"]):
+        time.sleep(0.05)
 if mode in ("fail", "hang", "stubborn"):
     if mode == "stubborn":
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -191,5 +191,5 @@ def test_too_few_open_files_are_told_before_there_is_a_run_folder(make: Make) ->
         ["bash", "-c", 'ulimit -n 40; exec "$@"', "-", *COMMAND, str(path)],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 2 and not (path.parent / "results").exists()
+    assert done.returncode == 3 and not (path.parent / "results").exists()
     assert done.stderr.startswith("open files: this run needs 62 open files per process, and only")

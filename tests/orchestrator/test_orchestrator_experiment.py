@@ -14,11 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orchestrator_fakes as fakes
 import pytest
@@ -28,9 +28,13 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.registry import Target
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends import ports
-from orchestrator.backends.base import Allocation, Watch
+from orchestrator.backends.base import Note, Request, Reservation
 from orchestrator.backends.local import LocalBackend
+from orchestrator.hosts.base import Host, Job
+from orchestrator.hosts.local import LocalHost
 from orchestrator.planning.costs import read_costs
+from orchestrator.planning.placed import Place
+from orchestrator.planning.plan import Plan
 from orchestrator.running.closing import closing_lines
 from orchestrator.running.experiment import (
     Outcome,
@@ -72,6 +76,8 @@ def test_a_run_leaves_everything_in_one_folder(make: Make, setting: Build) -> No
     assert folder.parent == path.parent / "results"
     assert events(outcome.folder) == [
         "planned",
+        "reserving",
+        "reserved",
         "submitted",
         "started",
         "finished",
@@ -510,21 +516,39 @@ class Awkward(LocalBackend):
         if what in self.fails:
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
-    def allocate(self, allocation: Allocation) -> None:
-        super().allocate(allocation)
-        self._asked("allocate")
+    def reserve(self, request: Request, plan: Plan, note: Note) -> Reservation:
+        reservation = super().reserve(request, plan, note)
+        self._asked("reserve")
+        return reservation
 
-    def run(self, allocation: Allocation, watch: Watch) -> float:
-        self._asked("run")
-        return super().run(allocation, watch)
+    def place(self, *where: Any) -> tuple[list[Place], int]:
+        self._asked("place")
+        return super().place(*where)
 
-    def collect(self, allocation: Allocation) -> list[str]:
-        self._asked("collect")
-        return super().collect(allocation)
+    def hosts(self, reservation: Reservation, plan: Plan, hold: int | None) -> list[Host]:
+        return [AwkwardHost(self, address, hold) for address in reservation.hosts]
 
-    def release(self, allocation: Allocation) -> None:
+    def release(self, reservation: Reservation) -> None:
         self.asked.append("release")
-        super().release(allocation)
+
+
+@dataclass
+class AwkwardHost:
+    """Machine 0 of `Awkward` tells it what is asked."""
+
+    backend: Awkward
+    address: str
+    hold: int | None
+
+    def __post_init__(self) -> None:
+        self.host = LocalHost(self.address, self.hold)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.host, name)
+
+    def fetch(self, job: Job, folder: Path) -> None:
+        if self.address.endswith(".1"):
+            self.backend._asked("fetch")
 
 
 @pytest.fixture
@@ -537,19 +561,19 @@ def awkward(setting: Build) -> Iterator[Setting]:
     Awkward.asked.clear()
 
 
-def test_what_was_got_before_allocating_failed_is_given_back(make: Make, awkward: Setting) -> None:
+def test_what_was_got_before_reserving_failed_is_given_back(make: Make, awkward: Setting) -> None:
     path = make()
-    Awkward.fails.add("allocate")
+    Awkward.fails.add("reserve")
     with pytest.raises(OSError, match="timed out"):
         run(path, awkward)
-    assert Awkward.asked == ["allocate", "release"]
+    assert Awkward.asked == ["reserve", "release"]
     assert not (only_run(path).root / "run.key").exists()
-    assert events(only_run(path)) == ["planned", "failed", "released"]
+    assert events(only_run(path)) == ["planned", "reserving", "reserved", "failed", "released"]
 
 
 def test_what_could_not_be_collected_is_collected_by_resuming(make: Make, awkward: Setting) -> None:
     path = make()
-    Awkward.fails.add("collect")
+    Awkward.fails.add("fetch")
     with pytest.raises(RunError) as error:
         run(path, awkward)
     folder = only_run(path)
@@ -561,7 +585,7 @@ def test_what_could_not_be_collected_is_collected_by_resuming(make: Make, awkwar
     Awkward.asked.clear()
     Awkward.fails.clear()
     outcome = resume_experiment(folder.root, awkward, Screen(io.StringIO()))
-    assert Awkward.asked == ["collect", "release"], "it is not run again"
+    assert Awkward.asked == ["reserve", "fetch", "release"], "it is not run again"
     assert outcome.complete and outcome.reality.seconds > 0 and len(outcome.tables.tables) == 2
     with pytest.raises(ConfigError, match="this run is complete"):
         resume_experiment(folder.root, awkward, Screen(io.StringIO()))
@@ -569,8 +593,8 @@ def test_what_could_not_be_collected_is_collected_by_resuming(make: Make, awkwar
 
 def test_why_a_run_failed_is_not_hidden_by_collecting(make: Make, awkward: Setting) -> None:
     path = make()
-    Awkward.fails.update(("run", "collect"))
+    Awkward.fails.update(("place", "fetch"))
     with pytest.raises(OSError, match="timed out"):
         run(path, awkward)
-    assert events(only_run(path))[-3:] == ["failed", "failed", "released"]
-    assert Awkward.asked == ["allocate", "run", "collect", "release"]
+    assert events(only_run(path))[-2:] == ["failed", "released"]
+    assert Awkward.asked == ["reserve", "place", "release"]

@@ -51,13 +51,14 @@ HANGING = """
 import os, pathlib, signal, subprocess, sys, time
 from orchestrator.backends.local import LocalBackend
 from orchestrator.cli import main
+from orchestrator.hosts.local import LocalHost
 from orchestrator.running.experiment import Setting
 
 folder = pathlib.Path(sys.argv[2]).parent
 
 
-class Hanging(LocalBackend):
-    def collect(self, allocation):
+class HangingHost(LocalHost):
+    def fetch(self, job, home):
         sleeper = subprocess.Popen(["sleep", "60"])
         caught = next(line for line in open(f"/proc/{sleeper.pid}/status") if "SigIgn" in line)
         (folder / "ignored").write_text(caught.split()[1])
@@ -67,8 +68,11 @@ class Hanging(LocalBackend):
         finally:
             sleeper.kill()
 
-    def release(self, allocation):
-        super().release(allocation)
+class Hanging(LocalBackend):
+    def hosts(self, reservation, plan, hold):
+        return [HangingHost(address, hold) for address in reservation.hosts]
+
+    def release(self, reservation):
         (folder / "released").touch()
 
 

@@ -14,8 +14,11 @@ from orchestrator_fakes import Make
 
 from decentralizepy.communication.keys import find_key, load_key
 from decentralizepy.errors import RunError
-from orchestrator.backends.base import Allocation, Watch
+from orchestrator.backends.base import Reservation
 from orchestrator.backends.local import LocalBackend
+from orchestrator.hosts.base import Host, Job
+from orchestrator.hosts.local import LocalHost
+from orchestrator.planning.plan import Plan
 from orchestrator.running.experiment import Setting, run_experiment
 from orchestrator.text import Screen
 
@@ -28,14 +31,22 @@ class Looking(LocalBackend):
     found: list[Path | None]
     key: list[str]
 
-    def run(self, allocation: Allocation, watch: Watch) -> float:
-        for machine in allocation.plan.machines:
-            path = find_key(allocation.folder.machine(machine.machine).root, None)
-            self.found.append(path)
-            if path is not None:
-                assert len(load_key(path)) == 32
-                self.key.append(path.read_text().strip())
-        return super().run(allocation, watch)
+    def hosts(self, reservation: Reservation, plan: Plan, hold: int | None) -> list[Host]:
+        return [LookingHost(self, host, hold) for host in reservation.hosts]
+
+
+class LookingHost(LocalHost):
+    def __init__(self, backend: Looking, address: str, hold: int | None) -> None:
+        super().__init__(address, hold)
+        self.backend = backend
+
+    def start(self, job: Job) -> None:
+        path = find_key(Path(job.folder), None)
+        self.backend.found.append(path)
+        if path is not None:
+            assert len(load_key(path)) == 32
+            self.backend.key.append(path.read_text().strip())
+        super().start(job)
 
 
 def looking(setting: Setting) -> tuple[Setting, Looking]:

@@ -21,11 +21,11 @@ from orchestrator.planning.costs import Cost
 from orchestrator.planning.describe import describe
 from orchestrator.planning.estimate import Load, estimate, evaluations
 from orchestrator.planning.inputs import read_inputs
-from orchestrator.planning.plan import Plan, plan
-from orchestrator.planning.render import render_addresses
+from orchestrator.planning.placed import Place, Placed, placed
+from orchestrator.planning.plan import plan
 from orchestrator.planning.site import Site
 from orchestrator.planning.task import read_task
-from orchestrator.running.experiment import Setting, example_folder, make_plan
+from orchestrator.running.experiment import Setting, example_folder, make_plan, preview
 
 GOLDEN = Path(__file__).parent / "golden"
 RUN = RunFolder(Path("/runs/it's a; run"))
@@ -33,14 +33,16 @@ DYNAMIC = INI + "\n[NODE]\ngraph_degree = {}\n"
 MLP_ROW = 4810
 
 
-def planned(path: Path, cores: int = 2, workers: int = 1) -> Plan:
+def planned(path: Path, cores: int = 2, workers: int = 1) -> Placed:
     inputs = read_inputs(path)
-    addresses = tuple(f"127.0.0.{m + 1}" for m in range(inputs.config.NB_MACHINE))
-    site = Site("local", addresses, cores, workers, 1, 12345, ("python", "-m", "decentralizepy"))
-    task = read_task(inputs, site)
-    files = {"config.ini": task.experiment.text, "ip.json": render_addresses(addresses)}
-    cost = Cost(1e-3, 1e-4)
-    return plan(inputs.config, task, inputs.graph, site, cost, files, inputs.path)
+    core = ("python", "-m", "decentralizepy")
+    offset = inputs.config.OFFSET or 12345
+    task = read_task(inputs, offset, workers)
+    site = Site("local", cores, workers, 1, core)
+    made = plan(inputs.config, task, inputs.graph, site, Cost(1e-3, 1e-4), {}, inputs.path)
+    addresses = [f"127.0.0.{m + 1}" for m in range(inputs.config.NB_MACHINE)]
+    places = [Place(each, each, str(RUN.root), workers, core) for each in addresses]
+    return placed(made, inputs, places, offset)
 
 
 def refused(path: Path) -> str:
@@ -50,11 +52,12 @@ def refused(path: Path) -> str:
 
 
 def test_nodes_need_not_divide(make: Make) -> None:
-    machines = planned(make(NB_AGENTS=11, NB_MACHINE=3), workers=8).machines
+    made = planned(make(NB_AGENTS=11, NB_MACHINE=3), workers=8)
+    machines = made.machines
     assert [machine.nodes for machine in machines] == [4, 4, 3]
     assert [machine.first_uid for machine in machines] == [0, 4, 8]
     assert [machine.workers for machine in machines] == [4, 4, 3]
-    assert [machine.address for machine in machines] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+    assert made.addresses == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
 
 
 @pytest.mark.parametrize(
@@ -67,8 +70,11 @@ def test_nodes_need_not_divide(make: Make) -> None:
 )  # fmt: skip
 def test_commands(make: Make, name: str, changes: dict[str, Any]) -> None:
     made = planned(make(**changes))
-    lines = [shlex.join(made.command(machine, RUN)) for machine in made.machines]
-    lines += [shlex.join(made.check_command(RUN)), shlex.join(made.prepare_command(RUN))]
+    lines = [shlex.join(made.command(machine.machine)) for machine in made.machines]
+    lines += [
+        shlex.join(made.check_command(made.places[0])),
+        shlex.join(made.prepare_command(made.places[0])),
+    ]
     assert lines == (GOLDEN / f"commands_{name}.txt").read_text().splitlines()
 
 
@@ -111,7 +117,7 @@ def test_a_driver_is_not_needed_where_the_ini_names_program_and_schedule(
     graph = "\n[GRAPH]\ngraph_package = my_program\ngraph_class = Rotating\n"
     made = planned(make(ini=INI + graph, EVAL_FILE=None))
     assert made.traffic.exact and made.traffic.messages_per_round == 9 * 3
-    assert "--eval_file" not in made.command(made.machines[0], RUN)
+    assert "--eval_file" not in made.command(0)
     made = planned(make(ini=INI + node + graph, EVAL_FILE=None))
     assert made.traffic.total_bytes is None and not made.traffic.exact
     said = describe(made, RUN)
@@ -129,7 +135,7 @@ def test_no_graph_file_is_needed_where_nobody_looks_at_it(make: Make, tmp_path: 
     graph = "\n[GRAPH]\ngraph_package = my_program\ngraph_class = Rotating\n"
     made = planned(make(ini=INI + graph, EVAL_FILE=None, GRAPH_FILE=None))
     assert made.traffic.messages_per_round == 9 * 3 and made.graph_name is None
-    words = made.command(made.machines[0], RUN)
+    words = made.command(0)
     assert "-gf" not in words and "-gt" not in words and "-ps" in words
     assert "my_program.Rotating over 9 nodes" in describe(made, RUN) and not made.notes
     message = refused(make(GRAPH_FILE=None))
@@ -138,13 +144,13 @@ def test_no_graph_file_is_needed_where_nobody_looks_at_it(make: Make, tmp_path: 
 
 def test_who_is_evaluated_is_passed_on(make: Make) -> None:
     made = planned(make(EVALUATED_NODES=[0, 8], TEST_SAMPLES=100))
-    words = made.command(made.machines[0], RUN)
+    words = made.command(0)
     at = words.index("--evaluated_nodes")
     assert words[at : at + 4] == ["--evaluated_nodes", "[0,8]", "--test_samples", "100"]
     assert made.as_dict(RUN)["config"]["EVALUATED_NODES"] == [0, 8]
-    words = planned(make(EVALUATED_NODES=3)).command(made.machines[0], RUN)
+    words = planned(make(EVALUATED_NODES=3)).command(0)
     assert words[words.index("--evaluated_nodes") + 1] == "3"
-    assert "--evaluated_nodes" not in planned(make()).command(made.machines[0], RUN)
+    assert "--evaluated_nodes" not in planned(make()).command(0)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +186,13 @@ def test_bytes_of_a_method_of_ones_own_are_a_bound(make: Make, tmp_path: Path) -
     assert not made.traffic.exact
     assert "at most, for whole models; what Mine sends" in describe(made, RUN)
     assert made.task.experiment.own_files == {Path("my_method.py"): tmp_path / "my_method.py"}
+
+
+def test_bytes_are_those_before_compression(make: Make) -> None:
+    ini = INI.replace("sharing_class = Sharing", "sharing_class = Sharing\ncompression = fp16")
+    made = planned(make(ini=ini))
+    assert not made.traffic.exact and made.traffic.payload_per_message == MLP_ROW * 4
+    assert "for whole models, before compression: " in describe(made, RUN)
 
 
 def test_bytes_of_a_model_of_ones_own_are_unknown(make: Make, tmp_path: Path) -> None:
@@ -247,10 +260,12 @@ def test_no_configuration_raises_anything_but_a_config_error(
     path = make()
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     try:
-        _, made = make_plan(path, setting())
+        inputs, made = make_plan(path, setting())
+        folder = example_folder(made)
+        shown = preview(inputs, made, setting(), folder)
     except ConfigError:
         return
-    describe(made, example_folder(made))
+    describe(shown, folder)
 
 
 def test_notes(make: Make) -> None:
@@ -361,7 +376,7 @@ def test_one_node_on_one_machine(make: Make) -> None:
 def test_the_device_is_handed_on(make: Make) -> None:
     made = planned(make(DEVICE="cuda"))
     for machine in made.machines:
-        command = made.command(machine, RUN)
+        command = made.command(machine.machine)
         assert command[command.index("--device") + 1] == "cuda"
     assert read_inputs(make(DEVICE="cuda", WORKERS=None)).config.workers(cpus=64) == 1
 
@@ -381,13 +396,11 @@ def scenario(path: Path, **files: Any) -> None:
 
 def test_checkpoints_and_losses_are_flags_of_every_machine(make: Make) -> None:
     path = make(CHECKPOINT_AFTER=50, ON_LOSS="wait", WAIT_LIMIT=90, PROGRESS_LIMIT=1.5)
-    for machine in planned(path).machines:
-        words = shlex.join(planned(path).command(machine, RUN))
+    for machine in range(2):
+        words = shlex.join(planned(path).command(machine))
         assert "--checkpoint_after 50 --on_loss wait --wait_limit 90 --progress_limit 1.5" in words
     plain = planned(make())
-    assert not any(
-        "loss" in word or "limit" in word for word in plain.command(plain.machines[0], RUN)
-    )
+    assert not any("loss" in word or "limit" in word for word in plain.command(0))
     assert "WAIT_LIMIT is not used: ON_LOSS is fail, not wait" in planned(make(WAIT_LIMIT=9)).notes
 
 
@@ -402,10 +415,11 @@ def test_simulations_and_faults_are_copied_and_named(
     run.records(0).write_text("".join(json.dumps(row) + "\n" for row in rows))
     kills = [{"kill": {"node": 3}, "round": 4}]
     scenario(path, run={"compute": {"run": "measured"}}, kills=kills)
-    _, made = make_plan(path, setting())
+    inputs, planned = make_plan(path, setting())
+    made = preview(inputs, planned, setting(), RUN)
     assert json.loads(made.files["kills.json"]) == kills
     assert json.loads(made.files["simulate_run.json"]) == {"compute": {"run": str(measured)}}
-    words = made.command(made.machines[0], RUN)
+    words = made.command(0)
     assert words[words.index("--simulate") + 1] == str(RUN.root / "simulate_run.json")
     assert words[words.index("--faults") + 1] == str(RUN.root / "kills.json")
     assert made.scenario.keys == {"SIMULATE": "simulate_run.json", "FAULTS": "kills.json"}

@@ -14,12 +14,11 @@ from decentralizepy.config import parse_experiment
 from decentralizepy.errors import ConfigError
 from orchestrator.planning.inputs import read_inputs
 from orchestrator.planning.render import render, render_addresses, with_communication
-from orchestrator.planning.site import Site
 from orchestrator.planning.task import read_task
 
 GOLDEN = Path(__file__).parent / "golden"
 PATH = Path("some.ini")
-SITE = Site("local", ("127.0.0.1", "127.0.0.2"), 4, 2, 1, 12345)
+OFFSET, WORKERS = 12345, 2
 
 
 def test_the_address_file() -> None:
@@ -30,7 +29,7 @@ def test_the_address_file() -> None:
 
 def test_the_ini(make: Make) -> None:
     templated = INI.replace("random_seed = 90", "random_seed = {{ NB_AGENTS * 10 }}")
-    task = read_task(read_inputs(make(ini=templated)), SITE)
+    task = read_task(read_inputs(make(ini=templated)), OFFSET, WORKERS)
     assert task.experiment.text == (GOLDEN / "config.ini").read_text()
     assert task.experiment.offset == 12345
     assert task.experiment.addresses_filepath == "ip.json"
@@ -48,7 +47,7 @@ def test_the_first_port(make: Make, in_ini: int, in_json: int, expected: int) ->
         if in_ini is None
         else INI.replace("comm_class = TCP", f"comm_class = TCP\noffset={in_ini}")
     )
-    task = read_task(read_inputs(make(ini=ini, OFFSET=in_json)), SITE)
+    task = read_task(read_inputs(make(ini=ini, OFFSET=in_json)), OFFSET, WORKERS)
     assert task.experiment.offset == expected
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,15 @@ from orchestrator_fakes import REPOSITORY, Make, alive, await_true, read_when_th
 
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder
-from orchestrator.backends.base import Allocation
 from orchestrator.backends.local import LocalBackend
 from orchestrator.cli import main
+from orchestrator.hosts.base import Host
+from orchestrator.planning.plan import Plan
 from orchestrator.running.experiment import (
     Outcome,
     Setting,
     make_resumed_plan,
+    preview,
     resume_experiment,
     run_experiment,
 )
@@ -44,14 +46,14 @@ KILL = [{"kill": {"machine": 1}, "round": 13}]
 SCRIPT = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     "import orchestrator.running.experiment as e; "
-    "e.rehearse = lambda *_: None; runpy.run_path('g5k_execution.py', run_name='__main__')"
+    "e.rehearse = lambda *_, **__: None; runpy.run_path('g5k_execution.py', run_name='__main__')"
 )
 
 
 @pytest.fixture
 def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
     """The real core, without rehearsals, and without tables."""
-    monkeypatch.setattr("orchestrator.running.experiment.rehearse", lambda *_: None)
+    monkeypatch.setattr("orchestrator.running.experiment.rehearse", lambda *_, **__: None)
     results = fakes.script(tmp_path, "results_room.py", fakes.RESULTS)
     return Setting(LocalBackend(), results=results, costs=tmp_path / "costs.json")
 
@@ -63,7 +65,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     results = fakes.script(folder, "results_room.py", fakes.RESULTS)
     setting = Setting(LocalBackend(), results=results, costs=folder / "costs.json")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.running.experiment.rehearse", lambda *_: None)
+        patch.setattr("orchestrator.running.experiment.rehearse", lambda *_, **__: None)
         outcome = run_experiment(written(folder, NB_MACHINE=1), setting, Screen(io.StringIO()))
     found = weights(outcome.folder)
     assert len(found) == 9
@@ -136,8 +138,9 @@ def test_killed_with_all_it_started_and_resumed_on_other_ports(
     assert former_offset(folder) != offset
     assert (root / "run.key").exists() is False, "the killed start's was replaced, and removed"
     assert weights(folder) == undisturbed
-    assert events(folder)[-6:] == [
-        "resumed", "submitted", "started", "finished", "collected", "released"
+    assert events(folder)[-9:] == [
+        "resumed", "released", "reserving", "reserved", "submitted", "started", "finished",
+        "collected", "released",
     ]  # fmt: skip
     assert out.getvalue().count("note: resuming after iteration 10") == 1
     assert "resuming after iteration 10" in outcome.reality.notes
@@ -219,9 +222,10 @@ def test_only_machines_that_had_begun_are_told_to_go_on(make: Make, setting: Bui
     folder.ledger.unlink()
     Ledger(folder.ledger).append("planned")
     folder.machine(0).records(0).unlink()
-    _, _, planned = make_resumed_plan(folder.root, setting())
+    _, inputs, planned = make_resumed_plan(folder.root, setting())
     assert planned.resumed == {1}
-    commands = [planned.command(machine, folder) for machine in planned.machines]
+    shown = preview(inputs, planned, setting(), folder)
+    commands = [shown.command(machine) for machine in range(2)]
     assert ["--resume" in command for command in commands] == [False, True]
     assert "there are no checkpoints (CHECKPOINT_AFTER): from the start" in planned.notes
 
@@ -257,11 +261,11 @@ def test_resuming_is_advised_where_there_is_a_checkpoint(
 
 
 class Saving(LocalBackend):
-    def allocate(self, allocation: Allocation) -> None:
-        super().allocate(allocation)
-        mark = allocation.folder.machine(0).checkpoints / "5" / "set.json"
+    def place(self, plan: Plan, hosts: Sequence[Host], folder: RunFolder, former: Any) -> Any:
+        mark = folder.machine(0).checkpoints / "5" / "set.json"
         mark.parent.mkdir(parents=True)
         mark.write_text("{}")
+        return super().place(plan, hosts, folder, former)
 
 
 @pytest.mark.parametrize(

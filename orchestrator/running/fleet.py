@@ -1,0 +1,427 @@
+"""Supervision of a run on its hosts, the same for all places: start, watch, losses, end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from decentralizepy.communication.keys import KEY_NAME
+from decentralizepy.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, RunError
+from decentralizepy.files import write_json
+from decentralizepy.runfolder import has_records
+from orchestrator.backends import process
+from orchestrator.hosts.base import OUT_OF_TIME, HostError, Seen, UnreachableError
+from orchestrator.running.execution import Execution, Loss
+from orchestrator.status import Status, read_status
+
+#: Called about twice a second with the status of every machine.
+Watch = Callable[[Sequence[Status]], None]
+
+WATCH_S: Final = 0.5
+#: Pause between two looks at hosts that have to be asked.
+PACE_S: Final = 1.0
+#: After a first failure the others get this long to end too, so that the cause can be told.
+LINGER_S: Final = 2.0
+#: Machine 0 says within this time whether training had begun when another machine was lost.
+TOLD_S: Final = 10.0
+#: How often one machine is started again in a run (ON_LOSS = wait).
+MOST_RESTARTS: Final = 3
+#: A host that does not answer for so long, while another one does, has lost its machine.
+SILENT_S: Final = 60.0
+#: Logs and checkpoints come home this often.
+HOME_S: Final = 30.0
+#: Tries to bring a machine's folder home, and the pause between them.
+TRIES: Final = 4
+RETRY_S: Final = 3.0
+#: Stands for the exit code of a machine whose host is silent.
+SILENT: Final = -1
+#: The same for one whose host no longer knows of it.
+FORGOTTEN: Final = -2
+#: A gateway takes about ten connections that are being made.
+MOST_AT_ONCE: Final = 8
+
+Result = TypeVar("Result")
+
+
+class Fleet:
+    """The machines of one execution."""
+
+    def __init__(self, execution: Execution, elapsed_s: float = 0.0) -> None:
+        self.execution = execution
+        self.began = time.monotonic() - elapsed_s
+        self.remote = execution.backend.remote
+        self._seen: dict[int, Seen] = {}
+        self._silent_since: dict[int, float] = {}
+        self._waited_for: set[int] = set()
+        self._jobs = {m: execution.job(m) for m in range(len(execution.hosts))}
+        self._next_home = time.monotonic() + HOME_S
+
+    # ------------------------------------------------------------------ start
+
+    def stage(self) -> None:
+        """Everything that a machine needs, on its host; raises `RunError` naming the first host
+        where that fails."""
+        self.execution.make_key()
+        self._each(self._stage, "staging files")
+
+    def start(self) -> None:
+        """Start every machine that was not started before."""
+        self._each(lambda m: self.execution.hosts[m].start(self._jobs[m]), "starting")
+
+    def _stage(self, machine: int) -> None:
+        """Inputs and key; and what the machine had done, where its host does not have it."""
+        execution = self.execution
+        host, place, folder = (
+            execution.hosts[machine],
+            execution.plan.places[machine],
+            execution.folder,
+        )
+        execution.backend.stage(host, execution.plan, machine)
+        if host.in_place:
+            return
+        names = [entry.name for entry in folder.root.iterdir() if _is_input(entry.name)]
+        if (folder.machine(machine).root).is_dir():
+            names.append(folder.machine(machine).root.name)
+        host.put(folder.root, names, place.root)
+        if (key := folder.root / KEY_NAME).exists():
+            host.put_key(key, place.root)
+
+    # ------------------------------------------------------------------ watch
+
+    def watch(self, watch: Watch) -> float:
+        """Wait until all have ended; the seconds since the start.
+
+        A machine that fails ends the run, unless ON_LOSS helps: raises `RunError`.
+        """
+        limit, next_watch = self.execution.plan.config.walltime_seconds, 0.0
+        while True:
+            self._look()
+            if self._exits():
+                self._lose()
+                watch(self.execution.statuses())
+                continue
+            self._welcome()
+            now, ended = time.monotonic(), self._ended()
+            if now >= next_watch or ended:
+                watch(self.execution.statuses())
+                next_watch = now + WATCH_S
+            if ended:
+                return time.monotonic() - self.began
+            if limit is not None and now - self.began > limit:
+                raise RunError(self._too_long())
+            self._bring_home_now_and_then(now)
+            time.sleep(PACE_S if self.remote else process.POLL_S)
+
+    def look(self) -> dict[int, Seen | None]:
+        """How every machine is at present; None where its host does not answer."""
+        self._look()
+        return {m: None if m in self._silent_since else self._seen.get(m) for m in self._jobs}
+
+    def _look(self) -> None:
+        """Ask every host once."""
+        now = time.monotonic()
+        machines = [m for m in self.execution.machines if self._code(m) is None]
+        for machine, seen in zip(machines, self._at_once(self._poll, machines), strict=True):
+            if seen is None:
+                self._silent_since.setdefault(machine, now)
+            else:
+                self._silent_since.pop(machine, None)
+                self._seen[machine] = seen
+
+    def _poll(self, machine: int) -> Seen | None:
+        try:
+            seen = self.execution.hosts[machine].poll(self._jobs[machine])
+        except (UnreachableError, HostError):
+            return None
+        if seen.status is not None:
+            home = self.execution.folder.machine(machine)
+            home.root.mkdir(exist_ok=True)
+            with suppress(OSError):
+                write_json(home.status, dict(seen.status))
+        return seen
+
+    def _code(self, machine: int) -> int | None:
+        """A machine's exit code; None while it runs."""
+        seen = self._seen.get(machine)
+        if seen is None or seen.state == "running":
+            return None
+        return FORGOTTEN if seen.state == "absent" else seen.code
+
+    def _ended(self) -> bool:
+        return all(self._code(m) == 0 for m in self.execution.machines)
+
+    def _silent(self) -> set[int]:
+        """Machines whose hosts have not answered for too long, though others do.
+
+        Where nobody answers it is our own connection that is gone: then nothing is known.
+        """
+        now = time.monotonic()
+        if set(self._silent_since) >= {m for m in self.execution.machines if self._code(m) is None}:
+            return set()
+        return {m for m, since in self._silent_since.items() if now - since > SILENT_S}
+
+    def _exits(self) -> dict[int, int]:
+        """Exit codes of the machines that failed by now, without those that may be missing."""
+        silent = dict.fromkeys(self._silent(), SILENT)
+        codes = {m: self._code(m) or silent.get(m, 0) for m in self.execution.machines}
+        return {m: code for m, code in codes.items() if code and m not in self._waited_for}
+
+    def _welcome(self) -> None:
+        """Start again the machines whose hosts are back, unless they have gone on by themselves."""
+        for machine in self._waited_for - set(self._silent_since):
+            self._waited_for.discard(machine)
+            if self._code(machine) is not None:
+                self._start_again(machine, "its host is back")
+
+    # ------------------------------------------------------------------ losses
+
+    def _lose(self) -> None:
+        """What ON_LOSS says of the machine that failed; raises `RunError` where it is no help."""
+        machine, code = next(iter(self._exits().items()))
+        execution = self.execution
+        policy, restarts = execution.plan.config.ON_LOSS, execution.restarts(machine)
+        if machine == 0 or not self._goes_on(policy, code) or restarts >= MOST_RESTARTS:
+            raise self._failure()
+        cause = f"{self._named(machine)} was lost, {_describe(code)}"
+        if policy == "drop":
+            execution.losses.append(Loss(machine, cause))
+        elif code == SILENT:
+            execution.losses.append(Loss(machine, cause, awaited=True))
+            self._waited_for.add(machine)
+        else:
+            self._start_again(machine, cause)
+
+    def _start_again(self, machine: int, cause: str) -> None:
+        execution = self.execution
+        restart = execution.restarts(machine) + 1
+        execution.losses.append(Loss(machine, cause, restart, MOST_RESTARTS))
+        self._jobs[machine] = execution.job(machine, again=self._knows(machine))
+        self._seen.pop(machine, None)
+        try:
+            self._stage(machine)
+            execution.hosts[machine].start(self._jobs[machine])
+        except (UnreachableError, HostError):
+            self._silent_since.setdefault(machine, time.monotonic())
+
+    def _knows(self, machine: int) -> bool:
+        """Whether a machine that is started again has anything to go on with."""
+        return not self.remote or self.execution.folder.machine(machine).holds_a_run()
+
+    def _goes_on(self, policy: str, code: int) -> bool:
+        """Whether the others can do without a machine that ended, for good or until it is back.
+
+        Machine 0 decides: where it ends too, the run has failed. A command that was killed could
+        not tell it; one that ended by itself has told it so, and machine 0 gets the time to follow.
+        Before training has begun, it does not go on either.
+        """
+        if policy == "fail" or (policy == "wait" and not _killed(code)):
+            return False
+        until = time.monotonic() + (TOLD_S if _killed(code) else LINGER_S)
+        while time.monotonic() < until and self._code(0) is None:
+            if _killed(code) and self._has_begun():
+                return True
+            time.sleep(process.POLL_S)
+            self._look()
+        return self._code(0) is None and self._has_begun()
+
+    def _has_begun(self) -> bool:
+        """Whether training has begun, by machine 0; once there was a loss, it had.
+
+        Its status may be older than the loss, or of the start after it, which notes that there was
+        one.
+        """
+        if self.execution.losses:
+            return True
+        status = read_status(self.execution.folder.machine(0).status, 0)
+        return status.state == "running" or bool(status.notes)
+
+    def _failure(self) -> ConfigError | RunError:
+        """Which machine failed, why, and the end of what it printed; the others' ends in a line.
+
+        One that refused what it was given says so by its exit code: then trying again is no help.
+        """
+        first = self._exits()
+        self._linger()
+        codes = self._exits()
+        blamed = _blame(first, codes)
+        lines = [self._why(blamed, codes[blamed])]
+        lines += [f"before, {loss}" for loss in self.execution.losses]
+        lines += [
+            f"machine {machine} ended too, {self._cause(machine, code)}"
+            for machine, code in codes.items()
+            if machine != blamed
+        ]
+        text = "\n".join(lines)
+        return ConfigError(text) if codes[blamed] == EXIT_USAGE else RunError(text)
+
+    def _linger(self) -> None:
+        until = time.monotonic() + LINGER_S
+        while time.monotonic() < until and any(self._code(m) is None for m in self._jobs):
+            time.sleep(process.POLL_S)
+            self._look()
+
+    def _why(self, machine: int, code: int) -> str:
+        told = self._tail(machine)
+        log = f"{self._jobs[machine].folder}/stdout.log"
+        where = log if not self.remote else f"{self.execution.plan.places[machine].host}:{log}"
+        shown = "\n".join(f"    {line}" for line in told.splitlines())
+        cause = self._cause(machine, code)
+        return f"{self._named(machine)} failed, {cause}\n  end of {where}:\n{shown}"
+
+    def _tail(self, machine: int) -> str:
+        try:
+            return self.execution.hosts[machine].tail(self._jobs[machine], 15)
+        except (UnreachableError, HostError) as error:
+            return f"(not to be had: {error})"
+
+    def _cause(self, machine: int, code: int) -> str:
+        """How a machine ended, and what it said of it."""
+        error = read_status(self.execution.folder.machine(machine).status, machine).error
+        return _describe(code) + (f": {error}" if error else "")
+
+    def _named(self, machine: int) -> str:
+        return f"machine {machine} ({self.execution.plan.places[machine].host})"
+
+    def _too_long(self) -> str:
+        slowest = min(self.execution.statuses(), key=lambda status: status.round_min)
+        config = self.execution.plan.config
+        return (
+            f"the walltime of {config.walltime} is over: machine {slowest.machine} had done "
+            f"{slowest.round_min} of {config.NB_ITERATION} iterations; raise walltime in "
+            f"{self.execution.plan.config_path}, or leave it out"
+        )
+
+    # ------------------------------------------------------------------ end
+
+    def stop(self) -> None:
+        """End every machine; returns when none of their processes is left, on hosts that answer."""
+        machines = list(self._jobs)
+        hosts, jobs = self.execution.hosts, self._jobs
+        self._at_once(lambda m: _quietly(lambda: hosts[m].ask_to_end(jobs[m])), machines)
+        self._at_once(lambda m: _quietly(lambda: hosts[m].await_end(jobs[m])), machines)
+
+    def collect(self, finished: bool = True) -> list[str]:
+        """Bring everything home; what is missing, in words. What fails is tried again.
+
+        Raises `RunError` for a host that answers and does not give; where none answers; and, of a
+        run that has ``finished``, for any host that has what belongs to it.
+        """
+        machines = list(self._jobs)
+        told = dict(zip(machines, self._at_once(self._fetch_patiently, machines), strict=True))
+        failed = {m: error for m, error in told.items() if error is not None}
+        wanted = [
+            m
+            for m, error in failed.items()
+            if isinstance(error, HostError) or (finished and m not in self.execution.gone)
+        ]
+        if wanted or (failed and len(failed) == len(machines)):
+            raise RunError("\n".join(f"{self._named(m)}: {e}" for m, e in failed.items()))
+        missing = [
+            f"{self._named(m)} could not be collected: {error}"
+            for m, error in failed.items()
+            if m not in self.execution.gone
+        ]
+        return [*missing, *self._without_records(set(failed))]
+
+    def _without_records(self, known: set[int]) -> list[str]:
+        if self.execution.plan.config.records_nothing:
+            return []
+        return [
+            f"machine {machine} left no records"
+            for machine in self.execution.machines
+            if machine not in known and not has_records(self.execution.folder.machine(machine))
+        ]
+
+    def _fetch_patiently(self, machine: int) -> UnreachableError | HostError | None:
+        """None, or why it could not be done."""
+        for left in reversed(range(TRIES)):
+            try:
+                self._fetch(machine)
+            except (UnreachableError, HostError) as error:
+                if not left:
+                    return error
+                time.sleep(RETRY_S)
+            else:
+                break
+        return None
+
+    def _fetch(self, machine: int) -> None:
+        home = self.execution.folder.machine(machine).root
+        self.execution.hosts[machine].fetch(self._jobs[machine], home)
+
+    def _bring_home_now_and_then(self, now: float) -> None:
+        """Logs and checkpoints, from the hosts that answer, so that what dies loses little."""
+        if not self.remote or now < self._next_home:
+            return
+        machines = [m for m in self.execution.machines if m not in self._silent_since]
+        self._at_once(lambda m: _quietly(lambda: self._fetch(m)), machines)
+        self._next_home = time.monotonic() + HOME_S
+
+    def forget(self) -> None:
+        """Remove the key everywhere, and the run's folder from hosts that keep copies."""
+        hosts, places = self.execution.hosts, self.execution.plan.places
+        machines = list(self._jobs)
+        self._at_once(lambda m: _quietly(lambda: hosts[m].remove(places[m].root)), machines)
+        self.execution.remove_key()
+
+    def close(self) -> None:
+        for host in self.execution.hosts:
+            host.close()
+
+    # ------------------------------------------------------------------ hosts
+
+    def _each(self, do: Callable[[int], None], what: str) -> None:
+        """Do something on all hosts; raises `RunError` with what failed."""
+
+        def attempt(machine: int) -> str | None:
+            try:
+                do(machine)
+            except (UnreachableError, HostError) as error:
+                return f"{self._named(machine)}: {what} failed: {error}"
+            return None
+
+        if failed := [told for told in self._at_once(attempt, list(self._jobs)) if told]:
+            raise RunError("\n".join(failed))
+
+    def _at_once(self, do: Callable[[int], Result], machines: Iterable[int]) -> list[Result]:
+        """On all these machines, at the same time where that takes time."""
+        machines = list(machines)
+        if not self.remote or len(machines) < 2:
+            return [do(machine) for machine in machines]
+        with ThreadPoolExecutor(min(len(machines), MOST_AT_ONCE)) as pool:
+            return list(pool.map(do, machines))
+
+
+def _quietly(do: Callable[[], None]) -> None:
+    with suppress(UnreachableError, HostError):
+        do()
+
+
+def _is_input(name: str) -> bool:
+    """Whether an entry of a run folder is among what machines start from."""
+    return not (
+        name.startswith("machine") or name in (KEY_NAME, "ledger.jsonl", "plan.json", "tables",
+                                               "figures", "results.log")
+    )  # fmt: skip
+
+
+def _killed(code: int) -> bool:
+    return code in (SILENT, FORGOTTEN) or (code > 128 and code != EXIT_INTERRUPTED)
+
+
+def _blame(first: Mapping[int, int], codes: Mapping[int, int]) -> int:
+    """A machine that was killed caused the others' failures; else the first that failed."""
+    killed = [machine for machine, code in codes.items() if _killed(code)]
+    return (killed or list(first))[0]
+
+
+def _describe(code: int) -> str:
+    told = {
+        SILENT: f"its host has not answered for {SILENT_S:g} s",
+        FORGOTTEN: "its host knows nothing of it (did it start anew?)",
+        OUT_OF_TIME: "the time of the reservation or of walltime was over",
+    }
+    return told.get(code) or process.describe_exit(code)
