@@ -88,7 +88,7 @@ def test_the_table_of_sensors_is_dealt_by_user_and_trained(
     Path("measured").mkdir()
     rng, users = np.random.default_rng(2), np.arange(80) % 5
     kinds = rng.integers(0, 3, 80)
-    table = np.column_stack([users, rng.normal(size=(80, 4)) + 4 * kinds[:, None], kinds])
+    table = np.column_stack([users, rng.normal(size=(80, 4)) + 3 * (kinds - 1)[:, None], kinds])
     np.savetxt("measured/sensors.csv", table, delimiter=",")
     Path("sensors.py").write_text((METHODS / "sensors.py").read_text(encoding="utf-8"))
     (block,) = [block for block in INIS if "sensors" in block]
