@@ -48,6 +48,7 @@ class Choco(Sharing):
     packs: ClassVar[bool] = True
     selects: ClassVar[bool] = True
     sends_changes: ClassVar[bool] = True
+    needs_symmetric: ClassVar[bool] = True
 
     def __init__(self, *, step_size: float, alpha: float) -> None:
         if not 0 < step_size <= 1:
