@@ -60,14 +60,10 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Packed:
-    """What a chain made of a vector: the tensors to send, and a JSON object, empty where possible.
-
-    ``kept`` is what receivers will decode, where the chain had to find out anyway.
-    """
+    """What a chain made of a vector: tensors to send, and a JSON object, empty where possible."""
 
     tensors: Mapping[str, Tensor]
     meta: Mapping[str, Any] = field(default_factory=dict)
-    kept: Tensor | Sparse | None = None
 
     @property
     def nbytes(self) -> int:
@@ -119,9 +115,9 @@ class Chain:
         memory = self._of_part(series, self.feedback)
         x = self.feedback.add(x, memory)
         packed = self._dense(x, rng, series)
-        kept = self.decompress(packed.tensors, packed.meta, len(x))
-        self.feedback.keep(x, kept, memory)
-        return Packed(packed.tensors, packed.meta, kept)
+        heard = self.decompress(packed.tensors, packed.meta, len(x))
+        self.feedback.keep(x, heard, memory)
+        return packed
 
     def _dense(self, x: Tensor, rng: np.random.Generator, series: str) -> Packed:
         if self.selector is None:

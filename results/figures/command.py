@@ -15,6 +15,13 @@ KINDS: Final = {
     "attack": "attack_success",
     "roc": "roc",
     "losses": "loss_distribution",
+    "multiples": "small_multiples",
+    "target": "to_target",
+    "topology": "node_map",
+    "labels": "label_histogram",
+    "phases": "phases",
+    "staleness": "staleness",
+    "heatmap": "heat_map",
 }
 _EPILOG: Final = """\
 examples:
@@ -54,7 +61,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="where the figure goes (RUN/figures of the first)",
+        help="where it goes (RUN/figures of the first)",
     )
     add("--name", help="its file name, without an ending (the kind)")
     add("--width", choices=WIDTHS, default=WIDTHS[0], help="one column (3.33 in) or two (6.9 in)")

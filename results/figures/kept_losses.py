@@ -39,10 +39,8 @@ class KeptLosses:
         there = sorted(at)
         chosen = [one for one in iterations if one in at] if iterations else _spread(there, most)
         if not chosen:
-            raise ValueError(
-                f"no model of node {node} was kept"
-                + (f"; of these iterations: {there}" * bool(there))
-            )
+            which = f": of iterations {there}" if there else ""
+            raise ValueError(f"no such model of node {node} was kept{which}")
         members, others = self.truth.members[node], self.truth.tested
         rows = [(one, np.asarray(self.table.losses[at[one]])) for one in chosen]
         return [(one, losses[members], losses[others]) for one, losses in rows]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from results.figures.kept_losses import KeptLosses, kept_losses
 from results.load import Run
-from results.plots import RunFigure
+from results.plots import RunFigure, legend_of, put_legend
 from results.style import line_style, styled
 
 ABOUT = "ROC of the loss threshold for one node, linear and log-log"
@@ -55,9 +55,8 @@ def roc_figure(kept: KeptLosses, node: int = 0, iterations: Sequence[int] = ()) 
             axes.plot(diagonal, diagonal, color="#999999", linewidth=0.6, linestyle=(0, (2, 2)))
             for number, (name, fpr, tpr) in enumerate(curves):
                 style = {**line_style(number), "marker": ""}
-                axes.plot(
-                    fpr, tpr, label=name if not log else None, drawstyle="steps-post", **style
-                )
+                said = None if log else name
+                axes.plot(fpr, tpr, label=said, drawstyle="steps-post", **style)
             axes.set_xlabel("False positive rate")
             axes.set_ylabel("True positive rate")
             if log:
@@ -65,5 +64,5 @@ def roc_figure(kept: KeptLosses, node: int = 0, iterations: Sequence[int] = ()) 
                 axes.set_yscale("log")
                 axes.set_xlim(_LOWEST, 1)
                 axes.set_ylim(_LOWEST, 1)
-        made.legend(ncols=3, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made

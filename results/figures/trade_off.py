@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from results.load import Run
 from results.metrics import label
-from results.plots import NothingToPlotError, RunFigure
+from results.plots import NothingToPlotError, RunFigure, legend_of, put_legend
 from results.privacy import points
 from results.style import line_style, styled
 
 ABOUT = "privacy against utility: a point per noise level, a line per variant"
+_GREY = "#444444"
 #: attack metrics in words
 RISKS = {
     "roc_auc": "Membership AUC (threshold)",
@@ -59,10 +61,11 @@ def trade_off(
             line = line.sort_values("noise")
             axes.plot(line["risk"], line["utility"], label=str(variant), **line_style(number))
             _name_ends(axes, line)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(RISKS.get(risk, risk))
         axes.set_ylabel(f"Best {label(utility)[0].lower()}{label(utility)[1:]}")
         _mark_better(axes, not utility.endswith("loss"))
-        made.legend(ncols=2, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made
 
 
@@ -82,5 +85,5 @@ def _mark_better(axes: Axes, up: bool) -> None:
     corner, tail = ((0.03, 0.97), (0.16, 0.82)) if up else ((0.03, 0.03), (0.16, 0.18))
     axes.annotate(
         "better", corner, tail, xycoords="axes fraction", textcoords="axes fraction", fontsize=7,
-        color="#444444", ha="left", va="center", arrowprops={"arrowstyle": "->", "color": "#444444"},
+        color=_GREY, ha="left", va="center", arrowprops={"arrowstyle": "->", "color": _GREY},
     )  # fmt: skip

@@ -19,7 +19,6 @@ CODERS = (
     "fpzip", "fpzip(precision=8)", "fpzip(precision=12)", "fpzip(precision=16)",
 )  # fmt: skip
 SELECTORS = ("top_k(alpha=0.1)", "top_k(alpha=1)", "random_k(alpha=0.3)", "random_k(alpha=0.7)")
-INDEX_CODERS = ("", "elias_gamma", "gaps", "golomb")
 #: chains of several parts, as an INI writes them
 CHAINS = (
     *CODERS,
@@ -29,8 +28,8 @@ CHAINS = (
     "low_rank(rank=2) + uniform(levels=9)",
     "top_k(alpha=0.2) + fp16 + elias_gamma",
     "top_k(alpha=0.2) + qsgd + gaps + lz4(values=False)",
+    "top_k(alpha=0.05) + golomb + scaled_sign",
     "random_k(alpha=0.2) + fpzip + lz4",
-    "top_k(alpha=0.2) + scaled_sign + golomb",
     "top_k(alpha=0.5) + scaled_sign + elias_gamma + lz4(indices=False)",
     "error_feedback + top_k(alpha=0.2) + bf16 + elias_gamma",
     "error_feedback + low_rank(rank=1) + fp16 + lz4",
@@ -43,7 +42,6 @@ BEHIND = (
     "elias_gamma",
     "qsgd + elias_gamma + lz4",
     "fpzip + gaps",
-    "fp16 + golomb",
     "lz4(values=False)",
 )
 

@@ -50,7 +50,8 @@ CLASSES = {
         f"decentralizepy.node.{module}": (name,)
         for module, name in (
             ("dpsgd", "DPSGD"), ("dropout", "Dropout"), ("epidemic", "EpidemicLearning"),
-            ("knn", "KNN"), ("kfn", "KFN"), ("fedavg", "FedAvg"), ("stc", "STCFederated"), ("push_sum", "PushSum"),
+            ("knn", "KNN"), ("kfn", "KFN"), ("fedavg", "FedAvg"), ("stc", "STCFederated"),
+            ("push_sum", "PushSum"),
             ("async_push", "AsyncPush"), ("async_pull", "AsyncPull"),
             ("peer_sampler", "CentralPeerSampler"),
         )
