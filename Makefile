@@ -6,7 +6,7 @@ CONFIG ?= g5k_config/quickstart.json
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench clean testbed
 
 help: ## show this text
 	@echo "DecentralizePy: decentralized learning over any topology"
@@ -18,7 +18,7 @@ help: ## show this text
 run: $(VENV)/run ## train sixteen nodes on this machine and draw the curves (half a minute)
 	$(BIN)/python g5k_execution.py $(CONFIG)
 
-test: $(VENV)/dev check ## all checks and tests
+test: $(VENV)/dev testbed check ## all checks and tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/dev ## linter, formatter and type checker alone
@@ -28,6 +28,10 @@ check: $(VENV)/dev ## linter, formatter and type checker alone
 
 bench: $(VENV)/dev ## measure speed and memory against their bounds (on an idle machine)
 	$(BIN)/python -m benchmarks
+
+testbed: # what the tests in tests/cluster need; without it they are skipped
+	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then scripts/testbed.sh install; \
+	else echo "no root on Debian: the tests in tests/cluster will be skipped"; fi
 
 clean: ## remove the environment and the caches in this folder
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -93,4 +93,4 @@ def enoslib(grid5000: g5k.Grid5000, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     For tests that call it in this process; commands just get ``env=os.environ |
     grid5000.environment``.
     """
-    return g5k_client.fresh(grid5000, monkeypatch, tmp_path)
+    return g5k_client.fresh(grid5000.environment, monkeypatch, tmp_path)

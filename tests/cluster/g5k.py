@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import hosts
 from g5k_api import Api, Deployment
+from g5k_client import write_yaml
 from g5k_reference import Cluster, Node, Site
 from oar import Job
 
@@ -144,19 +145,7 @@ class Grid5000:
         (ssh / "id_rsa").write_text(self.testbed.key.read_text())
         (ssh / "id_rsa").chmod(0o600)
         (ssh / "id_rsa.pub").write_text(public)
-        self.write_yaml()
-
-    def write_yaml(self, password: str = PASSWORD, timeout_s: float = 30) -> None:
-        """``.python-grid5000.yaml``: which API, as whom."""
-        lines = [
-            f"uri: {self.api.uri}",
-            f"username: {hosts.USER}",
-            f"password: {password}",
-            f"timeout: {timeout_s}",
-        ]
-        file = self.home / ".python-grid5000.yaml"
-        file.write_text("\n".join(lines) + "\n")
-        file.chmod(0o600)
+        write_yaml(self.home, self.api.uri, PASSWORD)
 
     # -- what jobs do to machines --
 

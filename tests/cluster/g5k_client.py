@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import g5k
+import hosts
 import pytest
 
-FASTER = 20
+FASTER = 100
 CACHED = ("get_all_clusters_sites", "get_dns", "get_subnet_gateway", "get_vlans", "get_ipv6",
           "get_vlan", "is_exotic_cluster")  # fmt: skip
 
 
-def fresh(grid: g5k.Grid5000, monkeypatch: pytest.MonkeyPatch, folder: Path) -> ModuleType:
-    """In `folder`, because playbooks are written into the working directory."""
-    for name, value in grid.environment.items():
+def fresh(
+    environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> ModuleType:
+    """With these variables, in `folder`: playbooks are written into the working directory."""
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(folder)
     import enoslib
@@ -29,3 +32,11 @@ def fresh(grid: g5k.Grid5000, monkeypatch: pytest.MonkeyPatch, folder: Path) -> 
     monkeypatch.setattr(g5k_api_utils, "time", quick)
     enoslib.set_config(g5k_auto_jump=False, ansible_stdout="noop")
     return enoslib
+
+
+def write_yaml(home: Path, uri: str, password: str, timeout_s: float = 30) -> None:
+    """``.python-grid5000.yaml``: which API, as whom."""
+    lines = [f"uri: {uri}", f"username: {hosts.USER}", f"password: {password}"]
+    file = home / ".python-grid5000.yaml"
+    file.write_text("\n".join([*lines, f"timeout: {timeout_s}"]) + "\n")
+    file.chmod(0o600)

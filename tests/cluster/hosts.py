@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -123,12 +124,7 @@ class Host:
         assert not self.alive, f"{self.name} is up"
         self._prepare_disk()
         self._plug_in()
-        log = (self._disk / "init.log").open("ab")
-        with log:
-            self._outer = subprocess.Popen(
-                self._boot_command(), env=self._boot_environment(), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+        self._outer = self._testbed.starter.submit(self._boot).result()
 
     def wait(self) -> None:
         """Until sshd answers and the cable is plugged in as it should."""
@@ -275,8 +271,15 @@ class Host:
             namespace=space,
         )
 
+    def _boot(self) -> subprocess.Popen[bytes]:
+        with (self._disk / "init.log").open("ab") as log:
+            return subprocess.Popen(
+                self._boot_command(), env=self._boot_environment(), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
     def _boot_command(self) -> list[str]:
-        """Processes die with this one, unless the testbed is kept."""
+        """Hosts die with the thread that started them, unless the testbed is kept."""
         tie = [] if self._testbed.keep else ["setpriv", "--pdeathsig", "KILL"]
         spaces = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
         inside = ["nsenter", f"--net=/run/netns/{self.namespace}"]
@@ -364,6 +367,7 @@ class Testbed:
         self.disks = _disk_folder(self.name)
         self.key, self.host_key = self.folder / "id_ed25519", self.folder / "host_key"
         self.ssh_config, self.known_hosts = self.folder / "ssh_config", self.folder / "known_hosts"
+        self.starter = ThreadPoolExecutor(1, thread_name_prefix=self.name)
         self.bin = self.folder / "bin"
         self.environment = {"PATH": f"{self.bin}:{os.environ.get('PATH', PATH)}"}
         given = checkout_binds() if binds is None else list(binds)
@@ -391,6 +395,7 @@ class Testbed:
         """Take all away, whatever state it is in. Idempotent."""
         for host in self.hosts:
             host.kill()
+        self.starter.shutdown()
         _remove(self.name, [self.folder, self.disks])
 
     def __enter__(self) -> Self:
