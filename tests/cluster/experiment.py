@@ -26,13 +26,13 @@ class Run:
     def __init__(self, root: Path, environment: Mapping[str, str], **place: Any) -> None:
         self.root, self.environment = root, os.environ | dict(environment)
         self.config = root / "small.json"
-        self.results = root / "results"
-        self.values = VALUES | {"LOCAL_SAVE_DIR": str(self.results)} | place
+        self.results = Path(place.setdefault("LOCAL_SAVE_DIR", str(root / "results")))
+        self.values = VALUES | place
         self.config.write_text(json.dumps(self.values))
 
     @property
     def folder(self) -> Path:
-        (found,) = self.results.iterdir()
+        (found,) = (path for path in self.results.iterdir() if not path.name.startswith("."))
         return found
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -69,7 +69,9 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 def local_weights(run: Run) -> dict[str, bytes]:
     """Those of the same experiment on this computer."""
-    here = Run(run.root / "here", {}, NB_MACHINE=1) if (run.root / "here").mkdir() is None else run
+    (run.root / "here").mkdir()
+    kept = {key: run.values[key] for key in ("NB_ITERATION", "TEST_AFTER") if key in run.values}
+    here = Run(run.root / "here", {}, NB_MACHINE=1, **kept)
     done = here.finish()
     assert done.returncode == 0, done.stderr
     found = weights(here.folder)
