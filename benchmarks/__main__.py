@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import (
+    compression,
     deferred,
     device,
     engine,
     loops,
     messages,
+    noise,
     scale,
     small,
     stars,
@@ -140,6 +142,8 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("messages", messages.results),
         ("server receive", stars.results),
         ("deferred", deferred.results),
+        ("compression", compression.results),
+        ("noise", noise.results),
     ):
         if only in name:
             yield from measure(folder, repeats)

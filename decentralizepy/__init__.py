@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from decentralizepy.compression.base import (
+        CompressionError,
+        IndexCoder,
+        Selector,
+        Sparse,
+        ValueCoder,
+    )
+    from decentralizepy.compression.chain import Chain
     from decentralizepy.datasets.base import Dataset, Normalization
     from decentralizepy.graphs.graph import Graph
     from decentralizepy.graphs.mixing import MixingRow
@@ -40,6 +48,8 @@ if TYPE_CHECKING:
     from decentralizepy.training.training import Training
 
 _MODULES = {
+    "compression.base": ("CompressionError", "IndexCoder", "Selector", "Sparse", "ValueCoder"),
+    "compression.chain": ("Chain",),
     "datasets.base": ("Dataset", "Normalization"),
     "graphs.graph": ("Graph",),
     "graphs.mixing": ("MixingRow",),
@@ -62,10 +72,11 @@ _MODULES = {
 _NAMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "ANY", "Ask", "Checkpoint", "Classification", "Context", "Dataset", "Drain", "Forget",
-    "Gradient", "Graph", "LocalStep", "Mail", "Message", "Missing", "MixingRow", "Node",
-    "Normalization", "Now", "Outcome", "PlainAverageSharing", "Program", "Receive", "Report",
-    "Schedule", "Send", "Sharing", "Sleep", "Task", "Train", "Training", "run_here",
+    "ANY", "Ask", "Chain", "Checkpoint", "Classification", "CompressionError", "Context",
+    "Dataset", "Drain", "Forget", "Gradient", "Graph", "IndexCoder", "LocalStep", "Mail",
+    "Message", "Missing", "MixingRow", "Node", "Normalization", "Now", "Outcome",
+    "PlainAverageSharing", "Program", "Receive", "Report", "Schedule", "Selector", "Send",
+    "Sharing", "Sleep", "Sparse", "Task", "Train", "Training", "ValueCoder", "run_here",
 ]  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """The INI file of an experiment, typed: what to train.
 
 Six sections, as in the reference system: DATASET, OPTIMIZER_PARAMS, TRAIN_PARAMS, COMMUNICATION,
-SHARING and NODE; and LR_SCHEDULE and GRAPH, which may be absent. Keys are not case-sensitive,
-``; comments`` after a value are stripped, lists are literals (``[0.5, 0.5]``), and a section or key
-that nobody reads is an error naming the nearest known one.
+SHARING and NODE; and MODEL, LR_SCHEDULE and GRAPH, which may be absent. Keys are not
+case-sensitive, ``; comments`` after a value are stripped, lists are literals (``[0.5, 0.5]``), and
+a section or key that nobody reads is an error naming the nearest known one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from decentralizepy.registry import (
     source_path,
     target,
 )
+from decentralizepy.saving import OPTIONS as SAVING_OPTIONS
+from decentralizepy.saving import Saving, read_saving
 
 SECTIONS: Final = (
     "DATASET",
@@ -40,6 +42,7 @@ SECTIONS: Final = (
     "NODE",
     "LR_SCHEDULE",
     "GRAPH",
+    "MODEL",
 )
 #: Seed of models, graphs and streams when the INI gives none, as in the reference system.
 DEFAULT_SEED: Final = 97
@@ -54,6 +57,8 @@ PER_NODE: Final = {"rounds": 0, "batch_size": 1}
 _SCHEDULED: Final = frozenset({"t", "iterations"})
 #: what the engine gives to a schedule of graphs, if its ``__init__`` names it
 _DRAWN_FROM: Final = frozenset({"n", "graph", "seed"})
+#: keys that name a loss
+_LOSS: Final = ("loss_package", "loss_class", "loss")
 #: what the engine gives to a task: the loss that the INI names, or None
 _JUDGED_BY: Final = frozenset({"criterion"})
 #: what every node program is
@@ -87,6 +92,10 @@ class NodeOptions:
 
     graph_degree: int | None = None
     dynamic_avgrounds: bool = False
+    timeout: float | None = None
+    dropout_rate: float | None = None
+    dropout_correlation: float | None = None
+    working_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class Experiment:
     model: Component
     optimizer: Component
     training: Component
-    #: the function that the INI names; only a task may do without
+    #: the function that the INI names, in place of the task's own
     loss: Component | None
     communication: Component
     sharing: Component
@@ -112,6 +121,8 @@ class Experiment:
     graph_schedule: Component | None = None
     #: parts of a chain, in order; or one class that is a chain
     compression: tuple[Component, ...] = ()
+    #: which models are kept for attacks
+    saving: Saving = field(default_factory=Saving)
     #: draw the first weights as the reference's fork does, instead of as EPFL's DecentralizePy
     fork_initial_weights: bool = False
 
@@ -209,9 +220,9 @@ class _Reader:
         fork_initial_weights = self._fork_initial_weights()
         dataset = self._component("DATASET", "dataset", package=dataset_package)
         task = self._task()
-        loss = self._loss(optional=task is not None)
+        loss = self._loss()
         node, program = self._node()
-        compression = self._compression()
+        saving, compression = self._saving(), self._compression()
         return Experiment(
             path=self.path,
             text=text,
@@ -228,6 +239,7 @@ class _Reader:
             task=task,
             node_program=program,
             compression=compression,
+            saving=saving,
             graph_schedule=self._optional("GRAPH", "graph", _DRAWN_FROM),
             fork_initial_weights=fork_initial_weights,
         )
@@ -335,6 +347,16 @@ class _Reader:
         except ConfigError:
             return ()
 
+    def _saving(self) -> Saving:
+        """Which models are kept; keys that are options of the sharing method are left to it."""
+        section = self.sections["SHARING"]
+        package, name = (section.get(f"sharing_{what}", "") for what in ("package", "class"))
+        own = (options(self._target("SHARING", package, name)) or {}) if package and name else {}
+        given = {key: section.pop(key, "") for key in SAVING_OPTIONS if key not in own}
+        return read_saving(
+            {key: value for key, value in given.items() if value}, self._where("SHARING")
+        )
+
     def _compression(self) -> tuple[Component, ...]:
         """The chain that [SHARING] names, by ``compression`` or by the reference's keys.
 
@@ -392,7 +414,9 @@ class _Reader:
     def _model(self, dataset_package: str) -> Component:
         name = self._take("DATASET", "model_class")
         package = self.sections["DATASET"].pop("model_package", "") or models_of(dataset_package)
-        return Component(self._target("DATASET", package, name))
+        found = self._target("DATASET", package, name)
+        values, self.sections["MODEL"] = self.sections["MODEL"], {}
+        return Component(found, check_options(found, values, self._where("MODEL")))
 
     def _fork_initial_weights(self) -> bool:
         option = DATASET_OPTIONS["fork_initial_weights"]
@@ -400,14 +424,15 @@ class _Reader:
         where = f"{self._where('DATASET')} {option.name}"
         return bool(coerce(text, option, where)) if text else False
 
-    def _loss(self, optional: bool = False) -> Component | None:
-        if optional and not self.sections["TRAIN_PARAMS"].get("loss_package"):
-            for key in ("loss_package", "loss_class", "loss"):
-                self.sections["TRAIN_PARAMS"].pop(key, None)
-            return None
+    def _loss(self) -> Component | None:
+        """The function that is named; None where no key of it has a value: then the task's own."""
         section = self.sections["TRAIN_PARAMS"]
+        if not any(section.get(key) for key in _LOSS):
+            for key in _LOSS:
+                section.pop(key, None)
+            return None
         package = self._take("TRAIN_PARAMS", "loss_package")
-        named = [section.pop(key, "") for key in ("loss_class", "loss")]  # the first one counts
+        named = [section.pop(key, "") for key in _LOSS[1:]]  # the first one counts
         name = named[0] or named[1]
         if not name:
             raise ConfigError(f"{self._where('TRAIN_PARAMS')} needs the key 'loss_class'")
@@ -433,7 +458,8 @@ def models_of(dataset_package: str) -> str:
     """
     parts = legacy().get(dataset_package, dataset_package).split(".")
     if parts[:2] == ["decentralizepy", "datasets"]:
-        return f"decentralizepy.models.{parts[-1].lower()}"
+        module = f"decentralizepy.models.{parts[-1].lower()}"
+        return module if source_path(module) else "decentralizepy.models.own"
     return dataset_package
 
 
@@ -462,7 +488,8 @@ KEYS_BESIDE: Final = {
     "DATASET": ("model_class", "model_package", "fork_initial_weights"),
     "TRAIN_PARAMS": ("loss_package", "loss_class", "loss", "task_package", "task_class"),
     "SHARING": (
-        "compression", "compress", "compression_package", "compression_class", "float_precision"
+        "compression", "compress", "compression_package", "compression_class", "float_precision",
+        *SAVING_OPTIONS,
     ),
 }  # fmt: skip
 #: keys of [DATASET] that are the model's and not the data set's
@@ -472,6 +499,10 @@ DATASET_OPTIONS: Final = {
 NODE_OPTIONS: Final = {
     "graph_degree": Option("graph_degree", "int | None", "None"),
     "dynamic_avgrounds": Option("dynamic_avgrounds", "bool", "False"),
+    "timeout": Option("timeout", "float | None", "None"),
+    "dropout_rate": Option("dropout_rate", "float | None", "None"),
+    "dropout_correlation": Option("dropout_correlation", "float | None", "None"),
+    "working_rate": Option("working_rate", "float | None", "None"),
 }
 
 

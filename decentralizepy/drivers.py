@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from decentralizepy import reference
 from decentralizepy.config import Component, Experiment, NodeOptions
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.graphs.graph import Graph
@@ -34,13 +33,29 @@ class Driver:
     schedule_options: Mapping[str, str] = field(default_factory=dict)
 
 
-_DPSGD: Final = Target("decentralizepy.node.dpsgd", "DPSGD")
+def _program(module: str, name: str) -> Target:
+    return Target(f"decentralizepy.node.{module}", name)
+
+
+_DPSGD: Final = _program("dpsgd", "DPSGD")
 _SCHEDULES: Final = "decentralizepy.graphs.schedules"
 _STATIC: Final = Driver(_DPSGD, Target(_SCHEDULES, "StaticSchedule"))
 _DYNAMIC: Final = Driver(
     _DPSGD,
     Target(_SCHEDULES, "RandomRegularSchedule"),
     schedule_options={"degree": "graph_degree", "per_averaging_round": "dynamic_avgrounds"},
+)
+_EPIDEMIC: Final = Driver(
+    _program("epidemic", "EpidemicLearning"),
+    Target(_SCHEDULES, "EpidemicSchedule"),
+    {"timeout": "timeout"},
+    {"degree": "graph_degree", "per_averaging_round": "dynamic_avgrounds"},
+)
+_RATE: Final = {"working_rate": "working_rate"}
+_DROPOUT: Final = Driver(
+    _program("dropout", "Dropout"),
+    _STATIC.schedule,
+    {"dropout_rate": "dropout_rate", "dropout_correlation": "dropout_correlation"},
 )
 DRIVERS: Final[dict[str, Driver]] = {
     "testing.py": _STATIC,
@@ -50,7 +65,13 @@ DRIVERS: Final[dict[str, Driver]] = {
     "testingPeerSamplerDynamicManual.py": _DYNAMIC,
     "testingPeerSamplerMultipleAvgRounds.py": _STATIC,
     "testingPeerSamplerDynamicMultipleAvgRounds.py": _DYNAMIC,
+    "testingPeerSamplerMultipleAvgRoundsDropout.py": _DROPOUT,
     "testingEL_Oracle.py": _DYNAMIC,
+    "testingEL_Local.py": _EPIDEMIC,
+    "testingKNN.py": Driver(_program("knn", "KNN"), _STATIC.schedule),
+    "testingKFN.py": Driver(_program("kfn", "KFN"), _STATIC.schedule),
+    "testingFederated.py": Driver(_program("fedavg", "FedAvg"), _STATIC.schedule, _RATE),
+    "testingSTC.py": Driver(_program("stc", "STCFederated"), _STATIC.schedule, _RATE),
 }
 
 
@@ -58,8 +79,6 @@ def driver(name: str) -> Driver:
     """The driver by the file name that the reference system gave it."""
     base = Path(name).name
     base = base if base.endswith(".py") else f"{base}.py"
-    if base not in DRIVERS and (why := reference.no_driver(base)):
-        raise ConfigError(f"driver {name}: {why}; known: {', '.join(DRIVERS)}")
     if base not in DRIVERS:
         known = ", ".join(DRIVERS)
         raise ConfigError(f"unknown driver {name!r}{nearest(base, DRIVERS)}; known: {known}")
@@ -84,6 +103,26 @@ class Wiring:
     def fixed(self) -> bool:
         """Whether the graph is the same at all times."""
         return fact(self.schedule.target, "fixed", False)
+
+    @property
+    def follows_file(self) -> bool:
+        """Whether nodes speak over the edges of the graph file, and over no others, at all times.
+
+        Not so where there is a server, or where the program needs no graph.
+        """
+        return self.fixed and self.needs_graph and not self.servers
+
+    def with_option(self, name: str, value: Any, flag: str) -> Wiring:
+        """The same with an option of the program's that a flag gives; a note if it has none such.
+
+        Raises `ConfigError`.
+        """
+        program = self.program
+        if name not in (options(program.target) or {}):
+            note = f"{flag} {value} has no effect: {program.target.name} has no option {name}"
+            return dataclasses.replace(self, notes=(*self.notes, note))
+        given = dataclasses.replace(program, options={**program.options, name: value})
+        return dataclasses.replace(self, program=given)
 
     @property
     def is_ours(self) -> bool:

@@ -73,7 +73,8 @@ def run_here(
         node: makes the program of a node, in place of the class that the INI or driver names;
             ``sharing`` likewise. For classes that are in no file, as in a notebook.
         log_dir: where records, logs and checkpoints go; by default nothing is kept.
-        options: flags of ``decentralizepy run``, as ``test_after=5`` or ``simulate="links.json"``.
+        options: flags of ``decentralizepy run``, as ``test_after=5`` or ``simulate="links.json"``;
+            several values of a flag as a list: ``set=["DATASET.shards=1", "SHARING.stay=0.3"]``.
 
     Raises:
         ConfigError: for what is wrong with the input, as the command would.
@@ -107,9 +108,10 @@ def _settings(
         "-is", str(iterations), "-ld", str(log_dir), "--workers", "1",
     ]  # fmt: skip
     for name, value in options.items():
-        if value is not False and value is not None:
-            argv += [f"--{name.replace('_', '-')}" if _dashed(name) else f"--{name}"]
-            argv += [] if value is True else [str(value)]
+        flag = f"--{name.replace('_', '-')}" if _dashed(name) else f"--{name}"
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one is not False and one is not None:
+                argv += [flag] if one is True else [flag, str(one)]
     parser = argparse.ArgumentParser(exit_on_error=False)
     flags.add_arguments(parser)
     try:

@@ -11,53 +11,22 @@ from typing import Any, Final
 #: module of the reference system -> its class
 MODULES: Final[dict[str, str]] = {
     "decentralizepy.communication.TCP_ACK": "TCP",
-    "decentralizepy.datasets.Celeba": "Celeba",
-    "decentralizepy.datasets.MovieLens": "MovieLens",
-    "decentralizepy.datasets.Reddit": "Reddit",
-    "decentralizepy.datasets.Shakespeare": "Shakespeare",
-    "decentralizepy.datasets.text.AmazonReview": "AmazonReview",
-    "decentralizepy.sharing.AntiCorSharing": "AntiCorSharing",
-    "decentralizepy.sharing.Choco": "Choco",
-    "decentralizepy.sharing.JWINS.FFT": "FFT",
-    "decentralizepy.sharing.JWINS.JWINS": "JWINS",
-    "decentralizepy.sharing.JWINS.Wavelet": "Wavelet",
-    "decentralizepy.sharing.Muffliato": "Muffliato",
-    "decentralizepy.sharing.PartialModel": "PartialModel",
-    "decentralizepy.sharing.STC": "STC",
-    "decentralizepy.sharing.SharingAsymmetric": "SharingAsymmetric",
-    "decentralizepy.sharing.SubSampling": "SubSampling",
-    "decentralizepy.sharing.ZeroSumSharing": "ZeroSumSharing",
-    "decentralizepy.training.text.LLMTraining": "LLMTraining",
 }
 
 #: what to take until then, where something comes close
 INSTEAD: Final[dict[str, str]] = {
     "decentralizepy.communication.TCP_ACK": "decentralizepy.communication.TCP / TCP",
-    "decentralizepy.sharing.SharingAsymmetric": (
-        "decentralizepy.sharing.Sharing / Sharing, which averages in the same way and saves no "
-        "models for attacks"
-    ),
 }
 
-#: driver of the reference system -> what it needs that is not here
-DRIVERS: Final[dict[str, str]] = {
-    "testingFederated.py": "federated learning with a server",
-    "testingSTC.py": "federated learning with sparse ternary compression",
-    "testingKNN.py": "an overlay of nearest neighbours",
-    "testingEL_Local.py": "epidemic learning with local sampling",
-    "testingPeerSamplerMultipleAvgRoundsDropout.py": "nodes that drop out",
-}
-#: it imports a module that the reference system does not have, so it never ran
-NEVER_RAN: Final = "testingKFN.py"
-
+_NO: Final = frozenset({"", "false", "no", "0"})
 #: options that classes of ours lack, and that may stand in an INI while their feature is off:
-#: (section, key) -> values that mean off (None: any, the key alone does nothing), and the feature;
-#: those of [NODE] are read by drivers that are not here
+#: (section, key) -> values that mean off (None: any, the key alone does nothing), and the feature
 OFF: Final[dict[tuple[str, str], tuple[frozenset[str] | None, str]]] = {
     ("DATASET", "only_local"): (frozenset({"", "false"}), "a partition for each machine"),
-    ("NODE", "timeout"): (None, "time-outs of epidemic learning"),
-    ("NODE", "dropout_rate"): (None, "nodes that drop out"),
-    ("NODE", "dropout_correlation"): (None, "nodes that drop out"),
+    ("SHARING", "dict_ordered"): (frozenset({"", "true", "yes", "1"}), "models in any order"),
+    ("SHARING", "pickle"): (None, "pickle"),
+    ("SHARING", "save_shared"): (_NO, "files of what was shared"),
+    ("SHARING", "save_accumulated"): (_NO, "files of accumulated changes"),
 }
 
 
@@ -87,12 +56,3 @@ def not_built(module: str, name: str) -> str | None:
         return None
     text = f"{name} ({module}) of the reference system is not in this version yet"
     return f"{text}; take {INSTEAD[module]}" if module in INSTEAD else text
-
-
-def no_driver(base: str) -> str | None:
-    """Why a driver of the reference system cannot be had, or None if it never had the driver."""
-    if base == NEVER_RAN:
-        return f"{base} never ran in the reference system: it imports a module that is nowhere"
-    if base in DRIVERS:
-        return f"{base} needs {DRIVERS[base]}, which is not in this version yet"
-    return None

@@ -3,6 +3,7 @@
 A run folder holds one folder per machine::
 
     <run>/g5k_config.json config.ini ip.json plan.json ledger.jsonl   (by the orchestrator)
+    <run>/machine<m>/data.json         which data each of the machine's nodes has
     <run>/machine<m>/run.json          everything needed to repeat the run, and how it ended
     <run>/machine<m>/args.json         the flags, under the reference system's names
     <run>/machine<m>/<INI> <graph>     copies of the input
@@ -13,6 +14,7 @@ A run folder holds one folder per machine::
     <run>/machine<m>/faults.jsonl      injected faults that fired (--faults)
     <run>/machine<m>/status.json       where the machine is now, replaced twice a second
     <run>/machine<m>/checkpoints/<t>/  one file per node after t iterations; set.json once complete
+    <run>/machine<m>/attacked_model/machine<m>/<rank>/*.npy   models as sent, where wanted
     <run>/machine<m>/<t>_weight_<uid>.safetensors   final weights (in the weights folder)
 
 Records are JSON lines: appended with one write each, so a kill at any byte loses at most the
@@ -57,6 +59,7 @@ RECORD_COLUMNS: Final[dict[str, str]] = {
     "local_steps": "local steps taken by the node",
     "samples": "samples that the node has trained on, repetitions counted",
     "nan": "first iteration after whose local steps the node's parameters were not finite",
+    "epsilon": "privacy that the node has spent, at the delta of [TRAIN_PARAMS] (private training)",
     "elapsed_s": "seconds since the run's first training step; the node's own simulated ones "
     "under --simulate, as all seconds then are",
     "train_s": "seconds in local training",
@@ -87,11 +90,14 @@ LEGACY_RESULTS: Final[dict[str, str]] = {
 WHERE_RECORDED: Final = frozenset({"validation_loss", "validation_acc"})
 
 
+#: folder of a machine with models for attacks, as the reference system lays it out
+SENT_MODELS: Final = "attacked_model"
+
 #: names of files and folders that mean something in a run folder or in a machine's
 RESERVED: Final = frozenset({
     "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key",
-    "results.log", "tables", "figures", "args.json", "run.json", "status.json", "faults.jsonl",
-    "stdout.log", "checkpoints",
+    "results.log", "tables", "figures", "args.json", "run.json", "data.json", "status.json",
+    "faults.jsonl", "stdout.log", "checkpoints", "attacks", SENT_MODELS,
 })  # fmt: skip
 
 
@@ -108,6 +114,10 @@ class MachineFolder:
     @property
     def run(self) -> Path:
         return self.root / "run.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data.json"
 
     @property
     def status(self) -> Path:
@@ -138,6 +148,18 @@ class MachineFolder:
 
     def log(self, rank: int) -> Path:
         return self.root / f"{rank}.log"
+
+    def sent_model(
+        self, machine: int, rank: int, form: str, iteration: int, uid: int, target: int
+    ) -> Path:
+        """What ``uid`` sent to ``target``, as ``form`` says: its numbers, or its losses."""
+        kind = {"models": "model", "losses": "losses"}[form]
+        name = f"{kind}_it{iteration}_{uid}_to{target}.npy"
+        return self.root / SENT_MODELS / f"machine{machine}" / str(rank) / name
+
+    def sent(self, worker: int) -> Path:
+        """How far models as sent were from the nodes' own, one line each."""
+        return self.root / SENT_MODELS / f"sent_{worker}.jsonl"
 
     def holds_a_run(self) -> bool:
         """Whether a run was started here before."""

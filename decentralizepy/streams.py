@@ -16,7 +16,7 @@ import numpy as np
 #: purposes -> a number for good; a new one is appended, none is ever reused
 PURPOSES: Final[dict[str, int]] = {
     "batches": 1, "dropout": 2, "sharing": 3, "node": 4, "validation": 5,
-    "peer": 6, "evaluation": 7, "shared": 8, "compression": 9
+    "peer": 6, "evaluation": 7, "shared": 8, "compression": 9, "absence": 16, "peers": 17
 }  # fmt: skip
 
 _WORD: Final = (1 << 64) - 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,11 @@ if TYPE_CHECKING:  # pandas and matplotlib take a second to load; --help needs n
 EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
 EXIT_PARTIAL: Final = 6
+#: further commands, by their first word -> module with a ``main`` of the words after it
+COMMANDS: Final = {
+    "attack": "results.attacks.command",
+    "figure": "results.figures.command",
+}
 FORMATS: Final = ("pdf", "png", "svg")
 WIDTHS: Final = ("single", "double")
 #: A longer list of files is cut: it would hide the lines above it.
@@ -57,6 +63,10 @@ several run folders write the tables of each into --output, and:
                                      random_seed only become one line, the mean
                                      over seeds with a 95 % band
 
+python -m results attack RUN...      what the messages of a run tell an observer
+                                     (--help says more)
+python -m results figure KIND RUN... one figure: privacy against utility, ROC, ...
+
 README.md beside them explains every column. A folder that cannot be read is
 named, the others are drawn, and the exit code is 6.
 
@@ -72,10 +82,13 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    args = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else [*argv]
+    command = COMMANDS.get(given[0]) if given and not Path(given[0]).exists() else None
     try:
         with _plain_warnings():
-            return _run(args)
+            if command is not None:
+                return int(importlib.import_module(command).main(given[1:]))
+            return _run(_parser().parse_args(given))
     except (ValueError, OSError) as error:
         print(f"error: {error}{_remedy(error)}", file=sys.stderr)
         return EXIT_USAGE

@@ -1,4 +1,4 @@
-"""The runscript of compute_container.def: from eight arguments and the binds to `decentralizepy run`.
+"""The runscript of compute_container.def: makes `decentralizepy run` of eight arguments and binds.
 
 It runs inside the image, before it is known which code is to run, so it imports none of ours.
 """
@@ -61,7 +61,11 @@ class Code:
     folder: Path
 
     def environment(self, ours: dict[str, str]) -> dict[str, str]:
-        return ours | {"PYTHONPATH": os.pathsep.join(map(str, self.search))}
+        """Ours, with nothing that the host says to Python; nor is bytecode left in the tree."""
+        kept = {name: value for name, value in ours.items() if not name.startswith("PYTHON")}
+        only = ("PYTHONSAFEPATH", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE")
+        path = {"PYTHONPATH": os.pathsep.join(map(str, self.search))}
+        return kept | path | dict.fromkeys(only, "1")
 
 
 def find_code(places: Places) -> Code:
@@ -126,7 +130,9 @@ def positional(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     values = dict(zip(ARGUMENTS, arguments, strict=False))
     for name, value in values.items():
         if not value or (value.startswith("-") and value != NO_GRAPH):
-            raise UsageError(f"{name} is {value!r}; flags come after the {len(ARGUMENTS)} arguments")
+            raise UsageError(
+                f"{name} is {value!r}; flags come after the {len(ARGUMENTS)} arguments"
+            )
     if not values["nb_machines"].isdecimal():
         raise UsageError(f"nb_machines is no whole number: {values['nb_machines']!r}")
     return values, list(arguments[len(ARGUMENTS) :])
@@ -194,7 +200,7 @@ def run_command(
     ]
 
 
-def main(arguments: Sequence[str], places: Places = Places()) -> NoReturn:  # noqa: B008 - frozen
+def main(arguments: Sequence[str], places: Places = Places()) -> NoReturn:
     """Become `decentralizepy run`, whose exit code is then the container's."""
     ours = dict(os.environ)
     try:

@@ -12,7 +12,7 @@
 set -euo pipefail
 
 prefix=${1:-/opt/decentralizepy/apptainer}
-layout=1 # of what is made below: raise it to have older installations replaced
+layout=3 # of what is made below: raise it to have older installations replaced
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 tools=(patchelf squashfs-tools fuse3 squashfuse uidmap debootstrap libseccomp2 libsqlite3-0)
 
@@ -87,19 +87,31 @@ for binary in bin/apptainer lib/x86_64-linux-gnu/apptainer/bin/starter; do
 done
 ln -sfn apptainer "$made/bin/singularity"
 
-# A root without CAP_SYS_RESOURCE (bit 24) must not ask for it, and the default compression takes ten times as long.
+# The default compression of images takes ten times as long and saves nothing. A root without CAP_SYS_RESOURCE (bit 24)
+# must not ask for it: builds and starts heed this variable, the unpacking of images only what is configured below.
 cat >"$made/wrap/apptainer" <<END
 #!/bin/sh
-bounding=\$(sed -n 's/^CapBnd:.*\(.\)......\$/\1/p' /proc/self/status)
-case \$bounding in [02468ace]) export APPTAINER_DROP_CAPS="\${APPTAINER_DROP_CAPS:-CAP_SYS_RESOURCE}" ;; esac
+case \$(sed -n 's/^CapBnd:.*\(.\)......\$/\1/p' /proc/self/status) in
+    [02468ace]) export APPTAINER_DROP_CAPS="\${APPTAINER_DROP_CAPS:-CAP_SYS_RESOURCE}" ;;
+esac
 export APPTAINER_MKSQUASHFS_ARGS="\${APPTAINER_MKSQUASHFS_ARGS:--comp zstd -Xcompression-level 3}"
 exec $prefix/bin/apptainer "\$@"
 END
 chmod 755 "$made/wrap/apptainer"
 ln -sfn apptainer "$made/wrap/singularity"
-echo "$layout" >"$made/layout"
 rm -rf "$prefix"
 cp -a "$made" "$prefix" # not mv: TMPDIR may be another disk
 chmod 755 "$prefix"
+without_resource() { # whether this root lacks CAP_SYS_RESOURCE, bit 24, as in some virtual machines
+    case $(sed -n 's/^CapBnd:.*\(.\)......$/\1/p' /proc/self/status) in [02468ace]) return 0 ;; esac
+    return 1
+}
+if without_resource; then
+    # Apptainer gives root all capabilities unless told which; asking for one that is not there is an error.
+    all=$("$prefix/bin/apptainer" capability avail | grep -o '^CAP_[A-Z_]*')
+    sed -i 's/^root default capabilities = .*/root default capabilities = file/' "$prefix/etc/apptainer/apptainer.conf"
+    "$prefix/bin/apptainer" capability add --user root "$(grep -v SYS_RESOURCE <<<"$all" | paste -sd,)" 2>/dev/null
+fi
+echo "$layout" >"$prefix/layout"
 complete || fail "$prefix/wrap/apptainer does not work: $("$prefix/wrap/apptainer" --version 2>&1)"
 echo "$prefix/wrap/apptainer: $("$prefix/wrap/apptainer" --version)"

@@ -14,7 +14,7 @@ import json
 import platform
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 CHUNK = 1 << 20
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -55,14 +55,17 @@ def write_layout(root: Path, folder: Path, tag: str) -> None:
 def write_layer(root: Path, blobs: Path) -> tuple[str, dict[str, Any]]:
     """Compress the tar file into a blob; returns its own digest, and the blob's description."""
     inside, aside = hashlib.sha256(), blobs / "layer"
-    with root.open("rb") as source, aside.open("wb") as out:
+    with (
+        root.open("rb") as source,
+        aside.open("wb") as out,
         # neither name nor time: the same tar file gives the same blob
-        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=out, mtime=0) as packed:
-            while chunk := source.read(CHUNK):
-                inside.update(chunk)
-                packed.write(chunk)
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=out, mtime=0) as packed,
+    ):
+        while chunk := source.read(CHUNK):
+            inside.update(chunk)
+            packed.write(chunk)
     with aside.open("rb") as written:
-        digest = sha256(written)
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
     aside.rename(blobs / digest)
     size = (blobs / digest).stat().st_size
     described = {"mediaType": f"{TYPE}.layer.v1.tar+gzip", "digest": f"sha256:{digest}"}
@@ -75,10 +78,6 @@ def write_json(value: Any, blobs: Path, kind: str) -> dict[str, Any]:
     digest = hashlib.sha256(data).hexdigest()
     (blobs / digest).write_bytes(data)
     return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
-
-
-def sha256(source: IO[bytes]) -> str:
-    return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

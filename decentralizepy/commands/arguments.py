@@ -116,11 +116,28 @@ def check_wiring(
         values.check(graph.n)
     if wired.is_ours:
         wired.build(graph, experiment.seed)
-    if wired.fixed and not graph.is_symmetric() and needs_symmetric(experiment):
+    check_sharing(experiment, wired)
+    if wired.follows_file and not graph.is_symmetric() and needs_symmetric(experiment):
         raise ConfigError(
             f"{args.graph_file} is directed, but the Metropolis-Hastings weights of "
             f"{experiment.sharing.target.name} need edges both ways: add the reverse edges "
             "(.edges files have them), or use PlainAverageSharing (-gf, -gt)"
+        )
+
+
+def check_sharing(experiment: Experiment, wired: Wiring) -> None:
+    """Refuse a method that a program of its own rules would not use; raises `ConfigError`."""
+    program, name = wired.program.target, experiment.sharing.target.name
+    if experiment.compression and not fact(program, "packs", True):
+        raise ConfigError(
+            f"{experiment.path}: [SHARING] compression: {program.name} sends numbers that must "
+            "arrive as they are; take the key out"
+        )
+    allowed = ("Sharing", "PlainAverageSharing", *fact(program, "stands_for", ()))
+    if not fact(program, "shares", True) and name not in allowed:
+        raise ConfigError(
+            f"{experiment.path}: [SHARING] {name} would have no effect: {program.name} itself says "
+            f"what is sent and how it is merged; take {allowed[0]}, or another program"
         )
 
 
@@ -248,15 +265,17 @@ def settings_of(args: argparse.Namespace) -> Settings:
     _check_numbers(args)
     experiment = read_changed(args.config_file, args.set)
     wired = wiring(experiment, args.eval_file)
+    if args.working_rate is not None:
+        wired = wired.with_option("working_rate", args.working_rate, "-wr")
     graph = graph_of(args, wired)
-    mapping = replace(read_mapping(args, graph), servers=wired.servers)
+    mapping = with_servers(read_mapping(args, graph), wired, args)
     addresses = read_addresses(experiment, args.machines)
     machine = read_machine(args, experiment, addresses)
     check_wiring(args, experiment, wired, graph)
     evaluation = EvaluationOptions(args.evaluated_nodes, args.test_samples)
     evaluation.check(graph.n, wired.servers)
-    fixed = graph if wired.fixed else None
-    simulation = _simulation(args, graph.n, fixed)
+    fixed = graph if wired.follows_file else None
+    simulation = _simulation(args, graph.n, wired.servers, fixed)
     alone = args.device != "cpu" or simulation is not None
     wanted = args.workers or (1 if alone else allotted())
     workers = max(1, min(wanted, len(mapping.uids(machine))))
@@ -306,7 +325,21 @@ def settings_of(args: argparse.Namespace) -> Settings:
     return settings
 
 
-def _simulation(args: argparse.Namespace, nodes: int, fixed: Graph | None) -> Simulation | None:
+def with_servers(mapping: Mapping, wired: Wiring, args: argparse.Namespace) -> Mapping:
+    """The same with the program's servers on ``-sm``; raises `ConfigError`."""
+    if not wired.servers:
+        return mapping
+    if args.server_rank != -1:
+        raise ConfigError(f"-sr {args.server_rank}: servers are numbered -1, -2, ...: leave it out")
+    try:
+        return replace(mapping, servers=wired.servers, server_machine=args.server_machine)
+    except ValueError as error:
+        raise ConfigError(f"-sm: {error}") from None
+
+
+def _simulation(
+    args: argparse.Namespace, nodes: int, servers: int, fixed: Graph | None
+) -> Simulation | None:
     """What ``--simulate`` names; raises `ConfigError`. ``fixed``: the graph of all iterations."""
     if args.simulate is None:
         return None
@@ -317,7 +350,7 @@ def _simulation(args: argparse.Namespace, nodes: int, fixed: Graph | None) -> Si
         )
     if args.workers not in (None, 1):
         raise ConfigError(f"--simulate runs all nodes in one worker, not --workers {args.workers}")
-    return read_simulation(args.simulate, nodes, fixed)
+    return read_simulation(args.simulate, nodes, fixed, servers)
 
 
 def _faults(
@@ -332,7 +365,8 @@ def _faults(
         return None
     machine, workers = here
     virtual = simulation is not None
-    places = mapping if simulation is None else Mapping(simulation.machines)
+    servers = mapping.servers
+    places = mapping if simulation is None else Mapping(simulation.machines, servers=servers)
     plan = read_fault_plan(args.faults, places, args.iterations, virtual, fixed)
     kills = (fault for fault in plan.faults if isinstance(fault, Kill))
     for fault in kills:
@@ -369,6 +403,7 @@ def flags_of(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     flags["workers"] = settings.workers
     flags["graph_file"] = str(args.graph_file) if args.graph_file.exists() else None
     flags["eval_file"] = args.eval_file or settings.wiring.driver
+    flags["working_rate"] = settings.program.options.get("working_rate", 1.0)
     flags["weights_store_dir"] = str(settings.weights_dir)
     flags["cache_dir"] = str(settings.cache_dir)
     return flags

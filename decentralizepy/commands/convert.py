@@ -112,6 +112,8 @@ def _known(
 ) -> tuple[list[str] | None, dict[str, str]]:
     """The options of a section (None: unknown), and why classes that it names cannot be had."""
     missing: dict[str, str] = {}
+    if section == "MODEL":  # its class is named in another section
+        return None, missing
     search = (path.resolve().parent, Path.cwd())
     known: list[str] | None = None
     more = list(NODE_OPTIONS) if section == "NODE" else []

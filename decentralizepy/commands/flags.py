@@ -110,7 +110,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="M",
-        help="accepted for old scripts, without effect: servers run on machine 0",
+        help="the machine that runs the servers of a federated program, or its central peer "
+        "sampler (default: %(default)s)",
     )
     add(
         "-sr",
@@ -118,15 +119,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=-1,
         metavar="R",
-        help="accepted for old scripts, without effect",
+        help="number of the first server: always -1, the next ones are -2, ...; without effect "
+        "where there is none (default: %(default)s)",
     )
     add(
         "-wr",
         "--working_rate",
         type=float,
-        default=1.0,
         metavar="F",
-        help="accepted for old scripts, without effect",
+        help="the share of clients that take part in each iteration of a federated program "
+        "(default: working_rate in [NODE], else 1)",
     )
     add(
         "-as",

@@ -22,6 +22,15 @@ from decentralizepy.overrides import read_changed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that only this command has."""
     parser.add_argument(
+        "-sm",
+        "--server_machine",
+        type=int,
+        default=0,
+        metavar="M",
+        help="the machine that runs the servers, as that of the run (default: %(default)s)",
+    )
+    parser.set_defaults(server_rank=-1)
+    parser.add_argument(
         "--workers",
         type=int,
         nargs="+",
@@ -45,12 +54,15 @@ def main(args: argparse.Namespace) -> int:
     if args.here:
         print(arguments.read_machine(args, experiment, addresses))
         return EXIT_OK
-    graph = arguments.graph_of(args, wiring(experiment, args.eval_file))
-    mapping = arguments.read_mapping(args, graph)
+    wired = wiring(experiment, args.eval_file)
+    graph = arguments.graph_of(args, wired)
+    mapping = arguments.with_servers(arguments.read_mapping(args, graph), wired, args)
     placement = _placement(args.workers, mapping)
-    if args.uid is not None and not 0 <= args.uid < mapping.n:
-        raise ConfigError(f"--uid {args.uid}: the nodes are 0 to {mapping.n - 1}")
-    uids = range(mapping.n) if args.uid is None else [args.uid]
+    if args.uid is not None and not mapping.has(args.uid):
+        servers = f", servers -1 to {-mapping.servers}" if mapping.servers else ""
+        raise ConfigError(f"--uid {args.uid}: the nodes are 0 to {mapping.n - 1}{servers}")
+    all_ = [*range(-mapping.servers, 0), *range(mapping.n)]
+    uids = all_ if args.uid is None else [args.uid]
     for line in _lines(uids, mapping, placement, addresses, experiment.offset):
         print(line)
     return EXIT_OK

@@ -7,7 +7,8 @@ part                  what it does in a chain
 `ErrorFeedback`       adds what was lost before, and keeps what is lost now; at most one
 `Selector`            chooses coordinates; at most one
 `ValueCoder`          encodes the numbers; a second one the float32 tensors that the first leaves
-`IndexCoder`          encodes the indices; at most one, without it they are int32
+`IndexCoder`          encodes the indices, before or behind the value coders; at most one, without
+                      it they are int32
 `ByteCoder`           packs the bytes of all tensors made so far; last
 ====================  =========================================================================
 
@@ -43,8 +44,10 @@ from decentralizepy.compression.error_feedback import ErrorFeedback
 
 VALUES: Final = "params"
 INDICES: Final = "indices"
-_ORDER: Final = (Front, ErrorFeedback, Selector, ValueCoder, IndexCoder, ByteCoder)
-_ALONE: Final = (ErrorFeedback, Selector, IndexCoder)
+_ORDER: Final[tuple[tuple[type[Part], ...], ...]] = (
+    (Front,), (ErrorFeedback,), (Selector,), (ValueCoder, IndexCoder), (ByteCoder,)
+)  # fmt: skip
+_ALONE: Final[tuple[type[Part], ...]] = (ErrorFeedback, Selector, IndexCoder)
 _WIDE: Final = 1 << 31
 #: dtypes that tensors packed by a byte coder may have
 _DTYPES: Final = {
@@ -80,10 +83,11 @@ class Chain:
 
     def __init__(self, *parts: Part) -> None:
         self.parts = parts
-        kinds = [_kind(part) for part in parts]
-        for (first, one), (second, other) in pairwise(zip(parts, kinds, strict=True)):
-            if other < one or (other == one and _ORDER[one] in _ALONE):
-                raise ValueError(f"{_called(second)} cannot follow {_called(first)}; {_TOLD}")
+        places = [_place(part) for part in parts]
+        for at, part in enumerate(parts):
+            for before, place in zip(parts[:at], places[:at], strict=True):
+                if places[at] < place or _same(_ALONE, before, part):
+                    raise ValueError(f"{_called(part)} cannot follow {_called(before)}; {_TOLD}")
         self.fronts = [part for part in parts if isinstance(part, Front)]
         self.feedback = _one([part for part in parts if isinstance(part, ErrorFeedback)])
         self.selector = _one([part for part in parts if isinstance(part, Selector)])
@@ -175,6 +179,8 @@ class Chain:
             if its:
                 meta[name] = dict(its)
 
+        if x.is_complex() and self.value_coders:
+            x, meta["complex"] = torch.view_as_real(x).flatten(), True
         code(x, VALUES, self.value_coders)
         return tensors, meta
 
@@ -212,9 +218,9 @@ class Chain:
         """The vector [n], or its numbers that were sent; raises `CompressionError`."""
         tensors = self._unpacked(tensors, meta, n)
         if not self.is_sparse(tensors, meta):
-            return self._decoded(tensors, meta, VALUES, self.value_coders, n)
+            return self._values(tensors, meta, n)
         indices = self._indices(tensors, meta, n)
-        values = self._decoded(tensors, meta, VALUES, self.value_coders, len(indices))
+        values = self._values(tensors, meta, len(indices))
         return Sparse(indices.to(values.device), values, n)
 
     def _unpacked(
@@ -227,6 +233,13 @@ class Chain:
                 found[name] = _restored(take(tensors, name, torch.uint8, None), coder, form, n)
             tensors = found
         return tensors
+
+    def _values(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], n: int) -> Tensor:
+        """The numbers [n]: complex ones are coded as their real and imaginary parts, in turn."""
+        if meta.get("complex") is not True:
+            return self._decoded(tensors, meta, VALUES, self.value_coders, n)
+        parts = self._decoded(tensors, meta, VALUES, self.value_coders, 2 * n)
+        return torch.view_as_complex(parts.view(n, 2))
 
     def _decoded(
         self,
@@ -287,15 +300,21 @@ class Chain:
 
 
 _TOLD: Final = (
-    "the order is: noise, error feedback, one selector, value coders, one index coder, byte coders"
+    "the order is: noise, error feedback, one selector, value coders and one index coder, byte "
+    "coders"
 )
 
 
-def _kind(part: Part) -> int:
-    for at, kind in enumerate(_ORDER):
-        if isinstance(part, kind):
+def _place(part: Part) -> int:
+    for at, kinds in enumerate(_ORDER):
+        if isinstance(part, kinds):
             return at
     raise ValueError(f"{_called(part)} is no part of a chain: subclass ValueCoder or another part")
+
+
+def _same(kinds: Sequence[type[Part]], one: Part, other: Part) -> bool:
+    """Whether both are of the same of these kinds."""
+    return any(isinstance(one, kind) and isinstance(other, kind) for kind in kinds)
 
 
 def _one(parts: Sequence[P]) -> P | None:

@@ -36,7 +36,7 @@ class ErrorFeedback(Part):
     def keep(self, x: Tensor, sent: Tensor | Sparse, memory: Memory) -> None:
         """Keep what of ``x`` [n], which may be written, receivers do not get."""
         if isinstance(sent, Sparse):
-            x.index_add_(0, sent.indices, sent.values.to(x.dtype), alpha=-1)
+            x.index_add_(0, sent.indices.to(x.device), sent.values.to(x), alpha=-1)
         else:
-            x.sub_(sent)
+            x.sub_(sent.to(x))
         memory["residual"] = x

@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from decentralizepy.datasets.partitioners import BY_LABEL, Indices, partition, scheme
-from decentralizepy.datasets.prepare import ARRAYS, Progress, prepared, silent, source_key
+from decentralizepy.datasets.prepare import (
+    ARRAYS,
+    Progress,
+    Streamed,
+    prepared,
+    silent,
+    source_key,
+)
 from decentralizepy.datasets.validation import Selection, check_size, source, split
 
 if TYPE_CHECKING:  # data sets are free of torch
@@ -58,10 +65,10 @@ class Dataset(ABC):
 
     A subclass names itself (`name`, `num_classes`, `normalization`), lists its options in its own
     `__init__`, and implements `identity` and `build`. `task` is what is learned from it: a `Task`,
-    its class, or "classification" (the default), "language" or "rating"; `num_classes` and
-    `normalization` may be left out where there are no classes and no images. `samples` (training,
-    test), if they are known beforehand, let a plan tell how long a run lasts. `more_arrays` are
-    what `build` returns beside the four usual ones, for a partition of its own.
+    its class, or "classification" (the default), "one_hot", "language" or "rating"; `num_classes`
+    and `normalization` may be left out where there are no classes and no images. `samples`
+    (training, test), if they are known beforehand, let a plan tell how long a run lasts.
+    `more_arrays` are what `build` returns beside the four usual ones, for a partition of its own.
     """
 
     name: ClassVar[str]
@@ -106,7 +113,7 @@ class Dataset(ABC):
         """
 
     @abstractmethod
-    def build(self, progress: Progress) -> Mapping[str, np.ndarray]:
+    def build(self, progress: Progress) -> Mapping[str, np.ndarray | Streamed]:
         """Read the source into `train_x`, `train_y`, `test_x`, `test_y`, typed as in `Arrays`."""
 
     def fetch(self, progress: Progress) -> None:  # noqa: B027 (most sources are there already)
@@ -175,6 +182,10 @@ class Dataset(ABC):
         labels = self._array("train_y")
         parts = self._deal(labels if kept is None else labels[kept], n)
         return parts if kept is None else [kept[part] for part in parts]
+
+    def own_tests(self, n: int) -> list[Indices] | None:
+        """For each uid the indices in `stored("test")` that it is tested on; None: all on all."""
+        return None
 
     def _deal(self, labels: np.ndarray, n: int) -> list[Indices]:
         by_label = scheme(self.partition_niid) in BY_LABEL

@@ -1,30 +1,118 @@
 """Reads folders in the JSON format of LEAF (Caldas et al., 2018; https://leaf.cmu.edu).
 
 A file holds `{"users": [...], "num_samples": [...], "user_data": {user: {"x": [...], "y": [...]}}}`
-for any number of users; a folder holds any number of such files.
+for any number of users; a folder holds any number of such files. What `x` and `y` are, each data
+set says by a function of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from decentralizepy.datasets.prepare import Progress
+from decentralizepy.datasets.by_user import ByUser
+from decentralizepy.datasets.prepare import Progress, Streamed
+from decentralizepy.files import expanded
+
+#: what makes arrays of a user's `x` and `y`; raises ValueError for what does not fit
+Decode = Callable[[Any, Any], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """The samples that belong together: `x` float64 [n, features], `y` int64 [n]."""
+    """The samples that belong together: `x` [n, ...] and `y` [n]."""
 
     name: str
     x: np.ndarray
     y: np.ndarray
+
+
+class Leaf(ByUser):
+    """A data set in LEAF's format: `train_dir` and `test_dir` are folders of JSON files.
+
+    Any number of users may be in a file; an empty name means no such part. Users count in the
+    order of their files' names, then in the files' order. The test set is that of all users.
+    """
+
+    #: whether `num_samples` must be the lengths of the users' `y`
+    counted: ClassVar[bool] = True
+
+    def fetch(self, progress: Progress) -> None:
+        """Nothing is downloaded: says which options are missing."""
+        if not (self.train_dir or self.test_dir):
+            kind = type(self).__name__
+            raise ValueError(f"{kind}: set train_dir (and test_dir) to folders of LEAF's {kind}")
+
+    def identity(self) -> list[str]:
+        """Name, size and time of each file that is used."""
+        train, test = listed(self._train_files()), listed(self._test_files())
+        return [f"{self.name} 1", "train", *train, "test", *test]
+
+    def build(self, progress: Progress) -> Mapping[str, np.ndarray | Streamed]:
+        """Both parts, in the order of the files; `train_starts`: where each user begins."""
+        train = self._part("train", self._train_shares(progress))
+        return dict(train) | self._part("test", self._test_shares(progress))
+
+    @abstractmethod
+    def decode(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """What JSON has of a user, as arrays; raises ValueError for what does not fit."""
+
+    def _train_files(self) -> list[Path]:
+        return json_files(self.train_dir, "train_dir")
+
+    def _test_files(self) -> list[Path]:
+        return json_files(self.test_dir, "test_dir")
+
+    def _train_shares(self, progress: Progress) -> Iterable[Share]:
+        return read_files(self._train_files(), self.decode, progress, self.counted)
+
+    def _test_shares(self, progress: Progress) -> Iterable[Share]:
+        return read_files(self._test_files(), self.decode, progress, self.counted)
+
+    def _part(self, part: str, shares: Iterable[Share]) -> dict[str, np.ndarray]:
+        """Inputs, targets and starts [users + 1] of these shares."""
+        kept = list(shares)
+        empty = self.decode([], [])  # with the types of a part that has no files
+        return {
+            f"{part}_x": np.concatenate([empty[0], *(share.x for share in kept)]),
+            f"{part}_y": np.concatenate([empty[1], *(share.y for share in kept)]),
+            f"{part}_starts": starts(len(share.y) for share in kept),
+        }
+
+
+def starts(lengths: Iterable[int]) -> np.ndarray:
+    """Where each of several runs of these lengths begins, and the end of the last: int64."""
+    return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def json_files(folder: str, key: str) -> list[Path]:
+    """The JSON files of the folder that an option names; none without a name."""
+    return folder_files(expanded(Path(folder)), ".json", key) if folder else []
+
+
+def folder_files(folder: Path, ending: str, key: str) -> list[Path]:
+    """`files_of` a folder that the option `key` names, which errors name too."""
+    try:
+        return files_of(folder, ending)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def listed(files: list[Path]) -> list[str]:
+    """What tells these files of one folder from others, by one listing: there may be thousands."""
+    if not files:
+        return []
+    folder, names = files[0].parent, {path.name for path in files}
+    stats = {entry.name: entry.stat() for entry in os.scandir(folder) if entry.name in names}
+    lines = (f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in sorted(stats.items()))
+    return [str(folder.resolve()), *lines]
 
 
 def files_of(folder: Path, ending: str) -> list[Path]:
@@ -42,15 +130,16 @@ def files_of(folder: Path, ending: str) -> list[Path]:
 
 
 def read_files(
-    files: Sequence[Path], features: int, classes: int, progress: Progress
+    files: Sequence[Path], decode: Decode, progress: Progress, counted: bool = True
 ) -> Iterator[Share]:
     """One share for each user, in the order of the files and of their lists of users.
 
-    Raises ValueError, naming the file, for one that is malformed, and for a user in two files.
+    Where they are `counted`, `num_samples` must be right. Raises ValueError, naming the file, for
+    one that is malformed, and for a user in two files.
     """
     homes: dict[str, Path] = {}
     for path in announced(files, progress):
-        for share in read_file(path, features, classes):
+        for share in read_file(path, decode, counted):
             if share.name in homes:
                 home = homes[share.name]
                 raise ValueError(f"{path}: user {_short(share.name)} also stands in {home}")
@@ -67,7 +156,7 @@ def announced(files: Sequence[Path], progress: Progress) -> Iterator[Path]:
         yield path
 
 
-def read_file(path: Path, features: int, classes: int) -> list[Share]:
+def read_file(path: Path, decode: Decode, counted: bool = True) -> list[Share]:
     """The users of one file. Raises ValueError, naming the file, when it is malformed."""
     try:
         with path.open(encoding="utf-8") as file:
@@ -75,12 +164,12 @@ def read_file(path: Path, features: int, classes: int) -> list[Share]:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable JSON file ({error})") from None
     try:
-        return [_share(content, user, features, classes) for user in _users(content)]
+        return [_share(content, user, decode) for user in _users(content, counted)]
     except ValueError as error:
         raise ValueError(f"{path} is not a LEAF file: {error}") from None
 
 
-def _users(content: Any) -> list[str]:
+def _users(content: Any, counted: bool) -> list[str]:
     keys = {"users": list, "user_data": dict}
     for key, kind in keys.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
@@ -90,7 +179,8 @@ def _users(content: Any) -> list[str]:
         raise ValueError("'users' is not a list of different names")
     if set(users) != content["user_data"].keys():
         raise ValueError("'users' and 'user_data' name different users")
-    _check_counts(content, users)
+    if counted:
+        _check_counts(content, users)
     return users
 
 
@@ -104,15 +194,25 @@ def _check_counts(content: Mapping[str, Any], users: list[str]) -> None:
         raise ValueError("'num_samples' does not fit the numbers of labels in 'user_data'")
 
 
-def _share(content: Mapping[str, Any], user: str, features: int, classes: int) -> Share:
+def _share(content: Mapping[str, Any], user: str, decode: Decode) -> Share:
     data = content["user_data"][user]
     if not isinstance(data, dict):
         raise ValueError(f"user {_short(user)}: not an object with 'x' and 'y'")
     try:
-        y = labels(data.get("y"), classes)
-        return Share(user, images(data.get("x"), len(y), features), y)
+        x, y = decode(data.get("x"), data.get("y"))
     except ValueError as error:
         raise ValueError(f"user {_short(user)}: {error}") from None
+    return Share(user, x, y)
+
+
+def texts(value: Any, key: str, length: int | None = None) -> list[str]:
+    """A list of texts, all of that length if one is given. Raises ValueError for anything else."""
+    wanted = f"{key!r} is not a list of texts" + ("" if length is None else f" of {length}")
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(wanted)
+    if length is not None and any(len(text) != length for text in value):
+        raise ValueError(wanted)
+    return value
 
 
 def images(value: Any, count: int, features: int) -> np.ndarray:

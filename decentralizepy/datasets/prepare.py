@@ -17,14 +17,42 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from decentralizepy.datasets.locks import alive, beside, locked, machine_tag
 
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """An array that is made block by block as it is written, as it may not fit into memory.
+
+    `blocks` are read once: arrays of `dtype` whose rows, one after the other, are the array's.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Iterable[np.ndarray]
+
+    def save(self, file: BinaryIO) -> None:
+        """Write it in NumPy's format; raises RuntimeError for other blocks than were promised."""
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        rows = 0
+        for block in self.blocks:
+            if block.dtype != self.dtype or block.shape[1:] != self.shape[1:]:
+                raise RuntimeError(f"a block {block.dtype} {block.shape} in an array {self.shape}")
+            file.write(np.ascontiguousarray(block).data)
+            rows += len(block)
+        if rows != self.shape[0]:
+            raise RuntimeError(f"{rows} rows in an array {self.shape}")
+
+
 Progress = Callable[[str], None]
-Build = Callable[[Progress], Mapping[str, np.ndarray]]
+Build = Callable[[Progress], Mapping[str, np.ndarray | Streamed]]
 
 ARRAYS = ("train_x", "train_y", "test_x", "test_y")
 
@@ -116,14 +144,21 @@ def _make(folder: Path, build: Build, progress: Progress, names: Sequence[str]) 
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write(folder: Path, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+def _write(folder: Path, names: Sequence[str], arrays: Mapping[str, np.ndarray | Streamed]) -> None:
     folder.mkdir()
     for name in names:
         with (folder / f"{name}.npy").open("wb") as file:
-            np.save(file, arrays[name], allow_pickle=False)
+            _save(file, arrays[name])
             file.flush()
             os.fsync(file.fileno())
     sync(folder)
+
+
+def _save(file: BinaryIO, array: np.ndarray | Streamed) -> None:
+    if isinstance(array, Streamed):
+        array.save(file)
+    else:
+        np.save(file, array, allow_pickle=False)
 
 
 def _publish(aside: Path, folder: Path, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Reads CIFAR-10's batch files, which are pickles, without running what a pickle may ask for.
+"""Reads pickles, as CIFAR-10's batch files are, without running what a pickle may ask for.
 
 A pickle names functions and calls them. Here every name resolves to a stand-in defined in this
 file or to a harmless builtin; numpy's own reconstruction, which can be misled by a crafted data
@@ -41,6 +41,20 @@ def load_batch(path: Path) -> dict[bytes, Any]:
     return {_as_bytes(key): _plain(item) for key, item in value.items()}
 
 
+def load_plain(path: Path) -> Any:
+    """Whatever a pickle of dictionaries, lists, texts and numbers holds.
+
+    Raises ValueError, naming the file, for one that is damaged or that names anything at all.
+    """
+    try:
+        data = path.read_bytes()
+        _check_sizes(data)
+        return _PlainUnpickler(io.BytesIO(data)).load()
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        what = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not a readable pickle of plain values: {what:.300}") from error
+
+
 def _check_sizes(data: bytes) -> None:
     """Raise ValueError for a pickle that would take more memory than its own length allows.
 
@@ -63,6 +77,15 @@ class _BatchUnpickler(pickle.Unpickler):
                 f"it asks for {module:.60}.{name:.60}, which a batch never needs: the file is not "
                 "CIFAR-10's (or was tampered with) and was not loaded"
             ) from None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Knows no names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(
+            f"it asks for {module:.60}.{name:.60}, which plain values never need; it was not loaded"
+        )
 
 
 def _empty(kind: type) -> Any:

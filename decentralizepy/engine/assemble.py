@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from decentralizepy.datasets.base import Dataset
 from decentralizepy.datasets.experiment import partition, prepared_dataset
-from decentralizepy.engine import nodefile
+from decentralizepy.engine import datafile, nodefile
 from decentralizepy.engine.checkpoints import CheckpointSets, node_file
 from decentralizepy.engine.clock import VirtualClock
 from decentralizepy.engine.evaluation import Evaluator
@@ -23,6 +24,7 @@ from decentralizepy.engine.parts import (
 )
 from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.seat import Seat
+from decentralizepy.engine.sent_models import SentModels
 from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.schedules import Schedule
@@ -31,6 +33,7 @@ from decentralizepy.memory.arena import Arena
 from decentralizepy.node.node import Node, Place
 from decentralizepy.settings import EvaluationOptions, Settings
 from decentralizepy.streams import generator
+from decentralizepy.training.data import Samples
 from decentralizepy.training.trainer import Learner
 
 _NOTHING = np.zeros(0, dtype=np.int64)
@@ -62,9 +65,15 @@ class Assembly:
         chosen = {name: dataset.select(name) for name in ("test", "validation")}
         self.sets = {name: parts[one.part].only(one.indices) for name, one in chosen.items()}
         self.sets["test"] = _some(self.sets["test"], settings)
+        self.own_tests = _own_tests(dataset, parts["test"], settings)
         self.partition = partition(dataset, settings.mapping.n, settings.experiment)
-        self._labels = dataset.stored("train").y
-        self._row_names = self._make_program().row_names
+        self._parts = [parts["train"], parts["test"]]
+        self._dataset, self._labels = dataset, dataset.stored("train").y
+        self._classes = _classes(self._labels)
+        found = self._make_program()
+        self._row_names = found.row_names
+        #: whether "all" that are evaluated means the servers alone
+        self._servers_only = settings.servers > 0 and not found.tests_nodes
 
     @property
     def row_length(self) -> int:
@@ -80,7 +89,10 @@ class Assembly:
         """The worker ``me`` with its nodes seated."""
         settings = self.settings
         nodes = evaluated(settings.evaluation, settings.mapping.n, settings.experiment.seed)
-        evaluator = Evaluator(self.trainer, self.sets, settings.intervals, nodes)
+        if nodes is None and self._servers_only:
+            nodes = frozenset(range(-settings.servers, 0))
+        intervals, own_tests = settings.intervals, self.own_tests
+        evaluator = Evaluator(self.trainer, self.sets, intervals, nodes, own_tests)
         worker = Worker(
             me, placement, arena, self.trainer, evaluator, Reporter(settings, me),
             simulation=settings.simulation, on_loss=settings.resilience.on_loss,
@@ -90,9 +102,15 @@ class Assembly:
             virtual = settings.simulation is not None
             faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
             worker.faults = worker.carrier = faults
+        if settings.experiment.saving.every:
+            worker.sent_models = SentModels(
+                settings.experiment.saving, settings.folder, me, settings.uids.start,
+                self.trainer, self._parts,
+            )  # fmt: skip
         self._seat_nodes(worker)
         if me.worker == 0 and settings.intervals.iterations:
             self._rehearse(worker)
+            datafile.write(settings, self._dataset, self.partition)
         return worker
 
     def _rehearse(self, worker: Worker) -> None:
@@ -152,6 +170,7 @@ class Assembly:
         place.rows, place.lend = rows, rows.lend
         node.bind(place)
         self._check_mixing(node)
+        node.sharing.begin(node.x)
         node.setup()
         worker.add(node, learner, rows)
         worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")
@@ -177,10 +196,17 @@ class Assembly:
 
     def _label_counts(self, indices: np.ndarray) -> tuple[int, ...]:
         """How many samples of a node have each label; empty where labels are no classes."""
-        labels = self._labels
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        if not self._classes:
             return ()
-        return tuple(int(count) for count in np.bincount(labels[indices]))
+        counts = np.bincount(self._labels[indices], minlength=self._classes)
+        return tuple(int(count) for count in counts)
+
+
+def _classes(labels: np.ndarray) -> int:
+    """How many labels there are in the whole training set; 0 where labels are no classes."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
+        return 0
+    return int(labels.max()) + 1
 
 
 def evaluated(options: EvaluationOptions, n: int, seed: int) -> frozenset[int] | None:
@@ -191,6 +217,12 @@ def evaluated(options: EvaluationOptions, n: int, seed: int) -> frozenset[int] |
         drawn = generator(seed, 0, "evaluation", 0).choice(n, options.nodes, replace=False)
         return frozenset(int(uid) for uid in drawn)
     return frozenset(options.nodes)
+
+
+def _own_tests(dataset: Dataset, test: Samples, settings: Settings) -> dict[int, Samples]:
+    """What each node is tested on, where that is not the same for all."""
+    parts = dataset.own_tests(settings.mapping.n) or []
+    return {uid: _some(test.only(part), settings) for uid, part in enumerate(parts)}
 
 
 def _some(samples: Any, settings: Settings) -> Any:

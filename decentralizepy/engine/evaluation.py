@@ -26,7 +26,8 @@ class Evaluator:
     """Evaluates rows: loss on the node's own samples, loss and metrics on each of ``sets``.
 
     ``sets`` maps the columns' prefix (``test``, ``validation``) to samples; empty ones are skipped.
-    ``nodes`` are those that are evaluated, None for all.
+    ``nodes`` are those that are evaluated, None for all. A node in ``own_tests`` is tested on its
+    samples there instead.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Evaluator:
         sets: Mapping[str, Samples],
         intervals: Intervals,
         nodes: frozenset[int] | None = None,
+        own_tests: Mapping[int, Samples] | None = None,
     ) -> None:
         self.trainer, self.intervals, self.nodes = trainer, intervals, nodes
-        self.sets = {name: samples for name, samples in sets.items() if len(samples)}
+        self.sets, self.own_tests = dict(sets), own_tests or {}
 
     def measure(self, iteration: int, row: Tensor, learner: Learner) -> dict[str, float]:
         """What is due of a node in this (1-based) iteration."""
@@ -47,11 +49,16 @@ class Evaluator:
         if self.intervals.train(iteration) and learner.n_samples:
             own = self.trainer.evaluate(row, self.trainer.samples, learner.indices)
             found["train_loss"] = own.loss
-        for name, samples in self.sets.items() if self.intervals.test(iteration) else ():
+        for name, samples in self._sets_of(learner.uid) if self.intervals.test(iteration) else ():
             result = self.trainer.evaluate(row, samples, None)
             found[f"{name}_loss"] = result.loss
             found |= {f"{name}_{key}": value for key, value in result.metrics.items()}
         return found
+
+    def _sets_of(self, uid: int) -> list[tuple[str, Samples]]:
+        own = {"test": self.own_tests[uid]} if uid in self.own_tests else {}
+        sets = {**self.sets, **own}
+        return [(name, samples) for name, samples in sets.items() if len(samples)]
 
 
 @dataclass
@@ -125,7 +132,8 @@ class Evaluations:
             t + 1, seat.rows.held("x").tensor, seat.learner
         )
         seat.seconds.evaluate += stopwatch() - started
-        values |= dict(own) | effort(seat.learner) | costs(seat.traffic, seat.seconds, elapsed)
+        values |= dict(own) | effort(seat.learner, self.evaluator.trainer.training)
+        values |= costs(seat.traffic, seat.seconds, elapsed)
         if seat.uid < 0:
             self._write(seat.uid, t, values)
             return

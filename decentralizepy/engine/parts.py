@@ -11,6 +11,7 @@ from torch import nn
 from decentralizepy.compression.chain import Chain
 from decentralizepy.config import Component, Experiment
 from decentralizepy.datasets.base import Dataset
+from decentralizepy.datasets.experiment import build_dataset
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
 from decentralizepy.settings import Settings
@@ -58,7 +59,9 @@ def build_loss(component: Component | None) -> Loss | None:
 def build_sharing(experiment: Experiment) -> Any:
     """A sharing method of the experiment; one object per node, for it may remember things."""
     sharing = experiment.sharing.build()
-    missing = [name for name in ("outgoing", "merge", "mixing") if not hasattr(sharing, name)]
+    missing = [
+        name for name in ("begin", "outgoing", "merge", "mixing") if not hasattr(sharing, name)
+    ]
     if missing:
         name = experiment.sharing.target.dotted
         raise ConfigError(f"{name} has no {', '.join(missing)}: subclass Sharing")
@@ -124,7 +127,7 @@ def build_trainer(experiment: Experiment, train: Samples, settings: Settings | N
         template,
         make_optimizer(template, experiment.optimizer),
         build_training(experiment.training),
-        build_task(experiment.dataset.target.load(), experiment.task, build_loss(experiment.loss)),
+        build_task(build_dataset(experiment), experiment.task, build_loss(experiment.loss)),
         train,
     )
     options: dict[str, Any] = {

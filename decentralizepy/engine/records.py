@@ -19,6 +19,7 @@ from decentralizepy.mappings.placement import WorkerId
 from decentralizepy.runfolder import RECORD_COLUMNS, MachineFolder, RecordWriter
 from decentralizepy.settings import LEVELS, Settings
 from decentralizepy.training.trainer import Learner
+from decentralizepy.training.training import Training
 from decentralizepy.transport.router import Traffic
 
 
@@ -124,10 +125,11 @@ _LOGGED = (
 )  # fmt: skip
 
 
-def effort(learner: Learner) -> dict[str, int]:
+def effort(learner: Learner, training: Training) -> dict[str, float]:
     """The columns of a record that tell how much a node has trained, and whether in vain."""
     counts = {"local_steps": learner.steps, "samples": learner.samples}
-    return counts | ({"nan": learner.nan} if learner.nan else {})
+    more = training.columns(learner.n_samples, learner.uid, learner.gradients)
+    return counts | ({"nan": learner.nan} if learner.nan else {}) | more
 
 
 def costs(traffic: Traffic, seconds: Seconds, elapsed: float) -> dict[str, float]:

@@ -26,6 +26,7 @@ from decentralizepy.engine.meeting import Meeting
 from decentralizepy.engine.records import Reporter, check_metrics
 from decentralizepy.engine.rest import Position, Rest
 from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.engine.sent_models import SentModels
 from decentralizepy.engine.workload import Work, Workload
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
@@ -131,6 +132,7 @@ class Worker:
         self.router.collective = self._collective
         self.carrier = self._carrier()
         self.faults: Injector | None = None
+        self.sent_models: SentModels | None = None
         self.sockets, self._tell, self._orders, self._save = sockets, tell, orders, save
         self.membership = membership or Membership(placement.mapping.n)
         self._gone = self.membership.left
@@ -360,7 +362,10 @@ class Worker:
             if not router.may_send(uid, uids):
                 self._held.append((strand, chain([(uids, message)], outgoing), round_, asks))
                 return _PARKED
-            carry(seat, uids, message.stamped(uid, round_, asks))
+            message = message.stamped(uid, round_, asks)
+            if self.sent_models is not None:
+                self.sent_models.see(seat, uids, message)
+            carry(seat, uids, message)
         return None
 
     def _retry_held(self) -> bool:
@@ -454,7 +459,8 @@ class Worker:
 
     def _drop(self, seat: Seat) -> None:
         why = f"node {seat.uid} was lost in iteration {seat.node.round + 1}"
-        if len(self.membership.left | {seat.uid}) == self.placement.mapping.n:
+        nodes = range(self.placement.mapping.n)
+        if (self.membership.left | {seat.uid}).issuperset(nodes):
             raise RunError(f"{self.me}: {why}; no node is left")
         self._leave(Leaving(self._sent + 1, (seat.uid,), why, ()))
         self._tell(NodesLeft(self.membership.epochs[-1]))

@@ -11,8 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from decentralizepy.graphs.generators import check_regular, regular
 from decentralizepy.graphs.graph import Graph
+from decentralizepy.streams import generator
 
 WINDOW = 8
 """Graphs kept in memory by a schedule: nodes of one worker are a few rounds apart at most."""
@@ -117,6 +121,52 @@ class RandomRegularSchedule(Schedule):
         """The regular graph of this time's seed."""
         since_start = 10_000_000 * t + k if self._per_averaging_round else t
         return regular(self._n, self._degree, self._seed * 100_000 + since_start)
+
+
+class EpidemicSchedule(Schedule):
+    """Each node sends to ``degree`` others, drawn afresh at random in each iteration, or each
+    averaging round: the local variant of epidemic learning (de Vos et al., NeurIPS 2023).
+
+    A directed graph: how many a node hears varies around ``degree``.
+    """
+
+    out_degree: ClassVar[int | str | None] = "degree"
+
+    def __init__(
+        self, n: int, seed: int, degree: int = 2, per_averaging_round: bool = False
+    ) -> None:
+        if not 0 <= degree < max(n, 1):
+            raise ValueError(f"degree {degree}: {n} nodes can send to 0 to {n - 1} others")
+        super().__init__(n)
+        self._degree = degree
+        self._seed = seed
+        self._per_averaging_round = per_averaging_round
+
+    def key(self, t: int, k: int) -> tuple[int, int]:
+        """The averaging rounds of one iteration share a graph, unless asked otherwise."""
+        return (t, k) if self._per_averaging_round else (t, 0)
+
+    def draw(self, t: int, k: int) -> Graph:
+        """Every node's receivers at this time."""
+        steps = subsets(self._n - 1, self._degree, self._n, generator(self._seed, 0, "peers", t, k))
+        src = np.repeat(np.arange(self._n), self._degree)
+        dst = (src + 1 + steps.reshape(-1)) % self._n
+        return Graph(self._n, np.stack([src, dst], axis=1))
+
+
+def subsets(n: int, size: int, count: int, draws: np.random.Generator) -> npt.NDArray[np.int64]:
+    """``count`` random subsets [count, size] of 0 .. n-1, all of them equally likely.
+
+    Floyd's algorithm (Bentley & Floyd, CACM 1987) for all at once: the i-th number is drawn from
+    the first n - size + i + 1, and who has it already takes the last of these.
+    """
+    found = np.empty((count, size), np.int64)
+    for i in range(size):
+        last = n - size + i
+        drawn = draws.integers(last + 1, size=count)
+        twice = (found[:, :i] == drawn[:, None]).any(axis=1)
+        found[:, i] = np.where(twice, last, drawn)
+    return found
 
 
 class _Window:

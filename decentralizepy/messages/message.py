@@ -59,18 +59,25 @@ class Message:
         make: Callable[[], Mapping[str, Tensor]],
         like: Mapping[str, Tensor],
         meta: Mapping[str, Any] | None = None,
+        kept: bool = True,
     ) -> Message:
         """A message whose tensors are made by ``make()`` when they are read or sent.
 
         They must have the names, dtypes and shapes of ``like``, and must not depend on when they
-        are made: draw noise from a generator of its own for each receiver.
+        are made: draw noise from a generator of its own for each receiver. What was made is kept
+        for the next look; not ``kept``, it is made at each look, so that a receiver who looks at
+        one message after the other never holds two of them.
         """
-        return _Deferred(make, like, meta)
+        return _Deferred(make, like, meta, kept)
 
     @property
     def is_deferred(self) -> bool:
         """Whether its tensors are still to be made."""
         return False
+
+    def made(self) -> Message:
+        """The message with its tensors made, which it holds from now on."""
+        return self
 
     @property
     def like(self) -> Mapping[str, Tensor]:
@@ -123,14 +130,16 @@ class Message:
 class _Deferred(Message):
     """A message whose tensors are made at the first look at them."""
 
-    __slots__ = ("_like", "_made", "_make")
+    __slots__ = ("_kept", "_like", "_made", "_make")
 
     def __init__(
         self,
         make: Callable[[], Mapping[str, Tensor]],
         like: Mapping[str, Tensor],
         meta: Mapping[str, Any] | None,
+        kept: bool,
     ) -> None:
+        self._kept = kept
         self._made: Mapping[str, Tensor] | None = None
         self._make: Callable[[], Mapping[str, Tensor]] | None = make
         self._like = like
@@ -152,6 +161,8 @@ class _Deferred(Message):
             if _forms(made) != _forms(self._like):
                 wrong = f"a deferred message of {_forms(made)}, not of {_forms(self._like)}"
                 raise ValueError(wrong)
+            if not self._kept:
+                return made
             self._made, self._like, self._make = made, made, None
         return self._made
 
@@ -162,7 +173,11 @@ class _Deferred(Message):
     def _again(self) -> Message:
         if self._make is None:
             return Message(self.tensors, self.meta)
-        return _Deferred(self._make, self._like, self.meta)
+        return _Deferred(self._make, self._like, self.meta, self._kept)
+
+    def made(self) -> Message:
+        tensors = self.tensors
+        return self if self._kept else self.carrying(tensors)
 
 
 def _forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

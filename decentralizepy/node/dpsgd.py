@@ -13,14 +13,17 @@ class DPSGD(Node):
 
     #: every node sends once over each edge in each averaging round
     gossips: ClassVar[bool] = True
+    #: seconds after which a round goes on without those that are late; None: it waits for all
+    timeout: float | None = None
 
     def program(self) -> Program:
         for t in self.rounds():
-            yield Train(t)
-            for k in range(self.averaging_steps):
-                graph = self.graph_at(t, k)
-                ctx = self.context(graph, t, k)
-                yield Send(self.sharing.outgoing(self.x, ctx), (t, k))
-                self.x = self.sharing.merge(self.x, (yield Receive(ctx.sources, (t, k))), ctx)
+            if self.takes_part(t):
+                yield Train(t)
+                for k in range(self.averaging_steps):
+                    ctx = self.context(self.graph_at(t, k), t, k)
+                    yield Send(self.sharing.outgoing(self.x, ctx), (t, k))
+                    heard = yield Receive(ctx.sources, (t, k), deadline=self.timeout)
+                    self.x = self.sharing.merge(self.x, heard, ctx)
             yield Report(t)
             yield Checkpoint(t)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
+from decentralizepy.compression.base import Sparse
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.graphs.schedules import Schedule
@@ -64,10 +66,16 @@ class Node(ABC):
     row_names: ClassVar[tuple[str, ...]] = ()
     #: attributes that a checkpoint keeps: tensors, JSON values, dictionaries of these
     kept: ClassVar[tuple[str, ...]] = ()
+    #: whether the method of [SHARING] decides what is said and how it is merged
+    shares: ClassVar[bool] = True
+    #: whether what is sent goes through that method's `pack`, so that compression has an effect
+    packs: ClassVar[bool] = True
+    #: whether nodes are evaluated too where there are servers
+    tests_nodes: ClassVar[bool] = True
     #: what happens to messages that are not heard at once
-    mail: ClassVar[Mail] = Mail()
+    mail: Mail = Mail()
     #: whether messages may be on their way at a checkpoint
-    asynchronous: ClassVar[bool] = False
+    asynchronous: bool = False
 
     uid: int
     n: int
@@ -122,9 +130,18 @@ class Node(ABC):
             yield self.round
             self.round += 1
 
+    def members(self, t: int) -> frozenset[int] | None:
+        """The nodes that take part in iteration ``t``; None as long as that is everybody."""
+        return self.membership.at(t)
+
+    def takes_part(self, t: int) -> bool:
+        """Whether this node trains and exchanges anything in iteration ``t``."""
+        members = self.members(t)
+        return members is None or self.uid in members
+
     def graph_at(self, t: int, k: int = 0) -> Graph:
         """The graph among those that take part in iteration ``t``, averaging round ``k``."""
-        return self.schedule.at(t, k, self.membership.at(t))
+        return self.schedule.at(t, k, self.members(t))
 
     def context(self, graph: Graph, t: int, k: int = 0) -> Context:
         """What the sharing method may know of this round."""
@@ -136,6 +153,26 @@ class Node(ABC):
         return Context(
             self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend, mixed[2]
         )
+
+    def apart(self, t: int, k: int = 0) -> Context:
+        """What the sharing method may know where the program does not speak over a graph, as to
+        `Sharing.pack` something: there is nobody around."""
+        place, alone = self._place, MixingRow(1.0, {})
+        graph = _without_edges(self.n)
+        return Context(
+            self.uid, t, k, graph, alone, place.n_parameters, place.seed, place.lend, ((), ())
+        )
+
+    def unpacked(self, message: Message) -> Tensor:
+        """The row [P] that a message says, on this node's device: read it only.
+
+        Where compression left numbers out, these are the node's own.
+        """
+        found = self.sharing.unpack(message, len(self.x))
+        if isinstance(found, Sparse):
+            found = Sparse(found.indices.to(self.x.device), found.values.to(self.x), found.length)
+            return found.filled(self.x)
+        return found.to(self.x.device)
 
     def generator(self, t: int, k: int = 0) -> np.random.Generator:
         """The node's own random stream of iteration ``t``; ``k`` tells several apart."""
@@ -160,3 +197,8 @@ class Node(ABC):
         self.sharing.load(state.get("sharing", {}))
         for name, value in state.get("kept", {}).items():
             setattr(self, name, value)
+
+
+@lru_cache(maxsize=1)
+def _without_edges(n: int) -> Graph:
+    return Graph(n, ())

@@ -145,6 +145,7 @@ def read_fault_plan(
     ``places`` says which nodes are on which machine: the real ones, or those of a simulation if
     the clock is ``virtual``. A fault after the last of ``iterations`` could never fire, and
     neither could a slow link that is no edge of the ``graph`` of all iterations, if there is one.
+    Servers may be named by their uids, as nodes are.
     """
     reader = _Reader(places, max(1, iterations), virtual, graph)
     entries = check_list(read_json_file(path, FLAG), str(path))
@@ -188,7 +189,7 @@ class _Reader:
             return Kill(number, entry, kind, t, frozenset({self._uid(value, where)}))
         if kind == "machine":
             machine = self._machine(value, where)
-            uids = frozenset(self.places.uids(machine))
+            uids = frozenset(self.places.hosted(machine))
             return Kill(number, entry, kind, t, uids, machine)
         if self.virtual:
             raise ConfigError(f"{where}: a simulated run has one worker: kill a node or a machine")
@@ -210,7 +211,11 @@ class _Reader:
         sender, receiver = (self._uid(link[end], f"{where}: {end}") for end in ("from", "to"))
         if sender == receiver:
             raise ConfigError(f"{where}: from and to are the same node")
-        if self.graph is not None and not self.graph.has_edge(sender, receiver):
+        if (
+            self.graph is not None
+            and min(sender, receiver) >= 0
+            and not self.graph.has_edge(sender, receiver)
+        ):
             raise ConfigError(
                 f"{where}: {sender}>{receiver} is not an edge of the graph: "
                 f"node {sender} never sends to node {receiver}"
@@ -233,12 +238,12 @@ class _Reader:
                 raise ConfigError(f"{where}: {why}")
             named.update(group)
             groups.append(frozenset(group))
-        if len(groups) + (len(named) < self.places.n) < 2:
+        if len(groups) + (len(named) < self.places.n + self.places.servers) < 2:
             raise ConfigError(f"{where}: all nodes are in one group: nothing is cut")
         return Partition(number, entry, tuple(groups), window)
 
     def _uid(self, value: Any, where: str) -> int:
-        return check_integer(value, where, 0, self.places.n - 1)
+        return check_integer(value, where, -self.places.servers, self.places.n - 1)
 
     def _machine(self, value: Any, where: str) -> int:
         return check_integer(value, where, 0, self.places.machines - 1)

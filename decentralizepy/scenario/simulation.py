@@ -148,8 +148,10 @@ class Network:
         return found
 
 
-def read_simulation(path: Path, nodes: int, graph: Graph | None = None) -> Simulation:
-    """Read and check the file of a simulation of ``nodes`` nodes; raises `ConfigError`.
+def read_simulation(
+    path: Path, nodes: int, graph: Graph | None = None, servers: int = 0
+) -> Simulation:
+    """Read and check the file of a simulation of some nodes and servers; raises `ConfigError`.
 
     If all iterations have the same ``graph``, what ``links.edges`` names must be edges of it.
     """
@@ -158,7 +160,8 @@ def read_simulation(path: Path, nodes: int, graph: Graph | None = None) -> Simul
     if not found.keys() & {"links", "compute"}:
         raise ConfigError(f"{path}: say what takes time: 'links', 'compute' or both")
     machines = _machines(found.get("machines"), f"{path}: machines", nodes)
-    links = _links(found.get("links", {}), f"{path}: links", nodes, len(machines))
+    uids = range(-servers, nodes)
+    links = _links(found.get("links", {}), f"{path}: links", uids, len(machines))
     if graph is not None:
         _check_edges(found.get("links", {}).get("edges", {}), f"{path}: links: edges", graph)
     compute = found.get("compute", {"seconds_per_iteration": 0})
@@ -174,7 +177,7 @@ def _machines(value: Any, where: str, nodes: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _links(value: Any, where: str, nodes: int, machines: int) -> Links:
+def _links(value: Any, where: str, uids: range, machines: int) -> Links:
     found = check_object(value, where, _LINKS)
     queue = found.get("queue", "node")
     if queue not in QUEUES:
@@ -188,8 +191,8 @@ def _links(value: Any, where: str, nodes: int, machines: int) -> Links:
         _overrides({key: found[key] for key in _LINK if key in found}, where),
         queue,
         _overrides(found.get("within_machine", {}), f"{where}: within_machine"),
-        _pairs(found.get("machine_pairs", {}), f"{where}: machine_pairs", machines),
-        _pairs(found.get("edges", {}), f"{where}: edges", nodes),
+        _pairs(found.get("machine_pairs", {}), f"{where}: machine_pairs", range(machines)),
+        _pairs(found.get("edges", {}), f"{where}: edges", uids),
     )
 
 
@@ -201,14 +204,17 @@ def _overrides(value: Any, where: str) -> Overrides:
     }
 
 
-def _pairs(value: Any, where: str, stop: int) -> dict[Pair, Overrides]:
-    """Overrides by directed pair: ``3-7`` is both ways, ``3>7`` one, and the stronger."""
+def _pairs(value: Any, where: str, ends: range) -> dict[Pair, Overrides]:
+    """Overrides by directed pair: ``3-7`` is both ways, ``3>7`` one, and the stronger.
+
+    Of servers too: ``3>-1`` is what node 3 says to server -1.
+    """
     if not isinstance(value, dict):
         raise ConfigError(
             f'{where}: {value!r:.60} is not an object like {{"3-7": ..., "3>7": ...}}'
         )
     found: dict[Pair, dict[str, float]] = {}
-    parsed = [(_pair(key, where, stop), entry) for key, entry in value.items()]
+    parsed = [(_pair(key, where, ends), entry) for key, entry in value.items()]
     seen: set[tuple[Pair, bool]] = set()
     for (pair, both), entry in sorted(parsed, key=lambda item: not item[0][1]):  # both ways first
         name = f"{pair[0]}{'-' if both else '>'}{pair[1]}"
@@ -224,7 +230,7 @@ def _pairs(value: Any, where: str, stop: int) -> dict[Pair, Overrides]:
 def _check_edges(keys: Iterable[str], where: str, graph: Graph) -> None:
     """Refuse pairs that never send: ``3-7`` is an edge if either of them sends to the other."""
     for key in keys:
-        (sender, receiver), both = _pair(key, where, graph.n)
+        (sender, receiver), both = _pair(key, where, range(graph.n))
         if graph.has_edge(sender, receiver) or (both and graph.has_edge(receiver, sender)):
             continue
         why = f"node {sender} never sends to node {receiver}"
@@ -232,13 +238,14 @@ def _check_edges(keys: Iterable[str], where: str, graph: Graph) -> None:
         raise ConfigError(f"{where}: {key} is not an edge of the graph: {why}")
 
 
-def _pair(key: str, where: str, stop: int) -> tuple[Pair, bool]:
-    match = re.fullmatch(r"(\d{1,9})([->])(\d{1,9})", key, re.ASCII)
+def _pair(key: str, where: str, ends: range) -> tuple[Pair, bool]:
+    match = re.fullmatch(r"(-?\d{1,9})([->])(-?\d{1,9})", key, re.ASCII)
     if match is None:
         raise ConfigError(f"{where}: '{key:.40}' is not a pair: write 3-7, or 3>7 for one way")
     first, second = int(match[1]), int(match[3])
-    if max(first, second) >= stop or first == second:
-        raise ConfigError(f"{where}: {key}: two different numbers of 0 to {stop - 1} are needed")
+    if first not in ends or second not in ends or first == second:
+        least, last = ends.start, ends.stop - 1
+        raise ConfigError(f"{where}: {key}: two different numbers of {least} to {last} are needed")
     return (first, second), match[2] == "-"
 
 

@@ -50,6 +50,12 @@ class Sharing:
     #: what the INI names; empty, it sends vectors as they are. One object per node
     compression: Chain = Chain()
 
+    def begin(self, x: Tensor) -> None:
+        """Learn the row ``x`` [P] that the node starts from; a resumed node gets its state after.
+
+        Called once, before anything is trained. Keep it if you like; don't write into it.
+        """
+
     def mixing(self, graph: Graph, uid: int) -> MixingRow:
         """The node's row of the mixing matrix; weights that the graph carries come first."""
         return from_weights(graph, uid) if graph.weights else metropolis_hastings(graph, uid)
@@ -90,13 +96,13 @@ class Sharing:
     ) -> Message:
         """A message for one receiver of a vector that ``make()`` gives, such as a noisy row.
 
-        Uncompressed it is made as it is read (`Message.deferred`), else at once, since its size
-        depends on the numbers. ``like`` has its shape and dtype; ``make`` must not depend on when
-        it is called.
+        Uncompressed it is made as it is read and not kept (`Message.deferred`), else at once, since
+        its size depends on the numbers. ``like`` has its shape and dtype; ``make`` must not depend
+        on when, or how often, it is called.
         """
         if self.compression:
             return self.pack(make(), ctx, receiver=receiver)
-        return Message.deferred(lambda: {VALUES: make()}, {VALUES: like})
+        return Message.deferred(lambda: {VALUES: make()}, {VALUES: like}, kept=False)
 
     def unpack(self, message: Message, n: int) -> Tensor | Sparse:
         """The vector [n] that `pack` was given, as far as compression kept it: read it only.
@@ -108,11 +114,17 @@ class Sharing:
             return message[VALUES]
         return self.compression.decompress(message.tensors, _packed(message), n)
 
+    def is_part(self, message: Message) -> bool:
+        """Whether only some numbers of a vector were sent, so that `unpack` gives a `Sparse`."""
+        return _is_sparse(message)
+
     def average(
         self, x: Tensor, heard: Sequence[Message | Missing], mixing: MixingRow, ctx: Context
     ) -> Tensor:
         """`weighted_sum` of the node's row and the messages, unpacked."""
-        return weighted_sum(x, heard, mixing, ctx.out, lambda message: self.unpack(message, len(x)))
+        return weighted_sum(
+            x, heard, mixing, ctx.out, lambda message: self.unpack(message, len(x)), self.is_part
+        )
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -143,12 +155,17 @@ def _whole(message: Message) -> Tensor:
     return message[VALUES]
 
 
+def _is_sparse(message: Message) -> bool:
+    return Chain.is_sparse(message.like, _packed(message))
+
+
 def weighted_sum(
     x: Tensor,
     heard: Sequence[Message | Missing],
     mixing: MixingRow,
     out: Tensor | None,
     unpack: Callable[[Message], Tensor | Sparse] = _whole,
+    is_part: Callable[[Message], bool] = _is_sparse,
 ) -> Tensor:
     """Own row first, then the others in ascending uid, one multiply-add each.
 
@@ -161,7 +178,7 @@ def weighted_sum(
     out = torch.empty_like(x) if out is None else out
     own = mixing.self_weight
     for message in heard:
-        if isinstance(message, Missing) or _is_sparse(message):
+        if isinstance(message, Missing) or is_part(message):
             own += mixing.weights[message.sender]
     torch.mul(x, own, out=out)
     for message in heard:
@@ -170,13 +187,14 @@ def weighted_sum(
     return out
 
 
-def _is_sparse(message: Message) -> bool:
-    return Chain.is_sparse(message.like, _packed(message))
-
-
 def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
     if isinstance(heard, Sparse):
-        indices, values = heard.indices.to(x.device), heard.values.to(x.device)
-        out.index_add_(0, indices, values - x.index_select(0, indices), alpha=weight)
+        add_part(out, x, heard, weight)
     else:
-        out.add_(heard, alpha=weight)
+        out.add_(heard.to(x.device), alpha=weight)
+
+
+def add_part(out: Tensor, own: Tensor, part: Sparse, weight: float) -> None:
+    """``out += weight (part - own)`` [n] where the part says something."""
+    indices, values = part.indices.to(own.device), part.values.to(own.device)
+    out.index_add_(0, indices, values - own.index_select(0, indices), alpha=weight)

@@ -128,7 +128,7 @@ class Agreement:
             self.alive.discard(machine)
         dead = [(machine, worker) for worker in range(self._workers[machine])]
         self.hellos.pop(machine, None)
-        return self._loss(self.mapping.uids(machine), dead, why)
+        return self._loss(self.mapping.hosted(machine), dead, why)
 
     def tick(self) -> list[Word]:
         """What to announce because time has passed."""
@@ -222,7 +222,7 @@ class Agreement:
             return self._rollback(why)
         self._leaving |= dict.fromkeys(uids, why)
         self._dead |= set(workers)
-        if len(self.membership.left | self._leaving.keys()) == self.mapping.n:
+        if (self.membership.left | self._leaving.keys()).issuperset(range(self.mapping.n)):
             return self._abort(f"{why}; no node is left")
         self._pauses += 1
         self._rounds = {}

@@ -36,7 +36,7 @@ _OF_AN_ATTEMPT = (
     "host", "last_attempt",
 )  # fmt: skip
 #: flags that say which numbers a run gives; all others may change when it is resumed
-_OF_THE_NUMBERS = ("eval_file", "averaging_steps", "reset_optimizer")
+_OF_THE_NUMBERS = ("eval_file", "averaging_steps", "reset_optimizer", "working_rate")
 _PACKAGES = ("torch", "numpy", "pyzmq", "cryptography", "networkx", "safetensors", "scikit-learn")
 
 
@@ -121,7 +121,7 @@ def withdraw(settings: Settings, made: Sequence[Path]) -> None:
                 path.rmdir()
         return
     logs = [folder.log(rank) for rank in range(len(settings.uids))]
-    for path in (folder.args, folder.run, *folder.all_records(), *logs):
+    for path in (folder.args, folder.run, folder.data, *folder.all_records(), *logs):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
@@ -208,6 +208,8 @@ def describe(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
         "version": decentralizepy.__version__,
         "revision": revision(),
         "code_sha256": code_digest(),
+        "code_folder": str(Path(decentralizepy.__file__).parent),
+        "container": container(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
@@ -260,6 +262,12 @@ def code_digest() -> str:
     for path in sorted(root.rglob("*.py")):
         total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()
+
+
+def container() -> str | None:
+    """The image that this process runs in, as its engine names it; None outside of one."""
+    names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
+    return next((image for name in names if (image := os.environ.get(name))), None)
 
 
 def revision() -> str | None:

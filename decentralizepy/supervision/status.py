@@ -165,9 +165,14 @@ class Status:
         return time.monotonic() - self._start if self._start is not None else 0.0
 
     def _latest(self, column: str) -> dict[str, Any] | None:
-        """Mean over the nodes evaluated in the newest iteration that has the column."""
+        """Mean over the nodes evaluated in the newest iteration that has the column.
+
+        Servers count only where no node has it.
+        """
         for iteration in sorted(self._records, reverse=True):
-            values = [row[column] for row in self._records[iteration] if column in row]
+            rows = [row for row in self._records[iteration] if column in row]
+            nodes = [row[column] for row in rows if row["uid"] >= 0]
+            values = nodes or [row[column] for row in rows]
             if values:
                 mean = sum(values) / len(values)
                 return {"iteration": iteration, "mean": mean, "nodes": len(values)}

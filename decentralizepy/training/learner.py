@@ -17,7 +17,8 @@ class Learner:
     """A node's samples, optimizer state, integer buffers, and what it has done.
 
     ``indices`` [n] number its samples in the training set; a node without any trains on nothing.
-    ``steps`` and ``samples`` count what it has trained since the start; ``nan`` is the first
+    ``steps`` and ``samples`` count what it has trained since the start, ``gradients`` the
+    mini-batches that it has taken a gradient of, stepped or not; ``nan`` is the first
     iteration (from 1) after whose local steps its row was not finite, 0 while it is.
     """
 
@@ -27,6 +28,7 @@ class Learner:
     counters: list[int] = field(default_factory=list)
     steps: int = 0
     samples: int = 0
+    gradients: int = 0
     nan: int = 0
     #: batches that were drawn ahead, and the node's row there
     ahead: tuple[Block, int] = field(default=NONE, repr=False)
@@ -52,9 +54,10 @@ class Learner:
     def kept(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the optimizer, as JSON values."""
         counts = {"steps": self.steps, "samples": self.samples, "nan": self.nan}
-        return {"counters": self.counters, **counts}
+        return {"counters": self.counters, "gradients": self.gradients, **counts}
 
     def take_back(self, kept: dict[str, Any]) -> None:
         """Set what `kept` gave."""
         self.counters = list(kept["counters"])
         self.steps, self.samples, self.nan = kept["steps"], kept["samples"], kept["nan"]
+        self.gradients = kept.get("gradients", self.steps)  # older checkpoints have none

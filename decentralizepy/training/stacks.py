@@ -104,6 +104,7 @@ class Stacks(Trainer):
                     self._watch(work)
         for learner, taken in zip(learners, batches.taken, strict=True):
             learner.steps += steps
+            learner.gradients += steps
             learner.samples += taken
 
     @abstractmethod

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,6 +41,11 @@ class Task:
             raise ConfigError(f"{type(self).__name__} has no loss of its own: set loss_class")
         return self.criterion(output, target)
 
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sample of a batch, [B]: what a batch of it alone would give."""
+        alone = [self.loss(output[i : i + 1], target[i : i + 1]) for i in range(len(target))]
+        return torch.stack(alone) if alone else output.new_zeros(0)
+
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Sums over the batch's units, as scalars on the output's device."""
         return {}
@@ -59,11 +65,35 @@ class Classification(Task):
     def __init__(self, criterion: Loss | None = None) -> None:
         super().__init__(criterion or nn.CrossEntropyLoss())
 
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        if is_plain(self.criterion):
+            return functional.cross_entropy(output, target, reduction="none")
+        return super().losses(output, target)
+
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {"correct": (output.argmax(dim=1) == target).sum()}
 
     def columns(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
         return {"acc": 100.0 * sums["correct"] / count}
+
+
+class OneHot(Classification):
+    """Logits [B, classes] and labels [B] int64: each class is a question of its own, yes or no.
+
+    The loss is the binary cross-entropy with the labels as one-hot vectors, a mean over samples and
+    classes, as the reference's text classifiers have it. Another loss is called with logits and
+    labels.
+    """
+
+    def __init__(self, criterion: Loss | None = None) -> None:
+        super().__init__(criterion)
+        self.criterion = criterion
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        if self.criterion is not None:
+            return self.criterion(output, target)
+        wanted = functional.one_hot(target, output.shape[1]).to(output.dtype)
+        return functional.binary_cross_entropy_with_logits(output, wanted)
 
 
 class LanguageModel(Task):
@@ -153,6 +183,11 @@ class Rating(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return super().loss(output.reshape(target.shape), target)
 
+    def losses(self, output: Tensor, target: Tensor) -> Tensor:
+        if type(self.criterion) is nn.MSELoss and self.criterion.reduction == "mean":
+            return (output.reshape(target.shape) - target).square()
+        return super().losses(output.reshape(target.shape), target)
+
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         output = output.reshape(target.shape)
         steps = (output.clamp(self.lowest, self.highest) / self.step).round()
@@ -170,6 +205,7 @@ class Rating(Task):
 #: tasks that a data set may name without loading torch
 TASKS: Final[dict[str, type[Task]]] = {
     "classification": Classification,
+    "one_hot": OneHot,
     "language": LanguageModel,
     "rating": Rating,
 }

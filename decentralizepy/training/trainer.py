@@ -74,11 +74,13 @@ class Trainer:
         learner, total = work.learner, torch.zeros_like(self.template.grad)
         draw = self._draw(work)
         learner.samples += len(draw.order)
+        learner.gradients += len(draw.sizes)
         if draw.sizes:
             self._load(work)
             for step in self._batches(work, draw):
                 self.training.gradient(step)
-                total.add_(step.grad, alpha=len(step.x) / len(draw.order))
+                share = self.training.weight(len(step.x), len(draw.order), len(draw.sizes))
+                total.add_(step.grad, alpha=share)
         return self.template.to_row_order(total).to(work.row.device)
 
     def rehearse(self, indices: np.ndarray) -> None:
@@ -96,6 +98,7 @@ class Trainer:
             self.optimizer.scale(learner.optimizer, self.rate.factor(work.t))
         draw = self._draw(work)
         learner.steps += len(draw.sizes)
+        learner.gradients += len(draw.sizes)
         learner.samples += len(draw.order)
         return draw
 

@@ -115,6 +115,14 @@ class Training:
         """Sizes of ``steps`` batches from the beginning of an epoch, as shuffled ones are."""
         return self._sizes(n, value_of(self.batch_size, uid), 0, steps)
 
+    def weight(self, size: int, total: int, steps: int) -> float:
+        """The share of one of ``steps`` mini-batches in a mean gradient over ``total`` samples."""
+        return size / total
+
+    def columns(self, n: int, uid: int, gradients: int) -> dict[str, float]:
+        """Columns of node ``uid``'s records, after ``gradients`` mini-batches of ``n`` samples."""
+        return {}
+
     def check(self, n: int, uid: int) -> None:
         """Raise `ConfigError` for more samples an iteration than can have been meant.
 

@@ -110,6 +110,7 @@ class Router:
             if worker == self.me:
                 self._send_here(receivers, message)
                 continue
+            message = message.made()
             self.sent[worker] += 1
             if worker.machine == self.me.machine:
                 near[worker.worker] = receivers

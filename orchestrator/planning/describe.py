@@ -90,7 +90,7 @@ def _bytes(traffic: Traffic) -> Iterator[str]:
     if traffic.bytes_per_round is None:
         yield f"Bytes     {messages} per iteration, {traffic.remark}"
         return
-    about = "" if traffic.exact else f"at most, {traffic.remark}: "
+    about = "" if traffic.exact else f"{traffic.remark}: "
     yield (
         f"Bytes     {about}{traffic.bytes_per_round:,} per iteration = {messages} of "
         f"{traffic.payload_per_message:,} payload + {traffic.header_per_message:,} header"

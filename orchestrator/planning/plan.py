@@ -223,14 +223,14 @@ def _work(options: Mapping[str, Any], nodes: int) -> tuple[float, float]:
 
 def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, ...]:
     """What is allowed but may surprise."""
-    notes, fixed = list(task.wiring.notes), task.wiring.fixed
+    notes, fixed = list(task.wiring.notes), task.wiring.follows_file
     if config.records_nothing:
         why = "NB_ITERATION" if not config.NB_ITERATION else "TEST_AFTER"
         notes.append(f"{why} is 0: nothing is evaluated, so there will be nothing to draw")
     degree = task.experiment.node.graph_degree
     if config.GRAPH_FILE is not None and fixed and not graph.is_connected() and graph.n > 1:
         notes.append("the graph is not connected: nodes of different parts never agree")
-    if fixed and degree is not None:
+    if task.wiring.fixed and degree is not None:
         schedule = task.wiring.driver or task.wiring.schedule.target.name
         notes.append(f"graph_degree = {degree} is not used: {schedule} is static")
     offset = task.experiment.offset

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from decentralizepy.drivers import Wiring
 from decentralizepy.errors import ConfigError
 from decentralizepy.files import expanded
 from decentralizepy.graphs.graph import Graph
@@ -56,16 +57,18 @@ class Scenario:
         ]
 
 
-def read_scenario(inputs: Inputs, fixed: bool, workers: int, taken: Iterable[str] = ()) -> Scenario:
+def read_scenario(
+    inputs: Inputs, wired: Wiring, workers: int, taken: Iterable[str] = ()
+) -> Scenario:
     """Read and check both files for ``workers`` per machine; raises `ConfigError`.
 
-    ``fixed``: the graph is that of the file at all times. ``taken`` are names in the run folder
-    that other files have.
+    ``wired`` says who runs over which graphs. ``taken`` are names in the run folder that other
+    files have.
     """
     names = {*TAKEN, *taken}
-    graph = inputs.graph if fixed else None
-    simulation = _simulation(inputs, graph)
-    _check_faults(inputs, graph, workers, simulation)
+    graph = inputs.graph if wired.follows_file else None
+    simulation = _simulation(inputs, graph, wired.servers)
+    _check_faults(inputs, graph, workers, simulation, wired.servers)
     simulate = faults = None
     if inputs.simulate_path is not None:
         name = free_name(inputs.simulate_path.name, "simulate", names)
@@ -85,17 +88,21 @@ def free_name(name: str, prefix: str, taken: Iterable[str]) -> str:
     return name
 
 
-def _simulation(inputs: Inputs, graph: Graph | None) -> Simulation | None:
+def _simulation(inputs: Inputs, graph: Graph | None, servers: int) -> Simulation | None:
     if inputs.simulate_path is None:
         return None
     try:
-        return read_simulation(inputs.simulate_path, inputs.config.NB_AGENTS, graph)
+        return read_simulation(inputs.simulate_path, inputs.config.NB_AGENTS, graph, servers)
     except ConfigError as error:
         raise ConfigError(f"{inputs.path}: SIMULATE: {error}") from None
 
 
 def _check_faults(
-    inputs: Inputs, graph: Graph | None, workers: int, simulation: Simulation | None
+    inputs: Inputs,
+    graph: Graph | None,
+    workers: int,
+    simulation: Simulation | None,
+    servers: int,
 ) -> None:
     config, path = inputs.config, inputs.faults_path
     if path is None:
@@ -103,6 +110,7 @@ def _check_faults(
     places = Placement.spread(config.NB_AGENTS, config.NB_MACHINE)
     if simulation is not None:
         places = Placement(simulation.machines)
+    places = replace(places, servers=servers)
     try:
         virtual = simulation is not None
         plan = read_fault_plan(path, places, config.NB_ITERATION, virtual, graph)

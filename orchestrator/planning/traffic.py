@@ -75,13 +75,15 @@ def edges_per_round(wired: Wiring, graph: Graph) -> int | None:
 
 def count_traffic(config: Config, task: Task, edges: int | None) -> Traffic:
     """Bytes per message and round; exact for methods that send their whole row, uncompressed."""
+    whole = fact(task.sharing, "sends_whole_row", False, about="outgoing")
     packed = bool(task.experiment.compression)
-    whole = not packed and fact(task.sharing, "sends_whole_row", False, about="outgoing")
     payload, header = (None, None) if task.row_length is None else row_message_bytes(
         task.row_length, config.NB_AGENTS, config.NB_ITERATION, config.AVERAGING_STEPS
     )  # fmt: skip
-    name = "compression" if packed else task.sharing.name
-    remark = "" if whole else f"for whole models; what {name} sends is known when it runs"
+    remark = "for whole models, before compression" if packed else ""
+    if not whole:
+        name = task.sharing.name
+        remark = f"at most, for whole models; what {name} sends is known when it runs"
     if payload is None:
         remark = f"unknown: the size of {task.model.dotted} is known when it runs"
     if edges is None:
@@ -94,7 +96,7 @@ def count_traffic(config: Config, task: Task, edges: int | None) -> Traffic:
         averaging_steps=config.AVERAGING_STEPS,
         payload_per_message=payload,
         header_per_message=header,
-        exact=whole and payload is not None and edges is not None,
+        exact=whole and not packed and payload is not None and edges is not None,
         remark=remark,
     )
 

@@ -269,7 +269,7 @@ def make_plan(path: Path, setting: Setting, given: Sequence[str] = ()) -> tuple[
             _check_name(name, inputs.ini_path)
             files[name] = source.read_text(encoding="utf-8")
     taken = {*files, INI, ADDRESSES, graph_name(config) or "", ini_name(inputs)}
-    scenario = read_scenario(inputs, task.wiring.fixed, site.workers, taken)
+    scenario = read_scenario(inputs, task.wiring, site.workers, taken)
     files |= scenario.files
     made = plan(config, task, inputs.graph, site, cost, files, inputs.path, scenario)
     return inputs, with_notes(made)

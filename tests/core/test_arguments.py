@@ -33,7 +33,7 @@ REFERENCE_FLAGS = [
     ("-ro", "--reset_optimizer", ["0"], 0, 1),
     ("-sm", "--server_machine", ["1"], 1, 0),
     ("-sr", "--server_rank", ["-2"], -2, -1),
-    ("-wr", "--working_rate", ["0.5"], 0.5, 1.0),
+    ("-wr", "--working_rate", ["0.5"], 0.5, None),
     ("-as", "--averaging_steps", ["3"], 3, 1),
 ]
 #: args.json of the reference

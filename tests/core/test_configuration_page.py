@@ -20,27 +20,50 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 #: our classes by section: a module, and its classes
 CLASSES = {
     "DATASET": {
-        f"decentralizepy.datasets.{name}": (name,)
-        for name in ("Digits", "CIFAR10", "Femnist", "FemnistLabelSplit")
+        f"decentralizepy.datasets.{name}": (name.rsplit(".", 1)[-1],)
+        for name in (
+            "Digits", "CIFAR10", "Femnist", "FemnistLabelSplit", "Celeba", "Shakespeare", "Reddit",
+            "MovieLens", "text.AmazonReview", "ImageFolder", "NumpyFiles", "HuggingFace",
+        )
+    },
+    "MODEL": {
+        "decentralizepy.models.digits": ("DropoutMLP",),
+        "decentralizepy.models.movielens": ("MatrixFactorization",),
+        "decentralizepy.models.own": ("LogisticRegression", "MLP", "CNN"),
+        "decentralizepy.models.pretrained": ("TextClassifier", "NextToken"),
+        "decentralizepy.models.amazon_review": ("BERT", "MobileBERT"),
+        "decentralizepy.models.resnet": ("ResNet18",),
     },
     "OPTIMIZER_PARAMS": {},
     "TRAIN_PARAMS": {
         "decentralizepy.training.Training": ("Training",),
         "decentralizepy.training.training_clipping": ("TrainingClipping",),
-        "decentralizepy.training.task": ("Classification", "LanguageModel", "Rating"),
+        "decentralizepy.training.text.LLMTraining": ("LLMTraining",),
+        "decentralizepy.training.PrivateTraining": ("PrivateTraining",),
+        "decentralizepy.training.task": ("Classification", "OneHot", "LanguageModel", "Rating"),
     },
     "COMMUNICATION": {"decentralizepy.communication.TCP": ("TCP",)},
     "SHARING": {
         "decentralizepy.sharing.Sharing": ("Sharing",),
         "decentralizepy.sharing.PlainAverageSharing": ("PlainAverageSharing",),
     },
-    "NODE": {"decentralizepy.node.dpsgd": ("DPSGD",)},
+    "NODE": {
+        f"decentralizepy.node.{module}": (name,)
+        for module, name in (
+            ("dpsgd", "DPSGD"), ("dropout", "Dropout"), ("epidemic", "EpidemicLearning"),
+            ("knn", "KNN"), ("kfn", "KFN"), ("fedavg", "FedAvg"), ("stc", "STCFederated"), ("push_sum", "PushSum"),
+            ("async_push", "AsyncPush"), ("async_pull", "AsyncPull"),
+            ("peer_sampler", "CentralPeerSampler"),
+        )
+    },
     "LR_SCHEDULE": {
         "decentralizepy.training.schedules": (
             "Step", "MultiStep", "Exponential", "Cosine", "Constant"
         )
     },
-    "GRAPH": {"decentralizepy.graphs.schedules": ("StaticSchedule", "RandomRegularSchedule")},
+    "GRAPH": {"decentralizepy.graphs.schedules": (
+        "StaticSchedule", "RandomRegularSchedule", "EpidemicSchedule"
+    )},
 }  # fmt: skip
 PREFIX = {
     "DATASET": "dataset", "OPTIMIZER_PARAMS": "optimizer", "TRAIN_PARAMS": "training",
@@ -78,7 +101,9 @@ def of_classes(section: str) -> set[str]:
 
 def known(section: str) -> set[str]:
     """Every key that may stand in a section, by the code."""
-    found = {f"{PREFIX[section]}_package", f"{PREFIX[section]}_class"} | of_classes(section)
+    found = of_classes(section)
+    if section in PREFIX:
+        found |= {f"{PREFIX[section]}_package", f"{PREFIX[section]}_class"}
     found |= {key for where, key in reference.OFF if where == section}
     found |= set(KEYS_BESIDE.get(section, ()))
     return found | (set(NODE_OPTIONS) if section == "NODE" else set())

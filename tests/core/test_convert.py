@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentralizepy import reference
 from decentralizepy.commands.convert import convert, table
 from decentralizepy.config import parse_experiment
 from decentralizepy.errors import ConfigError
@@ -69,10 +70,10 @@ def test_each_key_has_its_verdict(tmp_path):
         ("COMMUNICATION", "recv_timeout"): ("ignored", "polls"),
         ("COMMUNICATION", "offset"): ("changed", "a port for each worker"),
         ("SHARING", "sharing_class"): ("misspelt", "[SHARINGS] is read as [SHARING]"),
-        ("SHARING", "compress"): ("ignored", "compression"),
+        ("SHARING", "compress"): ("misspelt", "[SHARINGS]"),
         ("SHARING", "weighting_method"): ("unknown", "nobody reads this key"),
         ("NODE", "graph_degree"): ("as is", ""),
-        ("NODE", "timeout"): ("ignored", "time-outs"),
+        ("NODE", "timeout"): ("as is", ""),
         ("NOTES", "who"): ("unknown", "nobody reads this section"),
     }
     for place, (verdict, why) in expected.items():
@@ -128,9 +129,9 @@ def test_nothing_is_written_that_cannot_run(call, folder, change):
     )
 
 
-@pytest.mark.parametrize("name", ["Celeba", "MovieLens", "Reddit", "Shakespeare"])
-def test_a_data_set_that_is_not_here_is_named_and_not_its_models(name, tmp_path):
-    package = f"decentralizepy.datasets.{name}"
+def test_a_data_set_that_is_not_here_is_named_and_not_its_models(tmp_path, monkeypatch):
+    name, package = "Twitter", "decentralizepy.datasets.Twitter"
+    monkeypatch.setitem(reference.MODULES, package, name)
     changes = {"DATASET__dataset_package": package, "DATASET__dataset_class": name}
     said = examples.refusal(**changes)
     assert f"small.ini: [DATASET] {name} ({package}) of the reference system is not in" in said

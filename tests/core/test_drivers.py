@@ -232,8 +232,7 @@ def test_a_task_takes_its_options_from_train_params(beside):
     no_loss = {"TRAIN_PARAMS__loss_package": "", "TRAIN_PARAMS__loss_class": ""}
     assert found.loss is not None
     assert read_experiment(written(beside, **task, **no_loss)).loss is None, "the task has its own"
-    with pytest.raises(ConfigError, match="needs the key 'loss_package'"):
-        read_experiment(written(beside, **no_loss))
+    assert read_experiment(written(beside, **no_loss)).loss is None, "so has that of a data set"
     for changes, said in (
         ({"cutof": "5"}, "Training has no option 'cutof'"),
         ({"criterion": "5"}, "Training has no option 'criterion'"),
@@ -408,3 +407,25 @@ def test_what_is_written_into_the_run_folder(beside):
     Path("my_program.py").write_text(PROGRAM + "# changed\n")
     after = provenance.digests(settings, flags)
     assert {key for key in before if before[key] != after[key]} == {"module my_program"}
+
+
+def test_a_flag_gives_an_option_or_says_that_it_has_no_effect(beside):
+    federated = wired(beside, "testingFederated.py").with_option("working_rate", 0.5, "-wr")
+    assert federated.program.options == {"working_rate": 0.5} and not federated.notes
+    assert federated.servers == 1 and not federated.needs_graph and not federated.follows_file
+    plain = wired(beside).with_option("working_rate", 0.5, "-wr")
+    assert plain.notes == ("-wr 0.5 has no effect: DPSGD has no option working_rate",)
+    assert plain.follows_file and not wired(beside, "testingKNN.py").follows_file
+
+
+def test_options_of_drivers_that_the_ini_gives(beside):
+    keys = {"NODE__dropout_rate": "0.3", "NODE__timeout": "2", "NODE__graph_degree": None}
+    dropout = wired(beside, "testingPeerSamplerMultipleAvgRoundsDropout.py", **keys)
+    assert dropout.program.options == {"dropout_rate": 0.3}
+    epidemic = wired(beside, "tutorial/EpidemicLearning/testingEL_Local.py", **keys)
+    assert epidemic.program.options == {"timeout": 2}
+    assert set(epidemic.build(ring(8), 1).at(0).degrees()) == {2}, "the reference's default"
+    assert wired(beside, **keys).program.options == {}, "no business of D-PSGD's"
+    federated = wired(beside, "testingFederated.py", NODE__working_rate="0.25")
+    assert federated.program.options == {"working_rate": 0.25}
+    assert federated.with_option("working_rate", 0.5, "-wr").program.options["working_rate"] == 0.5

@@ -24,6 +24,7 @@ from decentralizepy import (
     Train,
     run_here,
 )
+from decentralizepy.chaintext import read_chain
 from decentralizepy.config import SECTIONS, parse_experiment
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
@@ -68,6 +69,7 @@ def test_the_shown_keys_name_classes_and_their_options(block: str) -> None:
     for section in parser.sections():
         values, key = dict(parser[section]), KEYS[section]
         found = target(values.pop(f"{key}_package"), values.pop(f"{key}_class"), (METHODS,))
+        assert read_chain(values.pop("compression", "fp16"), section, (METHODS,))
         if section == "DATASET":
             target(values.pop("model_package"), values.pop("model_class"), (METHODS,))
         passed = frozenset({"n", "graph", "seed"}) if section == "GRAPH" else frozenset[str]()
@@ -77,7 +79,7 @@ def test_the_shown_keys_name_classes_and_their_options(block: str) -> None:
 def test_the_table_of_classes_names_what_an_ini_may_name() -> None:
     table = PAGE.split("| what | base class | section | keys |")[1].split("\n\n")[0]
     rows = re.findall(r"\| (.*) \| (.*) \| `(.*)` \| `(.*)`, `(.*)` \|", table)
-    assert {section for _, _, section, _, _ in rows} | {"COMMUNICATION"} == set(SECTIONS)
+    assert {section for _, _, section, _, _ in rows} | {"COMMUNICATION", "MODEL"} == set(SECTIONS)
     for _, base, _, package, name in rows:
         assert package.removesuffix("_package") == name.removesuffix("_class")
         if base.startswith("`") and "." not in base:

@@ -252,6 +252,12 @@ LEAF = json.dumps(
 ).encode()  # fmt: skip
 
 
+def pairs(x, y):
+    """Two numbers a sample, and one of 62 labels."""
+    found = leaf.labels(y, 62)
+    return leaf.images(x, len(found), 2), found
+
+
 @fuzz(100)
 @given(mutated([LEAF]))
 def test_leaf_files(tmp_path_factory, data):
@@ -259,7 +265,7 @@ def test_leaf_files(tmp_path_factory, data):
     path.write_bytes(data)
     with bounded():
         try:
-            for share in leaf.read_file(path, 2, 62):
+            for share in leaf.read_file(path, pairs):
                 assert share.x.shape == (len(share.y), 2)
         except ValueError as error:
             tells(error, path.name)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.graphs.generators import ring
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
@@ -385,3 +386,26 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, value
             read()
         except ConfigError as error:
             assert str(path) in str(error)
+
+
+def test_servers_are_named_by_their_uids(tmp_path):
+    path = tmp_path / "links.json"
+    path.write_text(
+        json.dumps({"links": {"edges": {"3--1": {"latency_s": 1}, "-1>3": {"latency_s": 2}}}})
+    )
+    network = Network(read_simulation(path, 4, servers=1))
+    assert network.arrival(3, -1, 100, 0.0) == 1 and network.arrival(-1, 3, 100, 0.0) == 2
+    assert network.arrival(2, -1, 100, 0.0) == 0
+    with pytest.raises(ConfigError, match="two different numbers of 0 to 3"):
+        read_simulation(path, 4)
+    places = Mapping((2, 2), server_machine=1, servers=1)
+    path.write_text(json.dumps([
+        {"kill": {"machine": 1}, "round": 2},
+        {"slow_link": {"from": 0, "to": -1, "delay_s": 1}, "rounds": [1, 2]},
+        {"partition": [[0, 1, 2, 3]], "rounds": [1, 2]},
+    ]))  # fmt: skip
+    kill, slow, cut = read_fault_plan(path, places, 5, False, ring(4)).faults
+    assert kill.uids == {2, 3, -1} and (slow.sender, slow.receiver) == (0, -1)
+    assert cut.cuts(3, -1) and not cut.cuts(3, 0)
+    with pytest.raises(ConfigError, match="to: -1 is not a whole number, 0 to 3"):
+        read_fault_plan(path, Mapping((2, 2)), 5, False)

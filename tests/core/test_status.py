@@ -321,3 +321,12 @@ def test_the_revision_says_whether_the_code_was_changed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(provenance, "_git", fail)
     assert provenance.revision() is None
+
+
+def test_servers_are_no_part_of_the_mean_of_nodes(status, clock):
+    for uid, accuracy in ((-1, 90.0), (4, 10.0), (5, 20.0)):
+        status.add({"iteration": 10, "uid": uid, "test_acc": accuracy})
+    assert written(status)["test_acc"] == {"iteration": 10, "mean": 15.0, "nodes": 2}
+    status.add({"iteration": 20, "uid": -1, "test_acc": 91.0})
+    status.add({"iteration": 20, "uid": 4, "consensus_distance": 1.0})
+    assert written(status)["test_acc"] == {"iteration": 20, "mean": 91.0, "nodes": 1}

@@ -94,7 +94,7 @@ def test_golden_numbers():
     assert [hex(value) for value in neighbour] == ["0x930f9351dd5da844", "0x96b84e66a86f5ece"]
     assert PURPOSES == {
         "batches": 1, "dropout": 2, "sharing": 3, "node": 4, "validation": 5, "peer": 6,
-        "evaluation": 7, "shared": 8, "compression": 9,
+        "evaluation": 7, "shared": 8, "compression": 9, "absence": 16, "peers": 17,
     }  # fmt: skip
 
 

@@ -74,3 +74,17 @@ def test_here(call, folder):
 def test_questions_without_an_answer(ask, words, said):
     done = ask(*words)
     assert done.code == 2 and said in done.err and "Traceback" not in done.err
+
+
+FEDERATED = ("--eval_file", "testingFederated.py")
+
+
+def test_servers_have_a_place_too(ask):
+    out = ask("-ms", "2", "--workers", "2", "-sm", "1", *FEDERATED).out.splitlines()
+    assert out[1] == "uid -1: machine 1, worker 0, 127.0.0.2 port 9001"
+    assert ask("--workers", "2", "--uid", "-1", *FEDERATED).out == "uid -1: machine 0, worker 0\n"
+    assert ask(*FEDERATED).out == "uids -1 to 7: machine 0\n"
+    done = ask("--uid", "-2", *FEDERATED)
+    assert done.code == 2 and "the nodes are 0 to 7, servers -1 to -1" in done.err
+    done = ask("-sm", "1", *FEDERATED)
+    assert done.code == 2 and "-sm: no machine 1" in done.err

@@ -21,6 +21,7 @@ NODES, ITERATIONS = 8, 6
 SYNCHRONOUS: dict[str, dict[str, str]] = {
     "choco": {"sharing_package": "choco", "sharing": "Choco"},
     "zip_dl": {"sharing_package": "zip_dl", "sharing": "ZipDL"},
+    "natural": {"sharing": "Sharing\ncompression = error_feedback + natural.Natural(lowest=-60)"},
     "fedavg": {"node": "node_package = fedavg\nnode_class = FedAvg"},
     "tracking": {"node": "node_package = tracking\nnode_class = GradientTracking"},
     "chunked": {"node": "node_package = chunked\nnode_class = Chunked"},

@@ -1,6 +1,15 @@
 """Federated averaging (McMahan et al., AISTATS 2017): server -1 and sampled clients."""
 
+from functools import lru_cache
+
 from decentralizepy import Checkpoint, Message, Node, Receive, Report, Send, Train
+from decentralizepy.streams import generator
+
+
+@lru_cache(maxsize=4)
+def drawn(seed, n, t, count):
+    """The clients of an iteration; one draw for all nodes of a worker, each of which asks."""
+    return frozenset(generator(seed, 0, "shared", t).choice(n, count, replace=False).tolist())
 
 
 class FedAvg(Node):
@@ -10,14 +19,11 @@ class FedAvg(Node):
     def __init__(self, *, fraction: float = 0.5) -> None:
         self.fraction = fraction
 
-    def clients(self, t):
-        rng = self.shared_generator(t)  # the same on all nodes
-        return sorted(rng.choice(self.n, max(1, round(self.fraction * self.n)), replace=False))
-
     def program(self):
         for t in self.rounds():
-            clients = [int(uid) for uid in self.clients(t)]
+            clients = drawn(self.seed, self.n, t, max(1, round(self.fraction * self.n)))
             if self.is_server:
+                clients = sorted(clients)
                 yield Send([(clients, Message({"params": self.x}))], (t, 0))
                 heard = yield Receive(clients, (t, 1))
                 total = sum(message.meta["samples"] for message in heard)

@@ -188,6 +188,13 @@ def test_bytes_of_a_method_of_ones_own_are_a_bound(make: Make, tmp_path: Path) -
     assert made.task.experiment.own_files == {Path("my_method.py"): tmp_path / "my_method.py"}
 
 
+def test_bytes_are_those_before_compression(make: Make) -> None:
+    ini = INI.replace("sharing_class = Sharing", "sharing_class = Sharing\ncompression = fp16")
+    made = planned(make(ini=ini))
+    assert not made.traffic.exact and made.traffic.payload_per_message == MLP_ROW * 4
+    assert "for whole models, before compression: " in describe(made, RUN)
+
+
 def test_bytes_of_a_model_of_ones_own_are_unknown(make: Make, tmp_path: Path) -> None:
     (tmp_path / "my_model.py").write_text("class Net:\n    def __init__(self): pass\n")
     ini = INI.replace("model_class = MLP", "model_package = my_model\nmodel_class = Net")

@@ -1,0 +1,198 @@
+"""Membership by a classifier of loss trajectories (after Zari et al., 2021).
+
+The attacker has kept every model that a node sent it, and knows of a part of the samples whether
+they are members; a small network learns to tell them by their losses over time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from results.attacks.losstable import LossTable
+from results.attacks.names import INFORMATION, NON_MEMBERS
+from results.attacks.scores import auc, auc_interval, known, tpr_columns
+from results.attacks.world import Truth
+
+#: how many models the three latter are
+PART: Final = 5
+_LARGEST: Final = 1e4
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the classifier learns: on ``fraction`` of the samples, by SGD with momentum."""
+
+    fraction: float = 0.7
+    epochs: int = 300
+    batch: int = 256
+    lr: float = 0.01
+    momentum: float = 0.9
+    seed: int = 421
+
+
+def classifier(
+    truth: Truth,
+    table: LossTable,
+    information: Sequence[str] = INFORMATION[:1],
+    non_members: Sequence[str] = NON_MEMBERS[:1],
+    learning: Learning = Learning(),
+    device: str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
+    """One row per pair of sender and receiver, kind of information and kind of non-members.
+
+    Columns of the reference system: agent, target, roc_auc, attacker_model, attacker_fraction,
+    attacker_dataset_mode, attacked_information, TPR at low FPR. Beside them the interval of the
+    AUC, members, non_members, models. All on the samples that were held out.
+    """
+    pairs = list(dict.fromkeys((one.agent, one.target) for one in table.saved))
+    rows: list[dict[str, Any]] = []
+    for done, (agent, target) in enumerate(pairs):
+        _, series = table.of(agent, target)
+        for kind in non_members:
+            outside = _outside(truth, kind, target, learning.seed)
+            for part in information:
+                chosen = series[_models(part, len(series))]
+                found = attack(chosen, truth.members[agent], outside, learning, device)
+                about = {"attacker_dataset_mode": kind, "attacked_information": part}
+                rows.append({"agent": agent, "target": target, **about, **found})
+        progress(done + 1, len(pairs))
+    return pd.DataFrame(rows)
+
+
+def _models(part: str, n: int) -> slice:
+    """Which of ``n`` models: ``middle`` keeps as many as there are, up to five."""
+    size = min(PART, n)
+    start = {"all": 0, "first": 0, "middle": (n - size) // 2, "last": n - size}[part]
+    return slice(start, n if part == "all" else start + size)
+
+
+def _outside(truth: Truth, kind: str, target: int, seed: int) -> np.ndarray:
+    """Numbers of the non-members; for ``local`` as many of each label as the attacker's shares
+    allow."""
+    if kind == "global":
+        return truth.tested
+    if not 0 <= target < truth.nodes:
+        raise ValueError(f"node {target} has no samples of its own: take the non-members global")
+    if kind == "local_train":
+        return truth.members[target]
+    if truth.labels is None:
+        raise ValueError("non-members local go by labels, and the targets of this run are none")
+    return _alike(truth.labels, truth.tested, truth.members[target], seed)
+
+
+def _alike(labels: np.ndarray, among: np.ndarray, example: np.ndarray, seed: int) -> np.ndarray:
+    """As many of ``among`` as can be had with the label shares of ``example``."""
+    classes, wanted = np.unique(labels[example], return_counts=True)
+    there = [among[labels[among] == label] for label in classes]
+    scale = min(len(some) / count for some, count in zip(there, wanted, strict=True))
+    rng = np.random.default_rng((seed, 0))
+    drawn = [
+        rng.choice(some, int(scale * count), replace=False)
+        for some, count in zip(there, wanted, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn)) if drawn else among[:0]
+
+
+def attack(
+    series: np.ndarray,
+    inside: np.ndarray,
+    outside: np.ndarray,
+    learning: Learning,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Learn on a part of the members and non-members of ``series`` [T, samples], and measure on
+    the rest."""
+    x = np.concatenate([series[:, inside].T, series[:, outside].T])
+    y = np.concatenate([np.ones(len(inside)), np.zeros(len(outside))])
+    train = _split(y, learning)
+    common = {
+        "attacker_model": "MLP", "attacker_fraction": learning.fraction, "models": len(series),
+        "members": len(inside), "non_members": len(outside),
+    }  # fmt: skip
+    if len(np.unique(y[train])) < 2 or len(np.unique(y[~train])) < 2:
+        nothing = np.zeros(0)
+        return common | _measures(nothing, nothing)
+    scores = learn(_scaled(x, train), y, train, learning, device)
+    held = ~train
+    return common | _measures(-scores[held & (y == 1)], -scores[held & (y == 0)])
+
+
+def _measures(members: np.ndarray, others: np.ndarray) -> dict[str, float]:
+    low, high = auc_interval(members, others)
+    found = {"roc_auc": auc(members, others), "roc_auc_low": low, "roc_auc_high": high}
+    return found | tpr_columns(members, others)
+
+
+def _split(y: np.ndarray, learning: Learning) -> np.ndarray:
+    """Which samples are learned from: ``fraction`` of each side."""
+    rng, chosen = np.random.default_rng((learning.seed, 1)), np.zeros(len(y), dtype=bool)
+    for side in (1, 0):
+        at = np.flatnonzero(y == side)
+        chosen[rng.permutation(at)[: round(learning.fraction * len(at))]] = True
+    return chosen
+
+
+def _scaled(x: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """log(1 + loss), with mean 0 and deviation 1 over the samples that are learned from."""
+    logs = np.log1p(np.clip(known(x), 0, _LARGEST))
+    mean, deviation = logs[train].mean(axis=0), logs[train].std(axis=0)
+    return ((logs - mean) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+
+
+def learn(
+    x: np.ndarray, y: np.ndarray, train: np.ndarray, learning: Learning, device: str
+) -> np.ndarray:
+    """Scores [samples] of membership by a network T-64-32-2 with class-weighted cross-entropy.
+
+    It learns from the samples ``train`` of trajectories ``x`` [samples, T] and truth ``y``.
+    """
+    with torch.random.fork_rng(devices=[]), _one_thread():
+        torch.manual_seed(learning.seed)
+        model = _network(x.shape[1]).to(device)
+        order = torch.Generator().manual_seed(learning.seed)
+        inputs, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).long().to(device)
+        at = torch.from_numpy(np.flatnonzero(train))
+        _fit(model, inputs[at.to(device)], labels[at.to(device)], learning, order)
+        with torch.inference_mode():
+            logits = model(inputs)
+    return np.asarray((logits[:, 1] - logits[:, 0]).double().cpu().numpy())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several threads only wait for each other on matrices this small, and change last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _network(length: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(length, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2)
+    )
+
+
+def _fit(
+    model: nn.Module, x: Tensor, y: Tensor, learning: Learning, order: torch.Generator
+) -> None:
+    counts = torch.bincount(y, minlength=2).float()
+    loss = nn.CrossEntropyLoss(weight=len(y) / (2 * counts))
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning.lr, momentum=learning.momentum)
+    for _ in range(learning.epochs):
+        for batch in torch.randperm(len(y), generator=order).split(learning.batch):
+            batch = batch.to(x.device)
+            optimizer.zero_grad()
+            loss(model(x[batch]), y[batch]).backward()
+            optimizer.step()
