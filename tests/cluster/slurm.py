@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import hosts
+import namespace_hosts as hosts
 
 READY_S = 60.0
 PORT = 6818
@@ -71,7 +71,7 @@ class Slurm:
         self._munge_key = testbed.folder / "munge.key"
         self._munged: subprocess.Popen[bytes] | None = None
         self.conf = testbed.shared / "slurm.conf"
-        self.environment = {"SLURM_CONF": str(self.conf)}
+        self.environment = testbed.environment | {"SLURM_CONF": str(self.conf)}
         (testbed.shared / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         nodes = "\n".join(
             f"NodeName={node.name} NodeAddr={node.address} Port={PORT} CPUs=4 RealMemory=2000"
@@ -140,6 +140,10 @@ class Slurm:
     def jobs(self) -> list[str]:
         """Jobs that wait or run: ``["7 RUNNING", ...]``. None may be left after a test."""
         return self.run("squeue", "-h", "-o", "%i %T").stdout.splitlines()
+
+    def left(self) -> list[str]:
+        """What a run may not leave behind: jobs, and processes on the nodes."""
+        return self.jobs() + self.testbed.strangers()
 
     def job(self, number: str | int) -> dict[str, str]:
         """What scontrol says of a job, also for a while after its end."""
