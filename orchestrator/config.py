@@ -239,6 +239,12 @@ class Config(BaseModel):
         description="Folder on each machine's own disk for runs, code and prepared data sets "
         "(/tmp/decentralizepy-USER if absent).",
     )
+    CONTAINER: Text | None = Field(
+        None,
+        description="Image to run the machines in, relative to the repository "
+        "(compute_container.sif, which make builds); it is copied to every machine's own disk "
+        "once. By default there is none.",
+    )
     PYTHON: Text | None = Field(
         None,
         description="Python on the machines that has what the core needs; by default the "

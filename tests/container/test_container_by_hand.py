@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +27,7 @@ ITERATIONS, TEST_AFTER = 12, 6
 EIGHT = ["16_4regular.edges", 1, 16, 1, "testingPeerSampler.py", 1, "INFO", 1]
 #: somebody that no file of users knows
 STRANGER = 54321
+NOBODY = 65534
 
 
 def logs_folder(path: Path) -> Path:
@@ -181,6 +185,61 @@ def test_a_bare_package_runs_for_a_stranger_without_home(
     assert ran["code_sha256"] == digest_of(package, monkeypatch)
     assert ran["flags"]["cache_dir"] == f"/tmp/decentralizepy-{STRANGER}/cache"
     assert (logs / "machine0/run.json").stat().st_uid == STRANGER
+
+
+def test_an_unprivileged_user_runs_it(engine: Engine, image: Path, tmp_path: Path) -> None:
+    """By a user namespace and FUSE; the device for that may be root's alone, as here."""
+    logs = logs_folder(tmp_path / "logs")
+    os.chown(logs, NOBODY, NOBODY)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    fuse = "mount -t tmpfs none /mnt && mknod -m 666 /mnt/fuse c 10 229"
+    fuse += ' && mount --bind /mnt/fuse /dev/fuse && exec "$@"'
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "env", "-uHOME"]
+    command = ["unshare", "--mount", "sh", "-c", fuse, "sh", *user, str(engine.path), "run"]
+    command += ["--no-home", *binds(logs=logs), str(image), *map(str, EIGHT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert what_ran(logs)["outcome"] == "done"
+    assert (logs / "machine0/run.json").stat().st_uid == NOBODY
+
+
+def alive(group: int) -> list[str]:
+    """The commands of a process group, without what has ended but nobody waited for."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = path.read_text().rpartition(")")
+            state, _, its_group = rest.split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("sent", (signal.SIGINT, signal.SIGTERM))
+def test_a_signal_ends_it_and_leaves_nothing(
+    engine: Engine, image: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    """As Ctrl-C does, to all processes of the command."""
+    logs = logs_folder(tmp_path / "logs")
+    arguments = [*EIGHT[:3], 10**6, EIGHT[4], 0, "INFO", 1]
+    command = [engine.path, "run", *binds(logs=logs), image, *arguments]
+    started = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        while not any(b"iteration" in line for line in iter(started.stdout.readline, b"")):
+            assert started.poll() is None
+        os.killpg(started.pid, sent)
+        started.communicate(timeout=30)
+        deadline = time.monotonic() + 20  # the core's fork server follows a moment later
+        while (left := alive(started.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+    assert started.returncode == 130 and left == []
+    assert what_ran(logs)["outcome"] == "interrupted"
+    mounted = Path("/proc/mounts").read_text()
+    assert str(logs) not in mounted and image.name not in mounted
 
 
 def test_a_missing_graph_is_reported_with_all_places(
