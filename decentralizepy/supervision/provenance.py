@@ -164,6 +164,13 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
+def training(settings: Settings, status: Status) -> None:
+    """Training begins: write when, in case nobody gets to write how it ended."""
+    path = settings.folder.run
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, value | {"training_started": status.began})
+
+
 def end(settings: Settings, outcome: str, status: Status) -> None:
     """Add the outcome, who left, what was counted, and when training began, to ``run.json``."""
     path = settings.folder.run
