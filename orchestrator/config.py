@@ -26,6 +26,7 @@ from pydantic import (
 from decentralizepy.config import SECTIONS
 from decentralizepy.cpus import allotted
 from decentralizepy.overrides import from_json, once
+from orchestrator.sweep.section import Sweep
 
 #: Where results go when the JSON doesn't say; in the repository, ignored by git.
 DEFAULT_SAVE_DIR: Final = "results/my_results"
@@ -325,6 +326,9 @@ class Config(BaseModel):
         None, description="Present: use the group storage instead of home."
     )
     DOWNLOAD_ALL: Boolean = Field(False, description="Fetch logs and graphs too.")
+    sweep: Sweep | None = Field(
+        None, description="Many experiments in one reservation, as docs/sweeps.md says."
+    )
 
     @field_validator("job_name")
     @classmethod

@@ -27,6 +27,7 @@ EVENTS: Final = (
     "released",
     "failed",
     "detached",
+    "cell",
 )
 
 
