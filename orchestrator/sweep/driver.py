@@ -150,8 +150,12 @@ class Driver:
                 self._at_once(todo, setting)
             self._collect_again(todo, setting)
         except DetachedError as error:
-            self._reserved.leave(str(error))
-            raise
+            why = str(error).partition("\n")[0]
+            self._reserved.leave(why)
+            raise DetachedError(
+                f"{why}\nthe same command goes on with the sweep; to end it and free its machines:"
+                f"\n  python g5k_execution.py clean {self.sweep.folder}"
+            ) from error
         except BaseException:
             self._reserved.release()
             raise
