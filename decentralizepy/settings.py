@@ -146,6 +146,7 @@ class Settings:
     simulation: Simulation | None = None
     faults: FaultPlan | None = None
     evaluation: EvaluationOptions = EvaluationOptions()
+    usage_after: float = 0.0  # seconds; 0: never
     #: 32 bytes that all machines of the run share; None leaves the wire in the clear
     key: bytes | None = field(default=None, repr=False)
 

@@ -320,6 +320,11 @@ class Config(BaseModel):
         description="With slurm: lines of the job's script before anything is started, as "
         '["module load python"].',
     )
+    USAGE_AFTER: Seconds = Field(
+        0.0,
+        description="CPU, memory and network of every machine every so many seconds, and power "
+        "where a cluster measures it; 0: never.",
+    )
     queue: str = Field("default", description="Queue of the reservation.")
     job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")
     STORAGE: str | bool | int | None = Field(

@@ -17,6 +17,7 @@ from results.load import Run
 from results.metrics import ACCURACY, is_evaluation, is_mark, is_own
 from results.privacy import by_iteration, noise
 from results.settings import Setting
+from results.usage import ENERGY, usage
 
 #: metric -> its name in the wide table, where it keeps the reference system's
 WIDE_METRICS: Final[dict[str, str]] = {
@@ -38,7 +39,8 @@ def wide(run: Run) -> pd.DataFrame:
     """One row per evaluated iteration of a run.
 
     Columns: iteration; ``<metric> <statistic>`` for the metrics that were recorded, those of
-    `WIDE_METRICS` first, and the `WIDE_STATISTICS` over the nodes; experience_name; number_agents;
+    `WIDE_METRICS` first, and the `WIDE_STATISTICS` over the nodes; what was sampled of the
+    machines (`results.usage`); experience_name; number_agents;
     then the run's attributes.
     """
     statistics = run.over_nodes
@@ -47,10 +49,16 @@ def wide(run: Run) -> pd.DataFrame:
         for statistic in WIDE_STATISTICS:
             name = f"{WIDE_METRICS.get(metric, metric)} {statistic}"
             columns[name] = statistics[metric, statistic].to_numpy()
-    table = _with_attacks(pd.DataFrame(columns), run)
+    table = _with_attacks(_with_usage(pd.DataFrame(columns), run), run)
     constants = {"experience_name": run.experiment, "number_agents": run.nodes,
                  **run.attributes, **noise(run.attributes)}  # fmt: skip
     return table.assign(**{key: v for key, v in constants.items() if key not in table.columns})
+
+
+def _with_usage(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The table with what all machines had taken by then (`results.usage`)."""
+    taken = usage(run)
+    return table.merge(taken, left_on="iteration", right_index=True, how="left")
 
 
 def _with_attacks(table: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -133,7 +141,9 @@ def _spent(run: Run) -> dict[str, Any]:
     }
     last = run.over_nodes.iloc[-1]
     spent = {name: last.get(column, np.nan) for name, column in wanted.items()}
-    return spent | {"simulated": run.simulated}
+    taken = usage(run)
+    more = {str(name): taken[name].iloc[-1] for name in taken} if len(taken) else {}
+    return spent | more | {"simulated": run.simulated}
 
 
 def settings_table(compared: Sequence[Setting], targets: Sequence[float] = ()) -> pd.DataFrame:
@@ -197,7 +207,8 @@ def time_to_accuracy(runs: Sequence[Run], targets: Sequence[float]) -> pd.DataFr
 
     One row per run and target. Columns: run; target (per cent); seconds since the first training
     step until the last node had done the iteration (simulated ones in a simulated run); iteration;
-    bytes_per_node, the mean over the nodes of what they had sent; simulated. A target that was
+    bytes_per_node, the mean over the nodes of what they had sent; energy_j, if it was measured, of
+    all machines; simulated. A target that was
     never reached, or a column that was not recorded, is NaN.
     """
     rows = [
@@ -205,7 +216,8 @@ def time_to_accuracy(runs: Sequence[Run], targets: Sequence[float]) -> pd.DataFr
         for run in runs
         for target in targets
     ]
-    return pd.DataFrame(rows, columns=["run", "target", *_REACHED, "simulated"])
+    energy = [ENERGY] if any(ENERGY in row for row in rows) else []
+    return pd.DataFrame(rows, columns=["run", "target", *_REACHED, *energy, "simulated"])
 
 
 def _reached(run: Run, target: float) -> dict[str, float]:
@@ -220,6 +232,9 @@ def _reached(run: Run, target: float) -> dict[str, float]:
     for name, column in ((SECONDS, ("elapsed_s", "max")), (BYTES, ("total_bytes", "mean"))):
         if column in statistics:
             found[name] = good.iloc[0][column]
+    taken = usage(run)
+    if ENERGY in taken and good.index[0] in taken.index:
+        found[ENERGY] = taken[ENERGY][good.index[0]]
     return found
 
 

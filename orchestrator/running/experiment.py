@@ -26,6 +26,7 @@ from orchestrator.backends.base import Backend, require
 from orchestrator.backends.choice import backend_for
 from orchestrator.config import Config
 from orchestrator.errors import DetachedError
+from orchestrator.monitoring.power import fetch_power
 from orchestrator.planning.change import NO_CHANGE, Change
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.describe import headline
@@ -243,6 +244,7 @@ def _measured(
     seconds: float,
     missing: Sequence[str],
 ) -> Outcome:
+    fetch_power(planned, folder, screen)
     reality = _learn(planned, folder, seconds, setting.costs)
     if not planned.config.records_nothing:
         screen.say("  making tables and figures")

@@ -28,8 +28,8 @@ NOT_COUNTED: Final = frozenset({
     "ENVIRONMENT", "ENV_NAME", "FAULTS", "GRAPH_FILE", "HOSTS", "HOST_DIR", "HOST_TIMEOUT",
     "LOCAL_SAVE_DIR", "LOG_LEVEL", "MARGIN", "MONITOR", "NETWORK", "OFFSET", "PROGRESS_LIMIT",
     "PROJECT", "PYTHON", "SBATCH", "SERVERS", "SETUP", "SIMULATE", "SSH_OPTIONS", "START_TIMEOUT",
-    "STORAGE", "WAIT", "WAIT_LIMIT", "WORKERS", "cluster", "description", "job_name", "job_type",
-    "queue", "reservation", "sweep", "walltime",
+    "STORAGE", "USAGE_AFTER", "WAIT", "WAIT_LIMIT", "WORKERS", "cluster", "description",
+    "job_name", "job_type", "queue", "reservation", "sweep", "walltime",
 })  # fmt: skip
 MOST_NAME_BYTES: Final = 150
 #: A record, and its share of the tables; figures and logs of a run.
