@@ -73,6 +73,9 @@ class LocalBackend:
         """Addresses are ours, ports are free, enough files may be open."""
         return [*map(_address_check, plan.addresses), _port_check(plan), _files_check(plan)]
 
+    def shows(self, plan: Placed, folder: RunFolder) -> Mapping[str, str]:
+        return {}
+
     def request(self, plan: Plan, run: str) -> Request:
         return Request(plan.config.job_name, run, {"machines": plan.config.NB_MACHINE})
 

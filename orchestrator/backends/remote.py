@@ -77,6 +77,10 @@ class RemoteBackend:
         """What can be told from here, before machines are ours."""
         return []
 
+    def shows(self, plan: Placed, folder: RunFolder) -> Mapping[str, str]:
+        """No more files than the plan's."""
+        return {}
+
     def hosts(self, reservation: Reservation, plan: Plan, hold: int | None) -> list[Host]:
         return self.connections(reservation, plan.config)
 
@@ -148,6 +152,14 @@ def _examined(config: Config, host: Host, pythons: Sequence[str]) -> Check:
     except (UnreachableError, HostError, RunError) as error:
         return Check(f"host {host.name}", False, str(error))
     return Check(f"host {host.name}", True, "")
+
+
+def reserved_seconds(plan: Plan) -> int:
+    """The walltime of the job: that of the run, by default from the estimate, and a margin."""
+    limit = plan.config.walltime_seconds
+    if limit is None:
+        limit = max(600, 60 * round(2 * plan.estimate.seconds / 60))
+    return limit + plan.config.margin_seconds
 
 
 def base(config: Config) -> str:

@@ -51,8 +51,7 @@ CLASSES = {
         for module, name in (
             ("dpsgd", "DPSGD"), ("dropout", "Dropout"), ("epidemic", "EpidemicLearning"),
             ("knn", "KNN"), ("kfn", "KFN"), ("fedavg", "FedAvg"), ("stc", "STCFederated"),
-            ("push_sum", "PushSum"),
-            ("async_push", "AsyncPush"), ("async_pull", "AsyncPull"),
+            ("push_sum", "PushSum"), ("async_push", "AsyncPush"), ("async_pull", "AsyncPull"),
             ("peer_sampler", "CentralPeerSampler"),
         )
     },

@@ -6,7 +6,8 @@ import core_examples as examples
 import pytest
 
 from decentralizepy import reference
-from decentralizepy.config import parse_experiment
+from decentralizepy.commands.convert import convert
+from decentralizepy.config import parse_experiment, read_experiment
 from decentralizepy.drivers import DRIVERS, driver
 from decentralizepy.errors import ConfigError
 from decentralizepy.registry import fact, legacy, target
@@ -116,6 +117,42 @@ addresses_filepath = /ip.json
 offset = 9000
 recv_timeout = 50
 """
+
+
+#: data set, model, optimizer's lr, loss and further keys of [DATASET], as the reference's files
+#: of each data set have them
+DATA = [
+    ("Celeba", "CNN", "0.001", "CrossEntropyLoss",
+     {"images_dir": "/mnt/nfs/shared/leaf/data/celeba/data/raw/img_align_celeba"}),
+    ("Shakespeare", "LSTM", "0.1", "CrossEntropyLoss", {}),
+    ("Reddit", "RNN", "0.001", "CrossEntropyLoss", {"random_seed": "97"}),
+    ("MovieLens", "MatrixFactorization", "0.075", "MSELoss", {}),
+    ("Femnist", "CNN", "0.01", "CrossEntropyLoss", {"random_seed": "97"}),
+    ("FemnistLabelSplit", "RNET", "0.05", "CrossEntropyLoss",
+     {"random_seed": "90", "test_batch_size": "64"}),
+    ("CIFAR10", "LeNet", "0.01", "CrossEntropyLoss",
+     {"random_seed": "99", "partition_niid": "True", "shards": "4",
+      "validation_source": "Test", "validation_size": "0.1"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "model", "lr", "loss", "more"), DATA, ids=lambda v: str(v)[:12])
+def test_the_files_of_each_data_set_run_as_they_are(name, model, lr, loss, more, tmp_path):
+    keys = {"train_dir": "/datasets/train", "test_dir": "/datasets/test", "sizes": "", **more}
+    head = [f"dataset_package = decentralizepy.datasets.{name}", f"dataset_class = {name}"]
+    lines = [*head, f"model_class = {model}", *(f"{key} = {value}" for key, value in keys.items())]
+    rest = REFERENCE_INI[REFERENCE_INI.index("[OPTIMIZER_PARAMS]") :]
+    text = "[DATASET]\n" + "\n".join(lines) + "\n\n" + rest.replace("CrossEntropyLoss", loss)
+    path = tmp_path / "theirs.ini"
+    path.write_text(text.replace("lr = 1e-3", f"lr = {lr}"))
+    found = read_experiment(path)
+    data = found.dataset.build()
+    assert data.train_dir == "/datasets/train" and data.sizes is None
+    assert found.model.target.module == f"decentralizepy.models.{name.lower()}".replace(
+        "femnistlabelsplit", "femnist"
+    )
+    lines, _ = convert(path)
+    assert {line.verdict for line in lines} <= {"as is", "ignored", "changed", "default"}
 
 
 def parse(text):
