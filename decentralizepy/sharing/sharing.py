@@ -107,9 +107,21 @@ class Sharing:
     def unpack(self, message: Message, n: int) -> Tensor | Sparse:
         """The vector [n] that `pack` was given, as far as compression kept it: read it only.
 
-        A `Sparse` where only some numbers were sent. Raises `CompressionError` for a message that
-        no chain like this one has made.
+        A `Sparse` where only some numbers were sent: it is decoded once for all nodes of a worker,
+        who get the same message. Raises `CompressionError` for a message that no chain like this
+        one has made.
         """
+        known = message.decoded
+        if isinstance(known, Sparse) and known.length == n:
+            return known
+        found = self.decode(message, n)
+        if isinstance(found, Sparse):
+            message.decoded = found
+        return found
+
+    def decode(self, message: Message, n: int) -> Tensor | Sparse:
+        """`unpack` for the first time; a method that sends something else than `pack` gives
+        overrides it."""
         if not self.compression and INDICES not in message:
             return message[VALUES]
         return self.compression.decompress(message.tensors, _packed(message), n)

@@ -59,13 +59,13 @@ class SubSampling(Sharing):
         """A message with a seed is."""
         return "seed" in message.meta
 
-    def unpack(self, message: Message, n: int) -> Tensor | Sparse:
+    def decode(self, message: Message, n: int) -> Tensor | Sparse:
         """The values that were said and where they belong, or the whole row [n]."""
         if not self.is_part(message):
-            return super().unpack(message, n)
+            return super().decode(message, n)
         seed, alpha = message.meta["seed"], checked_share(message.meta["alpha"])
         indices = drawn(seed, alpha, n)
-        values = super().unpack(message, len(indices))
+        values = super().decode(message, len(indices))
         assert isinstance(values, Tensor)
         return Sparse(indices.to(values.device), values, n)
 
