@@ -96,12 +96,14 @@ class Resilience:
     ``on_loss``: ``fail`` ends the run, ``drop`` goes on without the nodes that were lost, ``wait``
     goes back to the newest checkpoint with all, and waits ``wait_limit`` seconds for a machine that
     was lost. A worker whose main loop stands still for ``progress_limit`` seconds counts as lost.
+    At the start, machines wait ``start_timeout`` seconds for one another.
     """
 
     on_loss: str = "fail"
     wait_limit: float = 600.0
     progress_limit: float = 1800.0
     peer_timeout: float = 60.0
+    start_timeout: float = 300.0
 
 
 def transport_of(experiment: Experiment) -> TCP:

@@ -197,6 +197,7 @@ def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
     from orchestrator.planning.describe import describe
     from orchestrator.running.experiment import (
         Setting,
+        backend_of,
         example_folder,
         make_plan,
         make_resumed_plan,
@@ -212,6 +213,8 @@ def _dry_run(options: argparse.Namespace, setting: Setting | None) -> int:
         inputs, planned = make_plan(options.config, setting, given=options.set)
         folder = example_folder(planned)
         shown = preview(inputs, planned, setting, folder)
+    backend = backend_of(shown.config, shown.config_path, setting)
+    shown = replace(shown, files=dict(shown.files) | dict(backend.shows(shown, folder)))
     screen = Screen(sys.stdout)
     if options.json:
         screen.say(json.dumps(shown.as_dict(folder), indent=2))

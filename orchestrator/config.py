@@ -209,6 +209,9 @@ class Config(BaseModel):
     PROGRESS_LIMIT: Annotated[Seconds, Field(ge=1)] | None = Field(
         None, description="A worker that stands still for so many seconds is lost (1800 if absent)."
     )
+    START_TIMEOUT: Annotated[Seconds, Field(ge=1)] | None = Field(
+        None, description="Seconds that machines wait for one another at the start (300 if absent)."
+    )
     SIMULATE: Text | None = Field(
         None,
         description="Links and compute costs (docs/simulated_time.md) that seconds are calculated "
@@ -235,6 +238,12 @@ class Config(BaseModel):
         None,
         description="Folder on each machine's own disk for runs, code and prepared data sets "
         "(/tmp/decentralizepy-USER if absent).",
+    )
+    CONTAINER: Text | None = Field(
+        None,
+        description="Image to run the machines in, relative to the repository "
+        "(compute_container.sif, which make builds); it is copied to every machine's own disk "
+        "once. By default there is none.",
     )
     PYTHON: Text | None = Field(
         None,
@@ -292,6 +301,23 @@ class Config(BaseModel):
     )
     WAIT: Seconds = Field(
         3600.0, description="Seconds to wait for machines that are reserved, at most."
+    )
+    HOST_TIMEOUT: Annotated[Seconds, Field(ge=1)] = Field(
+        60.0,
+        description="A host that is silent for so many seconds, while others answer, has "
+        "lost its machine.",
+    )
+    COLLECT_AFTER: Annotated[Seconds, Field(ge=1)] = Field(
+        30.0,
+        description="Logs and checkpoints come home from other computers every so many seconds.",
+    )
+    SBATCH: Texts = Field(
+        (), description='With slurm: further directives of the job, as ["--constraint=skylake"].'
+    )
+    SETUP: Texts = Field(
+        (),
+        description="With slurm: lines of the job's script before anything is started, as "
+        '["module load python"].',
     )
     queue: str = Field("default", description="Queue of the reservation.")
     job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")

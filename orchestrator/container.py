@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import os
@@ -18,7 +19,7 @@ from typing import Final, Protocol
 
 from decentralizepy.errors import ConfigError
 from decentralizepy.locks import lock
-from orchestrator.singularity import Engine, Say
+from orchestrator.singularity import PRIVATE, Engine, Say
 
 DEFINITION: Final = "compute_container.def"
 #: what goes into every image, relative to the tree
@@ -40,12 +41,13 @@ DATASETS: Final = "/datasets"
 ANY_ENGINE: Final = (
     "sh",
     "-c",
-    'engine=$(command -v apptainer || command -v singularity) || { echo "neither apptainer nor '
-    'singularity is on the PATH of $(hostname)" >&2; exit 127; }; exec "$engine" "$@"',
+    f"engine=$(command -v apptainer || command -v singularity || command -v {PRIVATE}/apptainer) "
+    '|| { echo "neither apptainer nor singularity is on the PATH of $(hostname)" >&2; exit 127; }; '
+    'exec "$engine" "$@"',
     "container",
 )
-#: A clean start: neither the host's environment nor the user's home and its packages get in.
-CLEAN: Final = ("--cleanenv", "--no-home")
+#: The user's home is not mounted: neither packages nor caches in it get in.
+APART: Final = ("--no-home",)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,16 @@ def _locked(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
         os.close(handle)
 
 
+def image_of(name: str | None, folder: Path) -> Path | None:
+    """The image that a configuration names, as it is or from ``folder``; raises `ConfigError`."""
+    if name is None:
+        return None
+    image = folder / name
+    if not image.is_file():
+        raise ConfigError(f"CONTAINER {image} is not there: 'make' builds compute_container.sif")
+    return image
+
+
 class Disk(Protocol):
     """A host's own disk. Both calls may be repeated."""
 
@@ -131,16 +143,28 @@ class Disk(Protocol):
         """Run a short command there; returns its exit code."""
 
 
+def staged_name(image: Path) -> str:
+    """What the image is called on hosts: by its content, so a new one never passes for an old."""
+    found = image.stat()
+    return _named(image, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _named(image: Path, *_: int) -> str:
+    return f"{_content(image).hexdigest()[:16]}.sif"
+
+
 def stage(image: Path, disk: Disk, root: str) -> str:
     """The image's path below ``root`` on the host, copied there unless it is there already.
 
     It is copied aside and renamed, so half an image is never taken for a whole one.
     """
-    target, aside = PurePosixPath(root) / image.name, PurePosixPath(root) / "arriving"
-    size = image.stat().st_size
-    if disk.call(["sh", "-c", '[ "$(stat -c %s "$0")" = "$1" ]', str(target), str(size)]):
+    target, aside = PurePosixPath(root) / staged_name(image), PurePosixPath(root) / "arriving"
+    probe = ["sh", "-c", '[ "$(stat -c %s "$0")" = "$1" ]', str(target), str(image.stat().st_size)]
+    if disk.call(probe):
         disk.put(image.parent, [image.name], str(aside))
-        if disk.call(["mv", "-f", str(aside / image.name), str(target)]):
+        moved = disk.call(["mv", "-f", str(aside / image.name), str(target)])
+        if moved and disk.call(probe):  # another machine on the host may have been faster
             raise ConfigError(f"cannot move {aside / image.name} to {target}")
     return str(target)
 
@@ -165,7 +189,7 @@ class Bind:
 def flags(binds: Sequence[Bind], gpu: bool = False) -> list[str]:
     """Options of ``run`` and ``exec``."""
     mounts = (word for bind in binds for word in bind.flag())
-    return [*CLEAN, *mounts, *(["--nv"] if gpu else [])]
+    return [*APART, *mounts, *(["--nv"] if gpu else [])]
 
 
 def by_hand(
@@ -186,7 +210,8 @@ def core(
 
     The run folder must be bound at its own path. ``search`` are folders in the container that are
     put before the image's code on Python's path: `TREE`, if code is bound there. ``cache`` is where
-    prepared data is kept, a folder that is bound.
+    prepared data is kept, a folder that is bound. Of the environment, what concerns Python stays
+    outside; the rest (GPUs of a job, the user's variables) gets in.
     """
     path = os.pathsep.join([*search, f"/opt{TREE}"])
     # the working directory is the host's, where there may be other code

@@ -15,6 +15,7 @@ from results.curves import BYTES, SECONDS
 from results.interval import half_width_95
 from results.load import Run
 from results.metrics import ACCURACY, is_evaluation, is_mark, is_own
+from results.privacy import by_iteration, noise
 from results.settings import Setting
 
 #: metric -> its name in the wide table, where it keeps the reference system's
@@ -46,9 +47,18 @@ def wide(run: Run) -> pd.DataFrame:
         for statistic in WIDE_STATISTICS:
             name = f"{WIDE_METRICS.get(metric, metric)} {statistic}"
             columns[name] = statistics[metric, statistic].to_numpy()
-    table = pd.DataFrame(columns)
-    constants = {"experience_name": run.experiment, "number_agents": run.nodes, **run.attributes}
+    table = _with_attacks(pd.DataFrame(columns), run)
+    constants = {"experience_name": run.experiment, "number_agents": run.nodes,
+                 **run.attributes, **noise(run.attributes)}  # fmt: skip
     return table.assign(**{key: v for key, v in constants.items() if key not in table.columns})
+
+
+def _with_attacks(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The table with the statistics of attacks, also of iterations without an evaluation."""
+    found = by_iteration(run)
+    if found.empty:
+        return table
+    return table.merge(found.reset_index(), on="iteration", how="outer").sort_values("iteration")
 
 
 def _wide_order(run: Run) -> list[str]:

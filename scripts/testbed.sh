@@ -4,7 +4,9 @@
 #   scripts/testbed.sh install      # once, as root: Debian packages, and the hosts' root file system
 #   scripts/testbed.sh up [N]       # N hosts (3); prints the ssh configuration to use
 #   scripts/testbed.sh status       # hosts that are up
-#   scripts/testbed.sh down         # takes them away
+#   scripts/testbed.sh down [NAME]  # takes them away, or only those of that name
+#   scripts/testbed.sh with KIND [COMMAND...]   # COMMAND (a shell) in the environment of a cluster made for it;
+#                                               # KIND: hosts, slurm or grid5000
 #   scripts/testbed.sh root         # prints the folder of the hosts' root file system
 #
 # Packages come from the sources that apt is configured with. The root file system is kept in
@@ -35,7 +37,7 @@ install_commands() {
     done
     [ ${#missing[@]} = 0 ] && return
     echo "testbed: installing ${missing[*]}"
-    local quietly=(-qq --no-install-recommends -o DPkg::Lock::Timeout=600)
+    local quietly=(-qq --no-install-recommends -o DPkg::Lock::Timeout=600 -o DPkg::Options::=--force-unsafe-io)
     without_services apt-get update -qq -o DPkg::Lock::Timeout=600
     DEBIAN_FRONTEND=noninteractive without_services apt-get install -y "${quietly[@]}" "${missing[@]}" >/dev/null
 }
@@ -72,6 +74,7 @@ make_root() {
     echo "testbed: making the hosts' root file system in $root (once)"
     rm -rf "$root" "$root.partial"
     local include; include=$(IFS=,; echo "${packages[*]}")
+    [ -n "$(sources)" ] || fail "apt has no source named $(suite); see 'apt-get indextargets'"
     sources | mmdebstrap --quiet --variant=minbase --mode=root --format=directory \
         --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
@@ -113,13 +116,14 @@ END
 python() { # the checkout's own, where there is one
     local bin=$here/.venv/bin/python
     [ -x "$bin" ] || bin=${PYTHON:-python3}
-    PYTHONPATH=$here exec "$bin" "$here/tests/cluster/hosts.py" "$@"
+    PYTHONPATH=$here exec "$bin" "$here/tests/cluster/$1.py" "${@:2}"
 }
 
 case ${1:-} in
     install) check_machine; install_commands; make_root ;;
     root) root_name ;;
-    up | down | status) check_machine; python "$@" ;;
+    up | down | status) check_machine; python namespace_hosts "$@" ;;
+    with) check_machine; python with_cluster "${@:2}" ;;
     _customize) customize "$2" ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -230,6 +230,7 @@ def read_key(
 def _check_numbers(args: argparse.Namespace) -> None:
     least_of = {"machines": 1, "iterations": 0, "averaging_steps": 1, "threads": 1}
     least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
+    least_of |= {"start_timeout": 1}
     least_of |= {"test_after": 0, "train_evaluate_after": 0}
     for name, least in least_of.items():
         if not getattr(args, name) >= least:  # NaN is not, either
@@ -301,7 +302,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
         digests=args.digests,
         resume=args.resume,
         resilience=Resilience(
-            args.on_loss, args.wait_limit, args.progress_limit, experiment.peer_timeout
+            args.on_loss,
+            args.wait_limit,
+            args.progress_limit,
+            experiment.peer_timeout,
+            args.start_timeout,
         ),
         simulation=simulation,
         faults=_faults(args, mapping, simulation, (machine, workers), fixed),

@@ -188,6 +188,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --on_loss wait: seconds a lost machine has to come back (default: %(default)g)",
     )
     add(
+        "--start_timeout",
+        type=float,
+        default=Resilience.start_timeout,
+        metavar="S",
+        help="seconds that machines wait for one another at the start (default: %(default)g)",
+    )
+    add(
         "--progress_limit",
         type=float,
         default=Resilience.progress_limit,

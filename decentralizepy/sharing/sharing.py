@@ -156,7 +156,9 @@ def _whole(message: Message) -> Tensor:
 
 
 def _is_sparse(message: Message) -> bool:
-    return Chain.is_sparse(message.like, _packed(message))
+    return INDICES in message.like or (
+        PACKED in message.meta and Chain.is_sparse(message.like, _packed(message))
+    )
 
 
 def weighted_sum(
@@ -191,7 +193,7 @@ def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
     if isinstance(heard, Sparse):
         add_part(out, x, heard, weight)
     else:
-        out.add_(heard.to(x.device), alpha=weight)
+        out.add_(heard if heard.device == out.device else heard.to(out.device), alpha=weight)
 
 
 def add_part(out: Tensor, own: Tensor, part: Sparse, weight: float) -> None:

@@ -16,6 +16,7 @@ from decentralizepy.mappings.placement import Placement, WorkerId, spread
 from decentralizepy.memory import shared
 from decentralizepy.node.membership import Epoch, describe, resumed
 from decentralizepy.settings import Settings
+from decentralizepy.supervision import provenance
 from decentralizepy.supervision.control import ControlPlane, Coordinator
 from decentralizepy.supervision.progress import Progress, say
 from decentralizepy.supervision.status import Status
@@ -58,7 +59,6 @@ from decentralizepy.words import (
 )  # fmt: skip
 
 #: how long machine 0 waits for the others to say hello
-START_TIMEOUT: Final = 300.0
 #: after how long it is said who is waited for
 PATIENCE: Final = 5.0
 #: how long machine 0 waits if what was said was sealed with another key
@@ -272,6 +272,7 @@ class Attempt:
                 case Go():
                     workers.tell(news)
                     self.status.start()
+                    provenance.training(self.settings, self.status)
                 case Pause():
                     self._pause, self._rounds = news.number, {}
                     self._order(workers, news)
@@ -361,10 +362,11 @@ class Attempt:
                 "name that does not have our run key: copy the same run.key to all machines, "
                 "or set encryption = none on all"
             )
-        if now - self._began < START_TIMEOUT:
+        patience = self.settings.resilience.start_timeout
+        if now - self._began < patience:
             return
         raise RunError(
-            f"machine {_listed(absent)} did not say hello within {START_TIMEOUT:.0f} s: is it "
+            f"machine {_listed(absent)} did not say hello within {patience:.0f} s: is it "
             "started with its own -mid, and do all machines have the same ip.json?"
         )
 
@@ -373,7 +375,9 @@ class Attempt:
         limit, now = self.settings.resilience.progress_limit, time.monotonic()
         if not self.status.going:
             placed = min((since for _, since in self._beats.values()), default=now)
-            limit = max(limit, START_TIMEOUT)  # other machines may have just begun to load torch
+            limit = max(
+                limit, self.settings.resilience.start_timeout
+            )  # other machines may have just begun to load torch
             if now - placed > limit:
                 late = _listed(self._live - self._ready) or "none here, but on another machine"
                 raise RunError(

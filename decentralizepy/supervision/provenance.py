@@ -36,7 +36,13 @@ _OF_AN_ATTEMPT = (
     "host", "last_attempt",
 )  # fmt: skip
 #: flags that say which numbers a run gives; all others may change when it is resumed
-_OF_THE_NUMBERS = ("eval_file", "averaging_steps", "reset_optimizer", "working_rate")
+_OF_THE_NUMBERS = (
+    "eval_file",
+    "averaging_steps",
+    "reset_optimizer",
+    "working_rate",
+    "server_machine",
+)
 _PACKAGES = ("torch", "numpy", "pyzmq", "cryptography", "networkx", "safetensors", "scikit-learn")
 
 
@@ -162,6 +168,13 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
             "resume with the same files and flags, or start a new run in a new folder (-ld)"
         )
     return old
+
+
+def training(settings: Settings, status: Status) -> None:
+    """Training begins: write when, in case nobody gets to write how it ended."""
+    path = settings.folder.run
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, value | {"training_started": status.began})
 
 
 def end(settings: Settings, outcome: str, status: Status) -> None:

@@ -120,6 +120,9 @@ class Backend(Protocol):
     def check(self, plan: Placed) -> list[Check]:
         """What must hold before anything is started, row by row."""
 
+    def shows(self, plan: Placed, folder: RunFolder) -> Mapping[str, str]:
+        """What ``--dry-run`` shows beside the plan's files: name -> text, as a job's script."""
+
     def request(self, plan: Plan, run: str) -> Request:
         """What would be reserved for the run of this name."""
 

@@ -19,17 +19,16 @@ def backend_for(config: Config, path: object) -> Backend:
         from orchestrator.backends.ssh import SshBackend
 
         return SshBackend()
-    if config.backend == "grid5000":
-        if find_spec("enoslib") is None:
-            raise ConfigError(
-                f"{path}: BACKEND 'grid5000' needs EnOSlib: pip install -e '.[grid5000]'; "
-                'to run on this computer, set "BACKEND": "local"'
-            )
-        from orchestrator.backends.grid5000 import Grid5000Backend
+    if config.backend == "slurm":
+        from orchestrator.backends.slurm import SlurmBackend
 
-        return Grid5000Backend()
-    why = "" if config.BACKEND else f" (because cluster = {config.cluster!r})"
-    raise ConfigError(
-        f"{path}: BACKEND {config.backend!r}{why} is not available in this version; "
-        'to run on this computer, set "BACKEND": "local"'
-    )
+        return SlurmBackend()
+    if find_spec("enoslib") is None:
+        why = "" if config.BACKEND else f" (because cluster = {config.cluster!r})"
+        raise ConfigError(
+            f"{path}: BACKEND {config.backend!r}{why} needs EnOSlib: pip install -e '.[grid5000]'; "
+            'to run on this computer, set "BACKEND": "local"'
+        )
+    from orchestrator.backends.grid5000 import Grid5000Backend
+
+    return Grid5000Backend()

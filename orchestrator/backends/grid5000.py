@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from decentralizepy.errors import ConfigError
 from orchestrator.backends.base import Check, Note, Request, Reservation
-from orchestrator.backends.remote import RemoteBackend
+from orchestrator.backends.remote import RemoteBackend, reserved_seconds
 from orchestrator.config import Config, clock_text
 from orchestrator.errors import ReservationError
 from orchestrator.planning.placed import Placed
@@ -221,14 +221,6 @@ def wanted(config: Config) -> dict[str, int]:
     if config.SERVERS or config.cluster in (None, "", "local"):
         return {}
     return {str(config.cluster): config.NB_MACHINE}
-
-
-def reserved_seconds(plan: Plan) -> int:
-    """The walltime of the job: that of the run, by default from the estimate, and a margin."""
-    limit = plan.config.walltime_seconds
-    if limit is None:
-        limit = max(600, 60 * round(2 * plan.estimate.seconds / 60))
-    return limit + plan.config.margin_seconds
 
 
 def _queue(config: Config) -> str:

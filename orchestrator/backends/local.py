@@ -9,13 +9,17 @@ from typing import Final
 
 from decentralizepy.cpus import allotted
 from decentralizepy.errors import ConfigError
+from decentralizepy.files import cache_home
 from decentralizepy.limits import allow_files, files_of_machine, files_of_orchestrator
 from decentralizepy.runfolder import RunFolder
+from orchestrator import container
 from orchestrator.backends import ports, process
 from orchestrator.backends.base import Check, Note, Request, Reservation
 from orchestrator.config import Config
+from orchestrator.container import TREE, Bind, image_of
 from orchestrator.hosts.base import Host
 from orchestrator.hosts.local import LocalHost
+from orchestrator.planning.inputs import REPOSITORY
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import CORE, Site
@@ -51,11 +55,26 @@ class LocalBackend:
         width = ports.width(plan.site.workers)
         offset = plan.config.OFFSET or ports.free_offset(addresses, width, former=former)
         workers, root = plan.site.workers, str(folder.root)
-        return [Place(each, each, root, workers, self.core) for each in addresses], offset
+        core = self._contained(plan, root) or self.core
+        return [Place(each, each, root, workers, core) for each in addresses], offset
+
+    def _contained(self, plan: Plan, root: str) -> tuple[str, ...]:
+        """The core in the container that is asked for: with this code, and with this cache."""
+        image = image_of(plan.config.CONTAINER, REPOSITORY)
+        if image is None:
+            return ()
+        cache = cache_home(self.ours)
+        ours = [Bind(path, path) for path in (root, str(cache))]
+        tree = Bind(str(REPOSITORY), TREE, read_only=True)
+        search, gpu = [TREE, root], plan.config.DEVICE != "cpu"
+        return container.core(str(image), [*ours, tree], search, str(cache.parent), gpu)
 
     def check(self, plan: Placed) -> list[Check]:
         """Addresses are ours, ports are free, enough files may be open."""
         return [*map(_address_check, plan.addresses), _port_check(plan), _files_check(plan)]
+
+    def shows(self, plan: Placed, folder: RunFolder) -> Mapping[str, str]:
+        return {}
 
     def request(self, plan: Plan, run: str) -> Request:
         return Request(plan.config.job_name, run, {"machines": plan.config.NB_MACHINE})
@@ -79,7 +98,9 @@ class LocalBackend:
         return self.preview(plan, folder, former)
 
     def stage(self, host: Host, plan: Placed, machine: int) -> None:
-        """Everything is here."""
+        """Everything is here; what is bound in a container must be."""
+        if plan.config.CONTAINER is not None:
+            cache_home(self.ours).mkdir(parents=True, exist_ok=True)
 
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         return process.environment(self.ours, plan.task.search)

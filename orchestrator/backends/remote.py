@@ -15,12 +15,15 @@ from typing import Final, TypeVar
 
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder
+from orchestrator import container
 from orchestrator.backends import ports
 from orchestrator.backends.base import Check, Reservation
 from orchestrator.config import Config
+from orchestrator.container import Bind, image_of
 from orchestrator.hosts import code
 from orchestrator.hosts.base import Facts, Host, HostError, UnreachableError
 from orchestrator.hosts.ssh import SshHost
+from orchestrator.planning.inputs import REPOSITORY
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import Site
@@ -74,6 +77,10 @@ class RemoteBackend:
         """What can be told from here, before machines are ours."""
         return []
 
+    def shows(self, plan: Placed, folder: RunFolder) -> Mapping[str, str]:
+        """No more files than the plan's."""
+        return {}
+
     def hosts(self, reservation: Reservation, plan: Plan, hold: int | None) -> list[Host]:
         return self.connections(reservation, plan.config)
 
@@ -102,8 +109,9 @@ class RemoteBackend:
         places = [
             place_of(config, host, fact, root) for host, fact in zip(hosts, facts, strict=True)
         ]
-        if self.core:
-            places = [replace(place, core=self.core) for place in places]
+        core = self.core or contained(config, root)
+        if core:
+            places = [replace(place, core=core) for place in places]
         return places, common_offset(offers, facts, width)
 
     def examine(self, config: Config) -> Iterator[Check]:
@@ -119,9 +127,11 @@ class RemoteBackend:
                 host.close()
 
     def stage(self, host: Host, plan: Placed, machine: int) -> None:
-        """The core, as it is here."""
+        """The core, as it is here, and the container if one is asked for."""
         if isinstance(host, SshHost):
             host.put_bundle(code.core(), "code")
+            if (image := image_of(plan.config.CONTAINER, REPOSITORY)) is not None:
+                container.stage(image, host, images(plan.config))
 
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         place = plan.places[machine]
@@ -144,9 +154,39 @@ def _examined(config: Config, host: Host, pythons: Sequence[str]) -> Check:
     return Check(f"host {host.name}", True, "")
 
 
+def reserved_seconds(plan: Plan) -> int:
+    """The walltime of the job: that of the run, by default from the estimate, and a margin."""
+    limit = plan.config.walltime_seconds
+    if limit is None:
+        limit = max(600, 60 * round(2 * plan.estimate.seconds / 60))
+    return limit + plan.config.margin_seconds
+
+
 def base(config: Config) -> str:
     """Our folder on every host."""
     return config.HOST_DIR or f"/tmp/decentralizepy-{getpass.getuser()}"
+
+
+def images(config: Config) -> str:
+    """Where containers are kept on every host."""
+    return f"{base(config)}/images"
+
+
+def contained(config: Config, root: str) -> tuple[str, ...]:
+    """How the core is started in the container that is asked for; empty if none is.
+
+    All that is ours on a host lies in one folder, which is bound at its own path.
+    """
+    image = image_of(config.CONTAINER, REPOSITORY)
+    if image is None:
+        return ()
+    ours = base(config)
+    return container.core(
+        f"{images(config)}/{container.staged_name(image)}",
+        [Bind(ours, ours)],
+        [f"{ours}/code/{code.core().digest}", root],
+        gpu=config.DEVICE != "cpu",
+    )
 
 
 def run_root(config: Config, folder: RunFolder) -> str:
@@ -175,7 +215,7 @@ def common_offset(offers: Sequence[int], facts: Sequence[Facts], width: int) -> 
 
 def place_of(config: Config, host: Host, facts: Facts, root: str) -> Place:
     """Where a machine is; raises `RunError` for a host that is not fit for one."""
-    if not facts.python:
+    if not facts.python and config.CONTAINER is None:
         wanted = config.PYTHON or "python3"
         raise RunError(
             f"{host.name}: {wanted} has no torch, pyzmq, ... there; name a Python that has, by the "
@@ -193,7 +233,7 @@ def place_of(config: Config, host: Host, facts: Facts, root: str) -> Place:
         address=address_of(config, host, facts),
         root=root,
         workers=workers,
-        core=(facts.python, "-m", "decentralizepy"),
+        core=(facts.python or "python3", "-m", "decentralizepy"),
         cache=f"{base(config)}/cache",
     )
 

@@ -1,6 +1,7 @@
 """What runs on a host that is reached by SSH or through a folder: starts commands that outlive us.
 
     python3 runner.py VERB  < REQUEST.json  > ANSWER.json
+    python3 runner.py serve FOLDER IDLE_SECONDS
 
 A job is a folder ``<root>/jobs/<name>``: ``job.json`` (what runs), ``pid``, ``lock`` (held by the
 process that looks after the job, for as long as it lives) and ``code`` (the exit code, written
@@ -36,11 +37,69 @@ LOOK = (
 
 
 def main(arguments: list[str]) -> int:
-    """Answer one request."""
+    """Answer one request, or those that come through a folder."""
+    if arguments[0] == "serve":
+        return serve(Path(arguments[1]) / os.environ["SLURM_PROCID"], float(arguments[2]))
     request = json.load(sys.stdin)
     answer = VERBS[arguments[0]](request)
     json.dump(answer, sys.stdout)
     return 0
+
+
+# ---------------------------------------------------------------------- through a folder
+
+
+def serve(folder: Path, idle_s: float) -> int:
+    """Answer what is written into ``folder/request``, until nobody has wanted anything for long.
+
+    Both files are rewritten where they are, since a network file system shows that at once, and
+    new names only later.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    asked: list[bool] = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    jobs: dict[str, dict[str, Any]] = {}
+    (folder / "request").touch()
+    last, busy = 0, time.monotonic()
+    write_line(folder / "answer", {"number": 0, "hostname": socket.gethostname()})
+    while not asked and time.monotonic() - busy < idle_s:
+        request = parsed(read(folder / "request"))
+        if request is not None and request.get("number", 0) != last:
+            last, busy = request["number"], time.monotonic()
+            write_line(folder / "answer", {"number": last, **answered(request, jobs)})
+        elif any(poll(job)["state"] == "running" for job in jobs.values()):
+            busy = time.monotonic()
+        time.sleep(TICK_S)
+    end_all(list(jobs.values()))
+    return 0
+
+
+def answered(request: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a verb gives, or why it could not be done."""
+    verb, content = request["verb"], request["content"]
+    if verb == "start":
+        jobs[content["name"]] = content
+    try:
+        return {"told": VERBS[verb](content)}
+    except (OSError, ValueError, KeyError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def end_all(jobs: list[dict[str, Any]]) -> None:
+    """Ask all jobs to end, and wait until they have."""
+    for job in jobs:
+        stop(job)
+    until = time.monotonic() + max([2 * job["grace_s"] + 5 for job in jobs], default=0)
+    while time.monotonic() < until and any(poll(job)["state"] == "running" for job in jobs):
+        time.sleep(TICK_S)
+
+
+def write_line(path: Path, value: dict[str, Any]) -> None:
+    """Rewrite a file where it is; whoever reads a part of it finds no JSON."""
+    with path.open("w") as out:
+        out.write(json.dumps(value))
+        out.flush()
+        os.fsync(out.fileno())
 
 
 # ---------------------------------------------------------------------- jobs
@@ -181,6 +240,7 @@ def tail(request: dict[str, Any]) -> dict[str, Any]:
 def key(request: dict[str, Any]) -> dict[str, Any]:
     """Write the run key beside the machines' folders, readable by us alone."""
     path = Path(request["root"]) / "run.key"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     handle = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -198,8 +258,8 @@ def sets(request: dict[str, Any]) -> dict[str, Any]:
 
 def remove(request: dict[str, Any]) -> dict[str, Any]:
     """Remove a run's folder, if it lies where ours do."""
-    root, base = Path(request["root"]), Path(request["base"]) / "runs"
-    if base in root.parents:
+    root, base = Path(request["root"]), Path(request["base"])
+    if root.parent in (base / "runs", base / "jobs"):
         shutil.rmtree(str(root), ignore_errors=True)
     return {"left": root.exists()}
 
@@ -235,7 +295,7 @@ def cpus() -> int:
 def own_addresses() -> list[str]:
     """The address that we were reached at, then the others."""
     words = os.environ.get("SSH_CONNECTION", "").split()
-    reached = [words[2]] if len(words) == 4 else []
+    reached = [words[2]] if len(words) == 4 else by_name()
     try:
         text = subprocess.run(
             ["ip", "-json", "address"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -250,6 +310,15 @@ def own_addresses() -> list[str]:
         if entry.get("scope") == "global"
     ]
     return list(dict.fromkeys(reached + found)) or ["127.0.0.1"]
+
+
+def by_name() -> list[str]:
+    """What our own name stands for, if that is an address for others."""
+    try:
+        found = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return []
+    return [] if found.startswith("127.") else [found]
 
 
 def all_free(addresses: list[str], offset: int, count: int) -> bool:
@@ -281,7 +350,7 @@ def fit(python: str) -> bool:
 
 
 def job_folder(request: dict[str, Any]) -> Path:
-    return Path(request["root"]) / "jobs" / request["name"]
+    return Path(request.get("jobs") or Path(request["root"]) / "jobs") / request["name"]
 
 
 def log_of(request: dict[str, Any]) -> Path:

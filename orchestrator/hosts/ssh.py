@@ -30,6 +30,8 @@ NOT_THERE: Final = 97
 #: Codes of rsync: the connection failed, or files vanished while they were copied.
 BROKEN: Final = frozenset({5, 10, 12, 30, 35, 255})
 VANISHED: Final = 24
+#: Ends of names of files that are compressed already, such as containers.
+PACKED: Final = "7z/bz2/gz/parquet/pdf/png/sif/xz/zip/zst"
 PARTIAL: Final = 23
 POLL_S: Final = 0.2
 #: Runs in the host's shell: makes our folder, unless somebody else has made it.
@@ -99,6 +101,10 @@ class SshHost:
                 COPY_S,
             )
         return folder
+
+    def call(self, command: Sequence[str]) -> int:
+        """Run a short command in our folder; returns its exit code."""
+        return self._shell(f"{self._in_base()}exec {shlex.join(command)}", check=False)
 
     def start(self, job: Job) -> None:
         self._ask("start", **asdict(job))
@@ -208,7 +214,8 @@ class SshHost:
         partial: bool = False,
     ) -> None:
         """Copy. ``partial``: files that vanish meanwhile are no failure."""
-        command = ["rsync", "-rlptz", "--protect-args", f"--timeout={int(SHORT_S)}"]
+        command = ["rsync", "-rlptz", f"--skip-compress={PACKED}", "--protect-args"]
+        command += [f"--timeout={int(SHORT_S)}"]
         try:
             done = subprocess.run(
                 [*command, "-e", shlex.join(self._ssh()), *words],

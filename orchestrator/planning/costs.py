@@ -74,13 +74,15 @@ def read_costs(path: Path) -> CostBook:
     return CostBook(_entries(path), cpu_name())
 
 
-def remember(path: Path, model: Target, cost: Cost) -> None:
+def remember(path: Path, model: Target, cost: Cost, cpu: str | None = None) -> None:
     """Keep what a run measured: the mean of it and of what was known (so the last runs count).
+
+    ``cpu`` is the machines' (default: this computer's).
 
     A cache that cannot be written is left as it is: the next plan is only less exact.
     """
     entries = _entries(path)
-    key = f"{model.dotted}|{cpu_name()}"
+    key = f"{model.dotted}|{cpu or cpu_name()}"
     entries[key] = _mean(entries[key], cost) if key in entries else cost
     kept = {name: {k: v for k, v in asdict(c).items() if k != "measured"} for name, c in
             entries.items()}  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from decentralizepy.errors import ConfigError, nearest
-from decentralizepy.files import read_text_file
+from decentralizepy.files import expanded, read_text_file
 from decentralizepy.jsonfile import parse_json
 from decentralizepy.overrides import Override, from_flags, from_json
 from orchestrator.config import Config, keys
@@ -29,6 +29,15 @@ MAX_BYTES: Final = 1 << 20
 def in_repository() -> bool:
     """Whether this is a checkout; else it was installed, and lies among other people's packages."""
     return (REPOSITORY / "g5k_execution.py").is_file()
+
+
+def save_folder(config: Config) -> Path:
+    """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given.
+
+    Where there is none, as the package was installed, it is in the working directory.
+    """
+    root = REPOSITORY if in_repository() else Path.cwd()
+    return root / expanded(Path(config.LOCAL_SAVE_DIR))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ class Place:
     """Where one machine is: its host, the address that the others use, and the run's folder there.
 
     ``core`` starts the core there, ``workers`` is how many processes it has room for; ``cache``
-    keeps prepared data sets (empty: where the core keeps them by itself).
+    keeps prepared data sets (empty: where the core keeps them by itself). A run key is in ``key``
+    (empty: in the run's folder).
     """
 
     host: str
@@ -37,6 +38,7 @@ class Place:
     workers: int
     core: tuple[str, ...] = CORE
     cache: str = ""
+    key: str = ""
 
     @property
     def folder(self) -> RunFolder:
@@ -60,6 +62,12 @@ class Placed(Plan):
     def addresses(self) -> list[str]:
         return [place.address for place in self.places]
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether the machines need a key."""
+        options = self.task.experiment.communication.options
+        return len(self.places) > 1 and options.get("encryption") != "none"
+
     def command(self, machine: int, again: bool | None = None) -> list[str]:
         """The command of one machine, as a list of arguments: nothing is left to a shell.
 
@@ -80,6 +88,7 @@ class Placed(Plan):
             *("-as", str(config.AVERAGING_STEPS)),
             *("--workers", str(self.machines[machine].workers), "--device", config.DEVICE),
             *(("--cache-dir", place.cache) if place.cache else ()),
+            *(("--key", place.key) if place.key and self.encrypted else ()),
             *resilience_arguments(config),
             *self.scenario.arguments(folder.root),
             *(["--resume"] if again else []),

@@ -95,6 +95,7 @@ def resilience_arguments(config: Config) -> list[str]:
         "--on_loss": None if config.ON_LOSS == "fail" else config.ON_LOSS,
         "--wait_limit": config.WAIT_LIMIT,
         "--progress_limit": config.PROGRESS_LIMIT,
+        "--start_timeout": config.START_TIMEOUT,
     }
     given = ((flag, value) for flag, value in values.items() if value is not None)
     return [word for flag, value in given for word in (flag, _word(value))]

@@ -73,6 +73,12 @@ def render_addresses(addresses: Sequence[str]) -> str:
     return _rendered(path.read_text(encoding="utf-8"), {"addresses": list(addresses)}, path)
 
 
+def render_script(name: str, values: Mapping[str, Any]) -> str:
+    """A script by our template of that name."""
+    path = TEMPLATES / f"{name}.j2"
+    return _rendered(path.read_text(encoding="utf-8"), values, path)
+
+
 def with_communication(text: str, path: Path, offset: int | None) -> str:
     """``text`` with the address file, and the offset unless that is None, in [COMMUNICATION].
 

@@ -93,8 +93,7 @@ class Execution:
     def make_key(self) -> None:
         """A new key for all machines, if they need one: that of a start that was killed goes."""
         self.remove_key()
-        options = self.plan.task.experiment.communication.options
-        if len(self.hosts) > 1 and options.get("encryption") != "none":
+        if self.plan.encrypted:
             make_key(self.folder.root)
 
     def remove_key(self) -> None:

@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.files import expanded, write_atomic, write_json
+from decentralizepy.files import write_atomic, write_json
 from decentralizepy.interrupts import Interrupts
-from decentralizepy.runfolder import RESERVED, RunFolder, is_reserved
+from decentralizepy.jsonfile import read_object
+from decentralizepy.runfolder import RESERVED, MachineFolder, RunFolder, is_reserved
 from orchestrator.backends.base import Backend, require
 from orchestrator.backends.choice import backend_for
 from orchestrator.config import Config
 from orchestrator.errors import DetachedError
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.describe import headline
-from orchestrator.planning.inputs import REPOSITORY, Inputs, in_repository, read_inputs
+from orchestrator.planning.inputs import Inputs, read_inputs, save_folder
 from orchestrator.planning.placed import INI, Placed, placed
 from orchestrator.planning.plan import Plan, graph_name, plan
 from orchestrator.planning.render import ADDRESSES
@@ -295,18 +296,15 @@ def _learn(planned: Placed, folder: RunFolder, seconds: float, costs: Path) -> R
     reality = measure(planned, rows, seconds, read_story(folder))
     write_json(folder.plan, planned.as_dict(folder) | {"reality": reality.as_dict()})
     cost = measured_cost(planned, rows, reality)
-    if cost is not None:
-        remember(costs, planned.task.model, cost)
+    cpus = {str(told["cpu"]) for m in folder.machines().values() if (told := run_of(m)).get("cpu")}
+    if cost is not None and len(cpus) < 2:  # of different ones it is the cost of none
+        remember(costs, planned.task.model, cost, next(iter(cpus), None))
     return reality
 
 
-def save_folder(planned: Plan) -> Path:
-    """LOCAL_SAVE_DIR; a relative one is in the repository, wherever the command is given.
-
-    Where there is none, as the package was installed, it is in the working directory.
-    """
-    root = REPOSITORY if in_repository() else Path.cwd()
-    return root / expanded(Path(planned.config.LOCAL_SAVE_DIR))
+def run_of(machine: MachineFolder) -> dict[str, Any]:
+    """What a machine tells of itself."""
+    return read_object(machine.run)
 
 
 def run_name(planned: Plan, moment: str) -> str:
@@ -317,12 +315,12 @@ def run_name(planned: Plan, moment: str) -> str:
 
 def example_folder(planned: Plan) -> RunFolder:
     """The run folder as ``--dry-run`` shows it, before it has a time."""
-    return RunFolder(save_folder(planned) / run_name(planned, "YYYYMMDD-HHMMSS"))
+    return RunFolder(save_folder(planned.config) / run_name(planned, "YYYYMMDD-HHMMSS"))
 
 
 def create_run_folder(planned: Plan, now: datetime) -> RunFolder:
     """Make a folder that never was; ``mkdir`` decides between runs of the same second."""
-    base = save_folder(planned)
+    base = save_folder(planned.config)
     name = run_name(planned, now.strftime("%Y%m%d-%H%M%S"))
     try:
         base.mkdir(parents=True, exist_ok=True)

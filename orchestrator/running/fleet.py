@@ -29,10 +29,6 @@ LINGER_S: Final = 2.0
 TOLD_S: Final = 10.0
 #: How often one machine is started again in a run (ON_LOSS = wait).
 MOST_RESTARTS: Final = 3
-#: A host that does not answer for so long, while another one does, has lost its machine.
-SILENT_S: Final = 60.0
-#: Logs and checkpoints come home this often.
-HOME_S: Final = 30.0
 #: Tries to bring a machine's folder home, and the pause between them.
 TRIES: Final = 4
 RETRY_S: Final = 3.0
@@ -55,9 +51,11 @@ class Fleet:
         self.remote = execution.backend.remote
         self._seen: dict[int, Seen] = {}
         self._silent_since: dict[int, float] = {}
+        self._home_s = execution.plan.config.COLLECT_AFTER
+        self._any_answers = True
         self._waited_for: set[int] = set()
         self._jobs = {m: execution.job(m) for m in range(len(execution.hosts))}
-        self._next_home = time.monotonic() + HOME_S
+        self._next_home = time.monotonic() + self._home_s
 
     # ------------------------------------------------------------------ start
 
@@ -66,6 +64,8 @@ class Fleet:
         where that fails."""
         self.execution.make_key()
         self._each(self._stage, "staging files")
+        if self.remote and any(host.in_place for host in self.execution.hosts):
+            self.execution.remove_key()  # the run folder is on storage that others have too
 
     def start(self) -> None:
         """Start every machine that was not started before."""
@@ -80,12 +80,11 @@ class Fleet:
             execution.folder,
         )
         execution.backend.stage(host, execution.plan, machine)
-        if host.in_place:
-            return
-        names = [entry.name for entry in folder.root.iterdir() if _is_input(entry.name)]
-        if (folder.machine(machine).root).is_dir():
-            names.append(folder.machine(machine).root.name)
-        host.put(folder.root, names, place.root)
+        if not host.in_place:
+            names = [entry.name for entry in folder.root.iterdir() if _is_input(entry.name)]
+            if (folder.machine(machine).root).is_dir():
+                names.append(folder.machine(machine).root.name)
+            host.put(folder.root, names, place.root)
         if (key := folder.root / KEY_NAME).exists():
             host.put_key(key, place.root)
 
@@ -121,10 +120,15 @@ class Fleet:
         return {m: None if m in self._silent_since else self._seen.get(m) for m in self._jobs}
 
     def _look(self) -> None:
-        """Ask every host once."""
+        """Ask every host once; those whose machines have ended only while others are silent."""
         now = time.monotonic()
         machines = [m for m in self.execution.machines if self._code(m) is None]
-        for machine, seen in zip(machines, self._at_once(self._poll, machines), strict=True):
+        witnesses = [m for m in self._jobs if m not in machines] if self._silent_since else []
+        asked = [*machines, *witnesses]
+        answers = dict(zip(asked, self._at_once(self._poll, asked), strict=True))
+        self._any_answers = any(seen is not None for seen in answers.values())
+        for machine in machines:
+            seen = answers[machine]
             if seen is None:
                 self._silent_since.setdefault(machine, now)
             else:
@@ -158,10 +162,10 @@ class Fleet:
 
         Where nobody answers it is our own connection that is gone: then nothing is known.
         """
-        now = time.monotonic()
-        if set(self._silent_since) >= {m for m in self.execution.machines if self._code(m) is None}:
+        now, limit = time.monotonic(), self.execution.plan.config.HOST_TIMEOUT
+        if not self._any_answers:
             return set()
-        return {m for m, since in self._silent_since.items() if now - since > SILENT_S}
+        return {m for m, since in self._silent_since.items() if now - since > limit}
 
     def _exits(self) -> dict[int, int]:
         """Exit codes of the machines that failed by now, without those that may be missing."""
@@ -245,7 +249,7 @@ class Fleet:
         """
         first = self._exits()
         self._linger()
-        codes = self._exits()
+        codes = first | self._exits()
         blamed = _blame(first, codes)
         lines = [self._why(blamed, codes[blamed])]
         lines += [f"before, {loss}" for loss in self.execution.losses]
@@ -358,7 +362,7 @@ class Fleet:
             return
         machines = [m for m in self.execution.machines if m not in self._silent_since]
         self._at_once(lambda m: _quietly(lambda: self._fetch(m)), machines)
-        self._next_home = time.monotonic() + HOME_S
+        self._next_home = time.monotonic() + self._home_s
 
     def forget(self) -> None:
         """Remove the key everywhere, and the run's folder from hosts that keep copies."""
@@ -420,7 +424,7 @@ def _blame(first: Mapping[int, int], codes: Mapping[int, int]) -> int:
 
 def _describe(code: int) -> str:
     told = {
-        SILENT: f"its host has not answered for {SILENT_S:g} s",
+        SILENT: "its host does not answer",
         FORGOTTEN: "its host knows nothing of it (did it start anew?)",
         OUT_OF_TIME: "the time of the reservation or of walltime was over",
     }

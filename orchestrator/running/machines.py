@@ -108,7 +108,12 @@ class Machines:
     def _get(self, screen: Screen) -> None:
         """Machines that are ours: those of a former process if they are still held, else new."""
         try:
-            self._reservation = self._found() or self._reserved()
+            found = self._found()
+            if found is None:
+                self._ledger.append("reserving", **self._asked_for())
+            if found is None or not self._record.under_way:  # it may wait for its machines yet
+                found = self._reserved()
+            self._reservation = found
         except BaseException as error:
             self._leave_if_hung_up(error)
             self._ledger.append("failed", error=_told(error))
@@ -125,10 +130,14 @@ class Machines:
             self._record = replace(self._record, asked=False, reservation=None)
         return found
 
-    def _reserved(self) -> Reservation:
+    def _asked_for(self) -> dict[str, str]:
         request = self._backend.request(self._plan, self._folder.root.name)
-        self._ledger.append("reserving", name=request.name, hash=request.digest)
+        return {"name": request.name, "hash": request.digest}
+
+    def _reserved(self) -> Reservation:
+        """The live reservation of our name, or a new one, once its machines are granted."""
         self._asked = True
+        request = self._backend.request(self._plan, self._folder.root.name)
         return self._backend.reserve(request, self._plan, self._note)
 
     def _note(self, reservation: Reservation) -> None:

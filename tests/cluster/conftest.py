@@ -9,7 +9,7 @@ from types import ModuleType
 
 import g5k
 import g5k_client
-import hosts
+import namespace_hosts as hosts
 import pytest
 import slurm as slurm_hosts
 
@@ -55,7 +55,7 @@ def slurm(installed: None) -> Iterator[slurm_hosts.Slurm]:
     testbed = hosts.Testbed(["head", "node-1", "node-2", "node-3"])
     with testbed, slurm_hosts.Slurm(testbed) as cluster:
         yield cluster
-        left = cluster.jobs() + testbed.strangers()
+        left = cluster.left()
     assert left + hosts.leftovers(testbed) == []
 
 

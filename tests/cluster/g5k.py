@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import hosts
+import namespace_hosts as hosts
 from g5k_api import Api, Deployment
 from g5k_client import write_yaml
 from g5k_reference import Cluster, Node, Site

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import hosts
+import namespace_hosts as hosts
 import pytest
 
 FASTER = 100

@@ -1,6 +1,6 @@
 #!/bin/bash
 # PID 1 of one host, until it has become its sshd: mounts the host's file system and moves into it.
-# Called by hosts.py inside fresh mount, UTS, IPC and PID namespaces and the host's network namespace.
+# Called by namespace_hosts.py inside fresh mount, UTS, IPC and PID namespaces and the host's network namespace.
 #
 # NAME: the host's name; BASE: the root file system that all hosts share; DISK: the folder that keeps what this host
 # writes; LOCAL: bytes of its local disk, /tmp; BINDS: lines "ro|rw SOURCE TARGET".

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import hosts
+import namespace_hosts as hosts
 
 READY_S = 60.0
 PORT = 6818
@@ -71,7 +71,7 @@ class Slurm:
         self._munge_key = testbed.folder / "munge.key"
         self._munged: subprocess.Popen[bytes] | None = None
         self.conf = testbed.shared / "slurm.conf"
-        self.environment = {"SLURM_CONF": str(self.conf)}
+        self.environment = testbed.environment | {"SLURM_CONF": str(self.conf)}
         (testbed.shared / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         nodes = "\n".join(
             f"NodeName={node.name} NodeAddr={node.address} Port={PORT} CPUs=4 RealMemory=2000"
@@ -86,17 +86,25 @@ class Slurm:
 
     def up(self) -> Self:
         """Start all daemons; returns when all nodes are idle."""
+        try:
+            self._start()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def _start(self) -> None:
         self._munge_key.write_bytes(os.urandom(1024))
         self._munge_key.chmod(0o400)
         self._munged = subprocess.Popen(
-            [*self._munged_command(str(self._munge_key)), "--foreground"],
+            ["setpriv", "--pdeathsig", "KILL",  # not to outlive a killed pytest
+             *self._munged_command(str(self._munge_key)), "--foreground"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._start_daemon(self.head, "slurmctld")
         for node in self.nodes:
             self.start_node(node)
         self.wait_for(lambda: self.states() == dict.fromkeys(self._names(), "idle"))
-        return self
 
     def start_node(self, node: hosts.Host) -> None:
         """Start slurmd on a host that has just booted; it is idle again a moment later."""
@@ -140,6 +148,10 @@ class Slurm:
     def jobs(self) -> list[str]:
         """Jobs that wait or run: ``["7 RUNNING", ...]``. None may be left after a test."""
         return self.run("squeue", "-h", "-o", "%i %T").stdout.splitlines()
+
+    def left(self) -> list[str]:
+        """What a run may not leave behind: jobs, and processes on the nodes."""
+        return self.jobs() + self.testbed.strangers()
 
     def job(self, number: str | int) -> dict[str, str]:
         """What scontrol says of a job, also for a while after its end."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 
-import hosts
+import namespace_hosts as hosts
 import pytest
 
 CLUSTER = "paradoxe"

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import hosts
+import namespace_hosts as hosts
 import pytest
 
 
@@ -109,7 +109,7 @@ def test_what_a_run_leaves_in_a_host_is_found(testbed):
 def test_three_hosts_are_up_within_seconds_and_down_without_a_trace(make_testbed):
     begin = time.monotonic()
     testbed = make_testbed("a", "b", "c")
-    assert time.monotonic() - begin < 10  # 0.2 s on an idle machine
+    assert time.monotonic() - begin < 30  # 0.2 s on an idle machine
     found = hosts.leftovers(testbed)
     for what in ("network namespace", "link", "process", "folder"):
         assert any(line.startswith(what) for line in found), what
@@ -127,7 +127,7 @@ SCRIPT = """
 import sys
 import time
 sys.path.insert(0, {folder!r})
-import hosts
+import namespace_hosts as hosts
 testbed = hosts.Testbed(["lonely"]).up()
 print(testbed.folder, testbed.disks, testbed.name, testbed.hosts[0]._init, flush=True)
 time.sleep(600)

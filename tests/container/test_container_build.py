@@ -162,19 +162,22 @@ def test_the_core_runs_in_the_image_with_bound_code(
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(
-        "import os, sys\nprint(sys.argv[1:], os.environ['XDG_CACHE_HOME'], __file__)\n"
+        "import os, sys\nprint(sys.argv[1:], os.environ['XDG_CACHE_HOME'], __file__,"
+        " os.environ['CUDA_VISIBLE_DEVICES'])\n"
     )
     binds = [Bind(str(tmp_path / "code"), container.TREE)]
     command = container.core(str(image), binds, [container.TREE], cache="/logs")
     env = os.environ | {"PYTHONPATH": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}
+    env |= {"PYTHONHOME": "/nowhere", "CUDA_VISIBLE_DEVICES": "1,3"}
     done = subprocess.run([*command, "run", "a b"], capture_output=True, text=True, env=env)
-    assert done.stdout.strip() == "['run', 'a b'] /logs /decentralizepy/decentralizepy/__main__.py"
+    module = "/decentralizepy/decentralizepy/__main__.py"
+    assert done.stdout.strip() == f"['run', 'a b'] /logs {module} 1,3", done.stderr
 
 
 def test_a_host_without_an_engine_says_so(image: Path, tmp_path: Path) -> None:
     (tmp_path / "hostname").symlink_to(shutil.which("hostname") or "/bin/hostname")
     command = container.by_hand(str(image), ["ring.edges"], [], gpu=True)
-    command[0] = "/bin/sh"
+    command[:3] = ["/bin/sh", "-c", command[2].replace("/opt/", "/none/")]
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tmp_path)})
     assert done.returncode == 127
     assert done.stderr.startswith("neither apptainer nor singularity is on the PATH of ")
@@ -209,14 +212,17 @@ def test_an_image_is_staged_once_and_never_by_half(tmp_path: Path) -> None:
     disk.breaks = True
     with pytest.raises(ConnectionError):
         container.stage(image, disk, str(root))
-    assert not (root / image.name).exists()
+    assert not list(root.glob("*.sif"))
     disk.breaks = False
+    there = root / container.staged_name(image)
     for _ in range(3):
-        assert container.stage(image, disk, str(root)) == str(root / image.name)
-    assert disk.copied == 2 and (root / image.name).read_bytes() == b"an image"
-    (root / image.name).write_bytes(b"cut")  # a disk that was full
+        assert container.stage(image, disk, str(root)) == str(there)
+    assert disk.copied == 2 and there.read_bytes() == b"an image"
+    there.write_bytes(b"cut")  # a disk that was full
     container.stage(image, disk, str(root))
     assert disk.copied == 3
+    image.write_bytes(b"of image")  # as long, and under the same name
+    assert Path(container.stage(image, disk, str(root))).read_bytes() == b"of image"
 
 
 def test_an_engine_is_found_by_either_name(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,7 @@ ITERATIONS, TEST_AFTER = 12, 6
 EIGHT = ["16_4regular.edges", 1, 16, 1, "testingPeerSampler.py", 1, "INFO", 1]
 #: somebody that no file of users knows
 STRANGER = 54321
+NOBODY = 65534
 
 
 def logs_folder(path: Path) -> Path:
@@ -44,7 +49,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     command = [engine.path.with_name("singularity"), "run", *options, image, *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | env
+        command, capture_output=True, text=True, timeout=160, env=os.environ | env
     )
 
 
@@ -66,7 +71,7 @@ def local_run(folder: Path) -> dict[str, bytes]:
     config.pop("$schema")
     (folder / "local.json").write_text(json.dumps(config))
     command = [sys.executable, str(ROOT / "g5k_execution.py"), str(folder / "local.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=160, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     (run_folder,) = folder.glob("*_*/")
     return weights(run_folder)
@@ -92,7 +97,7 @@ def test_two_hosts_by_hand_train_to_the_bits_of_the_local_run(
             for m, host in enumerate(hosts)
         ]  # fmt: skip
         expected = local_run(tmp_path)
-        said = [process.communicate(timeout=120)[0] for process in started]
+        said = [process.communicate(timeout=160)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     found = weights(logs[0]) | weights(logs[1])
     assert len(expected) == 16 and len(set(expected.values())) == 16
@@ -181,6 +186,67 @@ def test_a_bare_package_runs_for_a_stranger_without_home(
     assert ran["code_sha256"] == digest_of(package, monkeypatch)
     assert ran["flags"]["cache_dir"] == f"/tmp/decentralizepy-{STRANGER}/cache"
     assert (logs / "machine0/run.json").stat().st_uid == STRANGER
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others than root reach, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def test_an_unprivileged_user_runs_it(engine: Engine, image: Path, open_folder: Path) -> None:
+    """By a user namespace and FUSE; the device for that may be root's alone, as here."""
+    logs = logs_folder(open_folder / "logs")
+    os.chown(logs, NOBODY, NOBODY)
+    fuse = "mount -t tmpfs none /mnt && mknod -m 666 /mnt/fuse c 10 229"
+    fuse += ' && mount --bind /mnt/fuse /dev/fuse && exec "$@"'
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "env", "-uHOME"]
+    command = ["unshare", "--mount", "sh", "-c", fuse, "sh", *user, str(engine.path), "run"]
+    command += ["--no-home", *binds(logs=logs), str(image), *map(str, EIGHT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=160)
+    assert done.returncode == 0, done.stderr
+    assert what_ran(logs)["outcome"] == "done"
+    assert (logs / "machine0/run.json").stat().st_uid == NOBODY
+
+
+def alive(group: int) -> list[str]:
+    """The commands of a process group, without what has ended but nobody waited for."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = path.read_text().rpartition(")")
+            state, _, its_group = rest.split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("sent", (signal.SIGINT, signal.SIGTERM))
+def test_a_signal_ends_it_and_leaves_nothing(
+    engine: Engine, image: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    """As Ctrl-C does, to all processes of the command."""
+    logs = logs_folder(tmp_path / "logs")
+    arguments = [*EIGHT[:3], 10**6, EIGHT[4], 0, "INFO", 1]
+    command = [engine.path, "run", *binds(logs=logs), image, *arguments]
+    started = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        while not any(b"iteration" in line for line in iter(started.stdout.readline, b"")):
+            assert started.poll() is None
+        os.killpg(started.pid, sent)
+        started.communicate(timeout=30)
+        deadline = time.monotonic() + 20  # the core's fork server follows a moment later
+        while (left := alive(started.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+    assert started.returncode == 130 and left == []
+    assert what_ran(logs)["outcome"] == "interrupted"
+    mounted = Path("/proc/mounts").read_text()
+    assert str(logs) not in mounted and image.name not in mounted
 
 
 def test_a_missing_graph_is_reported_with_all_places(

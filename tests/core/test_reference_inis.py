@@ -194,3 +194,37 @@ def test_a_class_of_ones_own_is_asked_for_its_options_alone(tmp_path):
         SHARING__compress="False",
     )
     assert "Mine has no option 'compress'" in said
+
+
+#: sections of sharing methods as the reference's own files have them
+SHARING = {
+    "PartialModel": "alpha = 0.5\naccumulation = True\ndict_ordered = True\nsave_shared = False",
+    "SubSampling": "alpha = 0.3\npickle = True\nlayerwise = False",
+    "Choco": "step_size = 0.5\nalpha = 0.1\ncompress = False",
+    "STC": "alpha = 0.1\ndict_ordered = True",
+    "SharingAsymmetric": "save_models_for_attacks = 100\nsave_all_models = False\n"
+    "nb_models_to_save = 10",
+    "JWINS.FFT": "alpha = 0.1\nchange_based_selection = True\naccumulation = True",
+    "JWINS.Wavelet": "change_based_selection = True\nalpha = 0.5\nwavelet=sym2\nlevel= 4\n"
+    "accumulation = True\nsave_accumulated =",
+    "JWINS.JWINS": "change_based_selection = True\n"
+    "alpha_list = [0.1,0.15,0.2,0.25,0.3,0.4,1.0]\nwavelet=sym2\nlevel= 4\n"
+    "accumulation = True\naccumulate_averaging_changes = True\nmetadata_cap = 0.5\n"
+    "compression_package = decentralizepy.compression.EliasFpzip\n"
+    "compression_class = EliasFpzip\ncompress = True",
+}
+
+
+@pytest.mark.parametrize("module", SHARING)
+def test_sections_of_sharing_methods_run_as_they_are(module):
+    text = REFERENCE_INI[: REFERENCE_INI.index("[SHARING]")] + (
+        f"[SHARING]\nsharing_package = decentralizepy.sharing.{module}\n"
+        f"sharing_class = {module.split('.')[-1]}\n{SHARING[module]}\n"
+    )
+    text += REFERENCE_INI[REFERENCE_INI.index("# at the end") :]
+    found = parse(text)
+    built = found.sharing.build()
+    assert type(built).__name__ == module.split(".")[-1]
+    assert len(found.compression) == ("compress = True" in text)
+    if module == "JWINS.JWINS":
+        assert built.alpha_list == [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 1.0]

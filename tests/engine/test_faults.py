@@ -110,8 +110,6 @@ class Slow(Sharing):
         time.sleep(1000)
 """
 IMPATIENT = """
-from decentralizepy.supervision import attempt
-attempt.START_TIMEOUT = 1.0
 from decentralizepy.cli import main
 main({words!r})
 """
@@ -122,7 +120,9 @@ def test_a_worker_that_never_gets_ready_is_not_waited_for_without_end(
 ) -> None:
     experiment = Experiment(tmp_path, ring(4), cache, sharing_package="slow", sharing="Slow")
     (tmp_path / "slow.py").write_text(SLOW)
-    words = experiment.words(tmp_path / "run", 0, (4,), 1, 2, "--progress_limit", "1")
+    words = experiment.words(
+        tmp_path / "run", 0, (4,), 1, 2, "--progress_limit", "1", "--start_timeout", "1"
+    )
     command = [sys.executable, "-c", IMPATIENT.format(words=words)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 5, done.stderr

@@ -12,6 +12,10 @@ from orchestrator_fakes import INI, Make
 
 from decentralizepy.config import parse_experiment
 from decentralizepy.errors import ConfigError
+from orchestrator.backends.base import Request
+from orchestrator.backends.slurm import script
+from orchestrator.cli import main
+from orchestrator.hosts import code
 from orchestrator.planning.inputs import read_inputs
 from orchestrator.planning.render import render, render_addresses, with_communication
 from orchestrator.planning.task import read_task
@@ -141,3 +145,27 @@ def test_no_text_breaks_it(text: str) -> None:
 def test_a_section_that_is_missing() -> None:
     with pytest.raises(ConfigError, match=r"needs the section \[COMMUNICATION\]"):
         with_communication("[DATASET]\n", PATH, 5)
+
+
+@pytest.mark.parametrize("name", ["plain", "full"])
+def test_the_script_of_a_slurm_job(make: Make, name: str) -> None:
+    full = {
+        "WORKERS": 4, "queue": "long", "PROJECT": "deep", "reservation": "2030-01-02 03:04:05",
+        "SBATCH": ["--constraint=skylake", "--mem=0"], "SETUP": ["module load python/3.11"],
+    }  # fmt: skip
+    changes = {"WORKERS": None} if name == "plain" else full
+    path = make(BACKEND="slurm", walltime="1:30:00", PYTHON="/opt/py/bin/python", **changes)
+    config = read_inputs(path).config
+    more = {"walltime": "01:40:00", "common": "/home/me/runs/.slurm"}
+    text = script(Request("small", "a run", {}, more), config)
+    digest = code.runner().digest
+    assert text.replace(digest, "DIGEST") == (GOLDEN / f"slurm_{name}.sh").read_text()
+
+
+def test_a_slurm_job_is_shown_before_it_is_submitted(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(make(BACKEND="slurm", walltime="1:30:00")), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "\njob.sh\n  #!/bin/bash\n  #SBATCH --job-name=small-" in shown
+    assert "#SBATCH --time=01:40:00" in shown

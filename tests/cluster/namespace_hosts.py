@@ -672,7 +672,7 @@ def _call(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``up [N]``, ``down``, ``status``: what scripts/testbed.sh calls."""
+    """``up [N]``, ``down [NAME]``, ``status``: what scripts/testbed.sh calls."""
     verb, *rest = arguments or ["status"]
     if verb == "up":
         reason = why_not()
@@ -681,15 +681,13 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         count = int(rest[0]) if rest else 3
         Testbed([f"tb-{number}" for number in range(1, count + 1)], keep=True).up()
-    if verb == "down":
-        for name, record in records().items():
-            if record["owner"] is None:
-                take_down(name, record)
-        return 0
     for name, record in records().items():
-        print(f"{name}: ssh -F {record['ssh_config']} HOST")
-        for host in record["hosts"]:
-            print(f"  {host['name']} {host['address']}")
+        if verb == "down" and record["owner"] is None and name in (rest or [name]):
+            take_down(name, record)
+        elif verb != "down":
+            print(f"{name}: ssh -F {record['ssh_config']} HOST")
+            for host in record["hosts"]:
+                print(f"  {host['name']} {host['address']}")
     return 0
 
 

@@ -1,0 +1,79 @@
+"""A small experiment with the real core, run by the command that its user would type."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, str(REPOSITORY / "g5k_execution.py")]
+VALUES = {
+    "job_name": "small", "CONFIG_NAME": "digits_kshard2_mlp.ini", "NB_AGENTS": 16,
+    "GRAPH_FILE": "16_4regular.edges", "NB_ITERATION": 12, "TEST_AFTER": 6, "WORKERS": 1,
+    "EVAL_FILE": "testingPeerSampler.py", "CHECKPOINT_AFTER": 4,
+}  # fmt: skip
+
+
+class Run:
+    """The experiment in a folder, with an environment, on a place."""
+
+    def __init__(self, root: Path, environment: Mapping[str, str], **place: Any) -> None:
+        self.root, self.environment = root, os.environ | dict(environment)
+        self.config = root / "small.json"
+        self.results = Path(place.setdefault("LOCAL_SAVE_DIR", str(root / "results")))
+        self.values = VALUES | place
+        self.config.write_text(json.dumps(self.values))
+
+    @property
+    def folder(self) -> Path:
+        (found,) = (path for path in self.results.iterdir() if not path.name.startswith("."))
+        return found
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, *(words or (str(self.config),))], cwd=self.root, env=self.environment,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def finish(self, *words: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
+        command = self.start(*words)
+        out, errors = command.communicate(timeout=seconds)
+        return subprocess.CompletedProcess(command.args, command.returncode, out, errors)
+
+    def verb(self, verb: str) -> subprocess.CompletedProcess[str]:
+        return self.finish(verb, str(self.folder))
+
+    def events(self) -> list[str]:
+        try:
+            lines = (self.folder / "ledger.jsonl").read_text().splitlines()
+        except (OSError, ValueError):
+            return []
+        return [json.loads(line)["event"] for line in lines]
+
+    def await_event(self, event: str, seconds: float = 60) -> None:
+        until = time.monotonic() + seconds
+        while event not in self.events():
+            assert time.monotonic() < until, self.events()
+            time.sleep(0.02)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("machine*/*_weight_*")}
+
+
+def local_weights(run: Run) -> dict[str, bytes]:
+    """Those of the same experiment on this computer."""
+    (run.root / "here").mkdir()
+    kept = {key: run.values[key] for key in ("NB_ITERATION", "TEST_AFTER") if key in run.values}
+    here = Run(run.root / "here", {}, NB_MACHINE=1, **kept)
+    done = here.finish()
+    assert done.returncode == 0, done.stderr
+    found = weights(here.folder)
+    assert len(found) == 16
+    return found

@@ -1,0 +1,19 @@
+#!/bin/bash
+#SBATCH --job-name=small-ebd0071f36aeda0b
+#SBATCH --nodes=2
+#SBATCH --ntasks=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
+#SBATCH --time=01:40:00
+#SBATCH --signal=B:TERM@120
+#SBATCH --no-requeue
+#SBATCH --output=/home/me/runs/.slurm/jobs/small-ebd0071f36aeda0b/job.log
+
+# One agent on each node starts the machines of any number of runs, and outlives who asked for them.
+# It ends with the job, or when nobody has wanted anything for 900 s.
+srun --ntasks=2 --ntasks-per-node=1 --kill-on-bad-exit=0 --cpu-bind=none \
+  /opt/py/bin/python /home/me/runs/.slurm/jobs/runner/DIGEST/runner.py serve /home/me/runs/.slurm/jobs/small-ebd0071f36aeda0b 900 &
+agents=$!
+trap 'kill -TERM $agents' TERM  # the time is nearly over: the machines are ended, not killed
+wait $agents
+wait $agents
