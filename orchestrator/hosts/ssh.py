@@ -22,7 +22,7 @@ from orchestrator.hosts.code import Bundle, runner
 
 #: Seconds for a connection, for a short command, and for copying.
 CONNECT_S: Final = 10
-SHORT_S: Final = 60.0
+SHORT_S: Final = 40.0
 COPY_S: Final = 3600.0
 #: The exit code of ssh itself, and that of a host which does not have our runner.
 SSH_FAILED: Final = 255

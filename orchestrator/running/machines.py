@@ -16,7 +16,7 @@ from decentralizepy.files import write_atomic, write_json
 from decentralizepy.interrupts import Interrupted, Interrupts
 from decentralizepy.runfolder import RunFolder, has_records
 from orchestrator.backends.base import Backend, Reservation
-from orchestrator.errors import DetachedError
+from orchestrator.errors import DetachedError, ReservationError
 from orchestrator.hosts.base import Host
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.placed import Place, Placed, placed
@@ -218,7 +218,7 @@ class Machines:
         execution = self._execution(hosts, list(record.places), record.offset, record.number)
         execution.losses += record.losses
         elapsed = 0.0 if record.began is None else max(time.time() - record.began, 0.0)
-        self._fleet = Fleet(execution, elapsed)
+        self._fleet = Fleet(execution, elapsed, self._still_held)
         return self._fleet
 
     def _started(self, screen: Screen) -> Fleet:
@@ -226,7 +226,7 @@ class Machines:
         hosts = self._backend.hosts(self._reservation, self._plan, self._hold)
         places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
         execution = self._execution(hosts, places, offset, self._record.number + 1)
-        self._fleet = fleet = Fleet(execution)
+        self._fleet = fleet = Fleet(execution, held=self._still_held)
         self._write(execution.plan)
         fleet.stage()
         plan = execution.plan
@@ -259,6 +259,17 @@ class Machines:
             write_atomic(self._folder.root / name, text)
         write_json(self._folder.plan, plan.as_dict(self._folder))
 
+    def _still_held(self) -> bool:
+        """Whether our machines are ours, as far as anybody can tell."""
+        end = None if self._reservation is None else self._reservation.deadline
+        if end is not None and time.time() > end + COLLECT_S:
+            return False
+        request = self._backend.request(self._plan, self._folder.root.name)
+        try:
+            return self._backend.find(request) is not None
+        except ReservationError:
+            return True
+
     # ------------------------------------------------------------------ stop, collect, release
 
     def _stop(self) -> None:
@@ -281,7 +292,7 @@ class Machines:
                 missing = self._fleet.collect()
         except Exception as error:
             self._ledger.append("failed", error=f"collecting: {_told(error)}")
-            self._keep = self._backend.remote
+            self._keep = self._backend.remote and self._still_held()
             raise RunError(
                 f"the run has finished, but collecting failed: {_told(error)}"
             ) from error
@@ -304,7 +315,7 @@ class Machines:
             self._ledger.append("failed", error=f"collecting: {_told(error)}")
             if isinstance(error, KeyboardInterrupt) and self._backend.remote:
                 self._leave("interrupted while collecting: the machines are still ours")
-            self._keep = self._backend.remote
+            self._keep = self._backend.remote and self._still_held()
 
     def _release(self) -> None:
         """Give back whatever was got, unless it has to stay until its files are collected."""
