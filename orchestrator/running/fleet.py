@@ -92,9 +92,9 @@ class Fleet:
         execution.backend.stage(host, execution.plan, machine)
         if not host.in_place:
             names = [entry.name for entry in folder.root.iterdir() if _is_input(entry.name)]
-            if (folder.machine(machine).root).is_dir():
-                names.append(folder.machine(machine).root.name)
             host.put(folder.root, names, place.root)
+            if (former := folder.machine(machine).root).is_dir():
+                host.put(folder.root, [former.name], place.root, keep_newer=True)
         if (key := folder.root / KEY_NAME).exists():
             host.put_key(key, place.root)
 
@@ -422,6 +422,8 @@ class Fleet:
         hosts, places = self.execution.hosts, self.execution.plan.places
         machines = list(self._jobs)
         self._at_once(lambda m: _quietly(lambda: hosts[m].remove(places[m].root)), machines)
+        kept = [m for m in machines if places[m].deposit]
+        self._at_once(lambda m: _quietly(lambda: hosts[m].remove(places[m].deposit)), kept)
         self.execution.remove_key()
 
     def close(self) -> None:

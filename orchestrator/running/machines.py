@@ -17,7 +17,7 @@ from decentralizepy.interrupts import Interrupted, Interrupts
 from decentralizepy.runfolder import RunFolder, has_records
 from orchestrator.backends.base import Backend, Reservation
 from orchestrator.errors import DetachedError, ReservationError
-from orchestrator.hosts.base import Host
+from orchestrator.hosts.base import Host, HostError, Job, UnreachableError
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.placed import Place, Placed, placed
 from orchestrator.planning.plan import Plan
@@ -26,7 +26,7 @@ from orchestrator.running.fleet import Fleet, Watch
 from orchestrator.running.ledger import Ledger, read_ledger
 from orchestrator.running.progress import Progress, progress_for
 from orchestrator.running.record import Record, read_record
-from orchestrator.status import Status
+from orchestrator.status import Status, read_status
 from orchestrator.text import Screen
 
 #: Machines that are nearly out of time are not told to train: this is kept to collect.
@@ -71,6 +71,8 @@ class Machines:
         """Run to the end; the seconds taken, and what is missing of the files, in words."""
         try:
             self._begin()
+            if (seconds := self._ended_alone(screen)) is not None:
+                return seconds, self._lost_for_good()
             self._get(screen)
             seconds = self._finished(screen)
             return seconds, self._collected()
@@ -82,6 +84,7 @@ class Machines:
         try:
             self._reservation = self._found()
             if self._reservation is None and self._backend.remote:
+                self._salvage(screen)
                 self._ledger.append("collected", missing=(missing := self._lost_for_good()))
                 return missing
             self._reservation = self._reservation or self._reserved()
@@ -89,6 +92,42 @@ class Machines:
             return self._collected()
         finally:
             self._release()
+
+    def _ended_alone(self, screen: Screen) -> float | None:
+        """The seconds of a run that ended well, with its job, before anybody came back to it."""
+        if not (self._backend.remote and self._record.under_way):
+            return None
+        if self._found() is not None or not self._salvage(screen):
+            return None
+        told = [read_status(m.status, n) for n, m in self._folder.machines().items()]
+        if len(told) < len(self._plan.machines) or any(one.state != "done" for one in told):
+            return None
+        seconds = max(one.elapsed_s for one in told)
+        self._ledger.append("finished", seconds=round(seconds, 3))
+        self._ledger.append("collected", missing=self._lost_for_good())
+        return seconds
+
+    def _salvage(self, screen: Screen) -> bool:
+        """Bring home what machines have deposited whose hosts are gone."""
+        places = self._record.places
+        hosts = self._backend.deposits(places, self._plan.config)
+        if not hosts:
+            return False
+        self.placed = placed(self._plan, self._inputs, places, self._record.offset)
+        try:
+            for machine, (host, place) in enumerate(zip(hosts, places, strict=True)):
+                there = f"{place.deposit}/machine{machine}"
+                job = Job("", (), place.deposit, there)
+                host.fetch(job, self._folder.machine(machine).root)
+            for host, place in zip(hosts, places, strict=True):
+                host.remove(place.deposit)
+        except (UnreachableError, HostError) as error:
+            screen.say(f"  what was deposited could not be collected: {error}")
+            return False
+        finally:
+            for host in hosts:
+                host.close()
+        return True
 
     def _lost_for_good(self) -> list[str]:
         """What is not here of a run whose machines are gone."""
@@ -223,6 +262,10 @@ class Machines:
 
     def _started(self, screen: Screen) -> Fleet:
         assert self._reservation is not None
+        if self._backend.remote and self._record.number:  # also what has come home by now
+            began = (m.machine for m in self._plan.machines)
+            resumed = frozenset(m for m in began if self._folder.machine(m).holds_a_run())
+            self._plan = replace(self._plan, resumed=self._plan.resumed | resumed)
         hosts = self._backend.hosts(self._reservation, self._plan, self._hold)
         places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
         execution = self._execution(hosts, places, offset, self._record.number + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,25 @@ def test_a_job_that_somebody_ends_ends_the_run(run: Run, grid5000: Any) -> None:
     _, errors = command.communicate(timeout=300)
     assert command.returncode == 5 and "not ours any more" in errors
     assert run.events()[-1] == "released" and grid5000.left() == []
+
+
+def test_a_run_that_ended_with_its_job_while_nobody_watched(run: Run, grid5000: Any) -> None:
+    """The nodes are as new; what they had deposited in their site's home is collected."""
+    command = run.start()
+    run.await_event("started")
+    command.kill()
+    command.wait()
+    homes = grid5000.testbed.folder / "homes" / "rennes"
+    ended = f"*/decentralizepy/runs/{run.folder.name}/machine*/*_weight_*"
+    until = time.monotonic() + 150
+    while len(list(homes.glob(ended))) < 16:
+        assert time.monotonic() < until, list(homes.rglob("machine*"))
+        time.sleep(0.1)
+    time.sleep(2)  # status.json is deposited last of all
+    (job,) = grid5000.api.oars["rennes"].jobs()
+    grid5000.api.oars["rennes"].end(job.uid)
+    assert grid5000.left() == []
+    done = run.verb("resume")
+    assert done.returncode == 0, done.stderr
+    assert posts(grid5000) == 1 and len(experiment.weights(run.folder)) == 16
+    assert list(homes.glob("*/decentralizepy/runs/*")) == []
