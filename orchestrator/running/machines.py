@@ -21,6 +21,7 @@ from orchestrator.hosts.base import Host, HostError, Job, UnreachableError
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.placed import Place, Placed, placed
 from orchestrator.planning.plan import Plan
+from orchestrator.running.advice import what_next
 from orchestrator.running.execution import Execution, Loss
 from orchestrator.running.fleet import Fleet, Watch
 from orchestrator.running.ledger import Ledger, read_ledger
@@ -61,6 +62,7 @@ class Machines:
         self._record = read_record(folder.ledger)
         self._reservation: Reservation | None = None
         self._asked = False
+        self._screen = Screen()
         self._fleet: Fleet | None = None
         self._keep = False  # the machines stay ours when we leave
         self.placed: Placed | None = None
@@ -69,6 +71,7 @@ class Machines:
 
     def run(self, screen: Screen) -> tuple[float, list[str]]:
         """Run to the end; the seconds taken, and what is missing of the files, in words."""
+        self._screen = screen
         try:
             self._begin()
             if (seconds := self._ended_alone(screen)) is not None:
@@ -81,6 +84,7 @@ class Machines:
 
     def collect(self, screen: Screen) -> list[str]:
         """Bring home what a run that has finished left; returns what is missing."""
+        self._screen = screen
         try:
             self._reservation = self._found()
             if self._reservation is None and self._backend.remote:
@@ -368,8 +372,17 @@ class Machines:
             self._fleet.close()
         if self._keep:
             return
+        try:
+            self._give_back()
+        except ReservationError as error:  # it must not hide how the run ended
+            self._ledger.append("failed", error=f"giving back: {error}")
+            self._screen.say(
+                f"  machines may still be reserved: {error}\n{what_next(self._folder)}"
+            )
+
+    def _give_back(self) -> None:
+        request = self._backend.request(self._plan, self._folder.root.name)
         if self._reservation is None and self._asked:  # it may have been made all the same
-            request = self._backend.request(self._plan, self._folder.root.name)
             self._reservation = self._backend.find(request)
         if self._reservation is not None:
             self._backend.release(self._reservation)
