@@ -49,7 +49,7 @@ clean: ## remove the environment and the caches in this folder
 $(VENV)/run: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (once; torch is large)"
-	$(INSTALL) -e '.[orchestrator,results,digits,compression]'
+	$(INSTALL) -e '.[orchestrator,results,digits,compression,wavelets]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run

@@ -23,6 +23,7 @@ from benchmarks import (
     messages,
     noise,
     scale,
+    sharing,
     small,
     stars,
     tables,
@@ -144,6 +145,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("deferred", deferred.results),
         ("compression", compression.results),
         ("noise", noise.results),
+        ("sharing", sharing.results),
     ):
         if only in name:
             yield from measure(folder, repeats)

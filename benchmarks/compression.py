@@ -31,6 +31,7 @@ _BOUND = (
     "top_k(alpha=0.1)",
     "top_k(alpha=0.1) + elias_gamma + fp16",
     "top_k(alpha=0.01) + elias_gamma + qsgd(levels=7)",
+    "top_k(alpha=0.01) + golomb + scaled_sign",
 )
 _SHOWN = ("error_feedback + top_k(alpha=0.1) + elias_gamma + fp16", "lz4", "fpzip(precision=16)")
 _CALLS = 9

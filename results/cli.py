@@ -28,6 +28,8 @@ EXIT_PARTIAL: Final = 6
 COMMANDS: Final = {
     "attack": "results.attacks.command",
     "figure": "results.figures.command",
+    "report": "results.report.command",
+    "watch": "results.report.watch",
 }
 FORMATS: Final = ("pdf", "png", "svg")
 WIDTHS: Final = ("single", "double")
@@ -66,6 +68,8 @@ several run folders write the tables of each into --output, and:
 python -m results attack RUN...      what the messages of a run tell an observer
                                      (--help says more)
 python -m results figure KIND RUN... one figure: privacy against utility, ROC, ...
+python -m results report RUN...      one HTML page with all in it
+python -m results watch RUN          the same page, live
 
 README.md beside them explains every column. A folder that cannot be read is
 named, the others are drawn, and the exit code is 6.

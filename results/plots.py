@@ -101,7 +101,7 @@ def figure(
     """
     drawn = curves(settings(runs), metric)
     look = Look(width, None if log is None else [metric] * log)
-    return _figure(drawn, metric, against, look, all(run.simulated for run in runs))
+    return draw_curves(drawn, metric, against, look, all(run.simulated for run in runs))
 
 
 def save_figures(
@@ -122,7 +122,7 @@ def save_figures(
         drawn = curves(compared, metric)
         for against in AXES if metrics else usual_axes(metric):
             with suppress(NothingToPlotError):
-                made = _figure(drawn, metric, against, look, simulated)
+                made = draw_curves(drawn, metric, against, look, simulated)
                 stem = folder / f"{file_name(metric)}_{against}"
                 saved += save(made, stem, look.formats)
     return saved
@@ -147,9 +147,10 @@ def save(made: RunFigure, stem: Path, formats: Sequence[str] = ("pdf",)) -> list
     return paths
 
 
-def _figure(
+def draw_curves(
     drawn: Sequence[Curve], metric: str, against: str, look: Look, simulated: bool
 ) -> RunFigure:
+    """The curves of a metric; raises `NothingToPlotError` if none has what it is drawn against."""
     x = AXES[against]
     shown = [curve for curve in drawn if x in curve.data and len(curve.data)]
     if not shown:
@@ -244,7 +245,13 @@ def _legend(figure: RunFigure, axes: Axes, drawn: Sequence[Curve]) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(drawn) == 1:  # the mean first, then what surrounds it
         handles, labels = [handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]]
-    title = _title(drawn)
+    put_legend(figure, handles, labels, _title(drawn))
+
+
+def put_legend(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str | None = None
+) -> None:
+    """A legend above the axes in as many columns as fit; the figure grows by what it needs."""
     width, height = figure.get_size_inches()
     columns = legend_columns(labels, width)
     rows = math.ceil(len(labels) / columns) + bool(title)
@@ -252,6 +259,15 @@ def _legend(figure: RunFigure, axes: Axes, drawn: Sequence[Curve]) -> None:
     figure.legend(
         handles, labels, title=title, ncols=columns, alignment="left", loc="outside upper left"
     )
+
+
+def legend_of(figure: Figure) -> tuple[list[Any], list[str]]:
+    """Handles and labels of all axes of a figure, each label once."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, said in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(said, handle)
+    return [*found.values()], [*found]
 
 
 def _title(drawn: Sequence[Curve]) -> str | None:

@@ -9,6 +9,9 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 place=${DECENTRALIZEPY_CONTAINERS:-/var/cache/decentralizepy/container}
 
+PYTHON=$(realpath -s "$(command -v "${PYTHON:-python3}")") # other folders are entered below
+export PYTHON
+
 . /etc/os-release
 if [ "$(id -u)" != 0 ] || [ "${ID:-}" != debian ] || [ "${VERSION_ID:-}" != 12 ]; then
     echo "tests with a real container need root on Debian 12" >&2
@@ -35,7 +38,7 @@ hash_of() { # PATH...: of names and contents, without bytecode
 
 build() { # TREE IMAGE, and make's variables in the environment
     echo "building $2 (its log is beside it)" >&2
-    if ! make -C "$1" container IMAGE="$2.part.sif" >"$2.log" 2>&1; then
+    if ! env -u MAKEFLAGS -u MAKELEVEL make -C "$1" container IMAGE="$2.part.sif" >"$2.log" 2>&1; then
         tail -40 "$2.log" >&2
         echo "building $2 failed" >&2
         exit 1

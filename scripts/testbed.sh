@@ -37,7 +37,7 @@ install_commands() {
     done
     [ ${#missing[@]} = 0 ] && return
     echo "testbed: installing ${missing[*]}"
-    local quietly=(-qq --no-install-recommends -o DPkg::Lock::Timeout=600)
+    local quietly=(-qq --no-install-recommends -o DPkg::Lock::Timeout=600 -o DPkg::Options::=--force-unsafe-io)
     without_services apt-get update -qq -o DPkg::Lock::Timeout=600
     DEBIAN_FRONTEND=noninteractive without_services apt-get install -y "${quietly[@]}" "${missing[@]}" >/dev/null
 }

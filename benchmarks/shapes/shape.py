@@ -59,11 +59,12 @@ def save_data(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def draw(
     name: str, curves: Mapping[str, Mapping[float, Sequence[float]]], x: str, y: str,
-    level: tuple[str, float] | None = None,
+    level: tuple[str, float] | None = None, ticks: Sequence[float] = (),
 ) -> None:  # fmt: skip
     """Save ``docs/figures/<name>.png``: a curve of means with all its values, by seed, behind it.
 
-    ``level`` is a name and a value for a horizontal line.
+    ``level`` is a name and a value for a horizontal line; without ``ticks``, those of the last
+    curve's points are taken.
     """
     from matplotlib.figure import Figure
 
@@ -78,7 +79,7 @@ def draw(
         if level is not None:
             axes.axhline(level[1], color="black", lw=0.8, ls=(0, (1, 2)), label=level[0])
         axes.set(xlabel=x, ylabel=y, xscale="log")
-        axes.set_xticks(list(points), [f"{value:g}" for value in points])
+        axes.set_xticks(ticks or list(points), [f"{value:g}" for value in ticks or points])
         axes.minorticks_off()
         axes.legend()
         canvas.savefig(FIGURES / f"{name}.png")

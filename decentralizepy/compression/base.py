@@ -140,13 +140,13 @@ def take(
     tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype | None, n: int | None
 ) -> Tensor:
     """The tensor [n] of that name and type; raises `CompressionError` if it is not there so."""
-    found = tensors.get(name)
+    found, which = tensors.get(name), f"tensor {name!r}" if name else "the main tensor"
     if found is None:
-        raise CompressionError(f"there is no tensor {name!r}")
+        raise CompressionError(f"{which} is not there")
     if found.dim() != 1 or (n is not None and len(found) != n):
-        raise CompressionError(f"tensor {name!r} has the shape {tuple(found.shape)}, not ({n},)")
+        raise CompressionError(f"{which} has the shape {tuple(found.shape)}, not ({n},)")
     if dtype is not None and found.dtype != dtype:
-        raise CompressionError(f"tensor {name!r} is {found.dtype}, not {dtype}")
+        raise CompressionError(f"{which} is {found.dtype}, not {dtype}")
     return found
 
 

@@ -60,14 +60,10 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Packed:
-    """What a chain made of a vector: the tensors to send, and a JSON object, empty where possible.
-
-    ``kept`` is what receivers will decode, where the chain had to find out anyway.
-    """
+    """What a chain made of a vector: tensors to send, and a JSON object, empty where possible."""
 
     tensors: Mapping[str, Tensor]
     meta: Mapping[str, Any] = field(default_factory=dict)
-    kept: Tensor | Sparse | None = None
 
     @property
     def nbytes(self) -> int:
@@ -119,9 +115,9 @@ class Chain:
         memory = self._of_part(series, self.feedback)
         x = self.feedback.add(x, memory)
         packed = self._dense(x, rng, series)
-        kept = self.decompress(packed.tensors, packed.meta, len(x))
-        self.feedback.keep(x, kept, memory)
-        return Packed(packed.tensors, packed.meta, kept)
+        heard = self.decompress(packed.tensors, packed.meta, len(x))
+        self.feedback.keep(x, heard, memory)
+        return packed
 
     def _dense(self, x: Tensor, rng: np.random.Generator, series: str) -> Packed:
         if self.selector is None:
@@ -343,8 +339,8 @@ def _object(meta: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _checked(indices: Tensor, n: int) -> Tensor:
     """Indices that ascend from 0 or more and are less than ``n``."""
     if len(indices):
-        ascends = bool((indices[1:] > indices[:-1]).all())
-        if not ascends or int(indices[0]) < 0 or int(indices[-1]) >= n:
+        found = indices.numpy() if indices.device.type == "cpu" else indices  # NumPy is faster
+        if not (found[1:] > found[:-1]).all() or found[0] < 0 or found[-1] >= n:
             raise CompressionError(f"indices do not ascend, or are not below {n}")
     return indices
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import floor, log, log2, sqrt
+from math import floor, log, log1p, log2, sqrt
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from decentralizepy.compression.base import CompressionError, IndexCoder, count, take
-from decentralizepy.compression.bits import pack, unpack
+from decentralizepy.compression.bits import WIDEST, pack, unpack
 
 #: log(phi - 1), where phi is the golden ratio
 _LOG_GOLDEN: Final = log((sqrt(5) - 1) / 2)
@@ -58,4 +58,4 @@ def width(k: int, n: int) -> int:
     """The best b for ``k`` of ``n`` indices."""
     if not 0 < k < n:
         return 0
-    return max(0, 1 + floor(log2(_LOG_GOLDEN / log(1 - k / n))))
+    return min(WIDEST, max(0, 1 + floor(log2(_LOG_GOLDEN / log1p(-k / n)))))

@@ -37,11 +37,13 @@ class LowRank(ValueCoder):
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
         """P [m r] and Q [c r], row by row."""
         m, c, r = self._shape(len(x))
-        matrix = torch.nn.functional.pad(x, (0, m * c - len(x))).view(m, c)
+        matrix = x.new_zeros(m * c)
+        matrix[: len(x)] = x
+        matrix = matrix.view(m, c)
         start = memory.get("q")
         if start is None or len(start) != c * r:
             start = normals(c * r, rng, x.device)
-        p = torch.linalg.qr(matrix @ start.to(x.device).view(c, r)).Q
+        p = torch.linalg.qr(matrix @ _own(start.to(x.device)).view(c, r)).Q
         q = (matrix.T @ p).contiguous()
         memory["q"] = q.view(-1)
         return {"p": p.contiguous().view(-1), "q": q.view(-1)}, {}
@@ -51,7 +53,7 @@ class LowRank(ValueCoder):
         p, q = take(tensors, "p", None, m * r), take(tensors, "q", None, c * r)
         if p.dtype != torch.float32 or q.dtype != torch.float32:
             raise CompressionError(f"factors of {p.dtype} and {q.dtype}, not float32")
-        return (p.view(m, r) @ q.view(c, r).T).reshape(-1)[:n]
+        return (_own(p).view(m, r) @ _own(q).view(c, r).T).reshape(-1)[:n]
 
     def floats(self, n: int) -> Mapping[str, int]:
         m, c, r = self._shape(n)
@@ -65,3 +67,9 @@ class LowRank(ValueCoder):
 
     def contraction(self, n: int) -> float | None:
         return 0.0
+
+
+def _own(x: Tensor) -> Tensor:
+    """A copy where torch puts it: products round by where their operands begin in memory, and what
+    was received or saved may begin anywhere."""
+    return x.clone()

@@ -20,10 +20,10 @@ class Qsgd(ValueCoder):
     NeurIPS 2017, section 3.1): l_i is s |x_i| / |v|, rounded up or down at random so that the
     mean is right, s = ``levels``.
 
-    E Q(x) = x and E |Q(x) - x|^2 <= min(d / s^2, sqrt(d) / s) |x|^2 for buckets of d numbers
-    (lemma 3.1). With ``unbiased = False`` the result is divided by 1 + that bound, which makes it
-    a contraction with delta = 1 / (1 + bound). A number takes ceil(log2(2 s + 1)) bits, a bucket
-    a float32 for its norm.
+    E Q(x) = x and E |Q(x) - x|^2 <= omega |x|^2 with omega = min(d / s^2, sqrt(d) / s) for buckets
+    of d numbers (lemma 3.1), so delta = 1 - omega where that is above 0. With ``unbiased = False``
+    the result is divided by 1 + omega, which contracts always: delta = 1 / (1 + omega). A number
+    takes ceil(log2(2 s + 1)) bits, a bucket a float32 for its norm.
     """
 
     name: ClassVar[str] = "qsgd"
@@ -65,7 +65,10 @@ class Qsgd(ValueCoder):
         return min(d / self.levels**2, math.sqrt(d) / self.levels)
 
     def contraction(self, n: int) -> float | None:
-        return None if self.unbiased else 1 / (1 + self._bound(n))
+        bound = self._bound(n)
+        if not self.unbiased:
+            return 1 / (1 + bound)
+        return 1 - bound if bound < 1 else None
 
     def variance(self, n: int) -> float | None:
         return self._bound(n) if self.unbiased else None

@@ -103,11 +103,14 @@ def read_ratings(path: Path) -> np.ndarray:
             head = file.readline().strip()
             if head != COLUMNS:
                 raise ValueError(f"its first line is {head!r:.80}, not {COLUMNS}")
-            table = np.loadtxt(file, delimiter=",", usecols=(0, 1, 2), ndmin=2)
+            rows = file.readlines()
+        if not rows:
+            raise ValueError("it has no ratings")
+        table = np.loadtxt(rows, delimiter=",", usecols=(0, 1, 2), ndmin=2)
+        if not np.isfinite(table).all():
+            raise ValueError("a rating is not a finite number")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not MovieLens's ratings.csv: {error}") from None
-    if not len(table) or not np.isfinite(table).all():
-        raise ValueError(f"{path} has no ratings, or one that is not a finite number")
     return table
 
 

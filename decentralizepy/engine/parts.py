@@ -70,17 +70,28 @@ def build_sharing(experiment: Experiment) -> Any:
 
 def with_compression(sharing: Any, experiment: Experiment) -> Any:
     """The same method, with the chain that the INI names, if it names one."""
-    if experiment.compression:
-        chain = build_chain(experiment)
-        try:
-            chain.check(selects=sharing.selects, sends_changes=sharing.sends_changes)
-        except ValueError as error:
-            name = type(sharing).__name__
-            raise ConfigError(
-                f"{experiment.path}: [SHARING] compression with {name}: {error}"
-            ) from error
-        sharing.compression = chain
+    if not experiment.compression:
+        return sharing
+    name, where = type(sharing).__name__, f"{experiment.path}: [SHARING] compression"
+    if not _packs(type(sharing)):  # a method that no INI names was not asked before
+        raise ConfigError(f"{where}: {name} makes its messages itself, without self.pack")
+    chain = build_chain(experiment)
+    try:
+        chain.check(selects=sharing.selects, sends_changes=sharing.sends_changes)
+    except ValueError as error:
+        raise ConfigError(f"{where} with {name}: {error}") from error
+    sharing.compression = chain
     return sharing
+
+
+def _packs(method: type) -> bool:
+    """What a class, or the nearest above it, says of its ``outgoing``."""
+    for one in method.__mro__:
+        if "packs" in vars(one):
+            return bool(vars(one)["packs"])
+        if "outgoing" in vars(one):
+            break
+    return False
 
 
 def build_chain(experiment: Experiment) -> Chain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decentralizepy.node.bounded import Bounded, oldest
 from decentralizepy.node.effects import Checkpoint, Report, Send, Train
+from decentralizepy.node.mail import Mail
 from decentralizepy.node.node import Program
 
 
@@ -12,6 +13,11 @@ class AsyncPush(Bounded):
 
     Nothing keeps the mean of all models: who speaks more often weighs more.
     """
+
+    def setup(self) -> None:
+        """Only the newest counts: without a bound nothing else is kept."""
+        if self.staleness is None:
+            self.mail = Mail(newest=1)
 
     def program(self) -> Program:
         for t in self.rounds():

@@ -25,5 +25,6 @@ class DPSGD(Node):
                     yield Send(self.sharing.outgoing(self.x, ctx), (t, k))
                     heard = yield Receive(ctx.sources, (t, k), deadline=self.timeout)
                     self.x = self.sharing.merge(self.x, heard, ctx)
+                    del heard  # whatever it holds is not needed until the next round
             yield Report(t)
             yield Checkpoint(t)

@@ -8,6 +8,8 @@ from functools import lru_cache
 from math import ceil
 from typing import ClassVar
 
+import numpy as np
+
 from decentralizepy.errors import RunError
 from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import (
@@ -75,9 +77,14 @@ class Federated(Node):
     def close(self, total: float) -> None:
         """The server has heard all whom it hears in an iteration; ``total`` is their weight."""
 
-    def clients(self, t: int) -> frozenset[int]:
+    def clients(self, t: int) -> list[int]:
         """Who is drawn in iteration ``t``, lost ones too: no loss changes whose turn it is."""
-        return _drawn(self.seed, self.n, t, ceil(self.working_rate * self.n))
+        return [uid for uid in range(self.n) if self.is_drawn(uid, t)]
+
+    def is_drawn(self, uid: int, t: int) -> bool:
+        """Whether a client is."""
+        bits = _drawn(self.seed, self.n, t, ceil(self.working_rate * self.n))
+        return bool(bits[uid >> 3] >> (uid & 7) & 1)
 
     def program(self) -> Program:
         return self._serve() if self.is_server else self._work()
@@ -85,9 +92,9 @@ class Federated(Node):
     def _serve(self) -> Program:
         for t in self.rounds():
             members = self.members(t)
-            clients = self.clients(t) if members is None else self.clients(t) & members
-            yield Send(self.tell(sorted(clients), t), (t, 0))
-            heard = yield from self._gather(sorted(clients), t)
+            clients = [uid for uid in self.clients(t) if members is None or uid in members]
+            yield Send(self.tell(clients, t), (t, 0))
+            heard = yield from self._gather(clients, t)
             yield Report(t, {"heard": heard})
             yield Checkpoint(t)
 
@@ -109,7 +116,7 @@ class Federated(Node):
     def _work(self) -> Program:
         said = None
         for t in self.rounds():
-            if self.uid in self.clients(t):
+            if self.is_drawn(self.uid, t):
                 said = said or (yield Receive([-1], ANY))[0]
                 if not isinstance(said, Message):
                     raise RunError(f"node {self.uid}: the server was lost")
@@ -122,9 +129,12 @@ class Federated(Node):
             yield Checkpoint(t)
 
 
-@lru_cache(maxsize=8)
-def _drawn(seed: int, n: int, t: int, count: int) -> frozenset[int]:
-    """One draw for all nodes of a worker, each of which asks in each iteration."""
-    if count == n:
-        return frozenset(range(n))
-    return frozenset(generator(seed, 0, "shared", t).choice(n, count, replace=False).tolist())
+@lru_cache(maxsize=1024)
+def _drawn(seed: int, n: int, t: int, count: int) -> bytes:
+    """A bit for each client, drawn once for all nodes of a worker.
+
+    Clients run ahead to their next turns, each to another iteration, so many draws are kept.
+    """
+    bits = np.zeros(n, bool)
+    bits[generator(seed, 0, "shared", t).choice(n, count, replace=False)] = True
+    return np.packbits(bits, bitorder="little").tobytes()

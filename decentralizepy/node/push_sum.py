@@ -51,7 +51,7 @@ class PushSum(Bounded):
     def _take(self, heard: Sequence[Message]) -> None:
         mass = self.rows["mass"].clone()
         for message in heard:
-            mass += message["mass"]
+            mass += message["mass"].to(mass.device)
             self.weight += message.meta["weight"]
         self.rows["mass"] = mass
         self.x = mass / self.weight

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from decentralizepy.compression.base import Sparse
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import check_regular, regular
 from decentralizepy.graphs.graph import Graph
@@ -36,6 +37,7 @@ class Shatter(Node):
     """
 
     needs_graph: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
 
     def __init__(self, *, vnodes_per_node: int = 8, graph_degree: int = 4) -> None:
         if vnodes_per_node < 1:
@@ -53,23 +55,29 @@ class Shatter(Node):
     def program(self) -> Program:
         for t in self.rounds():
             yield Train(t)
-            said = [self.x[chunk] for chunk in self.chunks]
+            own = [self.x[chunk] for chunk in self.chunks]
             receivers, senders = self.links(t)
             for c, copies in receivers.items():
+                message = self.sharing.pack(own[c], self.apart(t), receiver=c)
                 for copy, uids in enumerate(copies):
-                    yield Send([(uids, Message({"params": said[c]}))], (t, copy * self.k + c))
+                    yield Send([(uids, message)], (t, copy * self.k + c))
             x = self.x.clone()
             for c, copies in senders.items():
-                total, count = said[c].clone(), 1
+                total, count = own[c].clone(), 1
                 for copy, uids in enumerate(copies):
-                    for message in (yield Receive(uids, (t, copy * self.k + c))):
-                        if isinstance(message, Message):
-                            total += message["params"]
+                    for heard in (yield Receive(uids, (t, copy * self.k + c))):
+                        if isinstance(heard, Message):
+                            total += self._said(heard, own[c])
                             count += 1
                 x[self.chunks[c]] = total / count
             self.x = x
             yield Report(t)
             yield Checkpoint(t)
+
+    def _said(self, heard: Message, own: Tensor) -> Tensor:
+        """The chunk that was said, with the node's own numbers where compression left some out."""
+        found = self.sharing.unpack(heard, len(own))
+        return found.filled(own) if isinstance(found, Sparse) else found
 
     def links(self, t: int) -> tuple[Links, Links]:
         """Who hears chunk c of this node, and whose it hears, in iteration ``t``.

@@ -28,7 +28,8 @@ class Choco(Sharing):
     In the paper the graph is static, so that all neighbours know the same, and h_ij = h_i. Here
     each edge has its references, and neighbours that know the same share one row: a static graph
     gives the paper's recursion and one message for all, and a changing graph works too, where the
-    references of an edge rest while it is absent.
+    references of an edge rest while it is absent. Every message has to arrive: a program that goes
+    on without late ones parts the references of an edge. Nodes that are lost for good do no harm.
 
     Args:
         step_size: gamma, in (0, 1]; theory wants it smaller, the less is said.
@@ -47,6 +48,7 @@ class Choco(Sharing):
     packs: ClassVar[bool] = True
     selects: ClassVar[bool] = True
     sends_changes: ClassVar[bool] = True
+    needs_symmetric: ClassVar[bool] = True
 
     def __init__(self, *, step_size: float, alpha: float) -> None:
         if not 0 < step_size <= 1:

@@ -107,9 +107,21 @@ class Sharing:
     def unpack(self, message: Message, n: int) -> Tensor | Sparse:
         """The vector [n] that `pack` was given, as far as compression kept it: read it only.
 
-        A `Sparse` where only some numbers were sent. Raises `CompressionError` for a message that
-        no chain like this one has made.
+        A `Sparse` where only some numbers were sent: it is decoded once for all nodes of a worker,
+        who get the same message. Raises `CompressionError` for a message that no chain like this
+        one has made.
         """
+        known = message.decoded
+        if isinstance(known, Sparse) and known.length == n:
+            return known
+        found = self.decode(message, n)
+        if isinstance(found, Sparse):
+            message.decoded = found
+        return found
+
+    def decode(self, message: Message, n: int) -> Tensor | Sparse:
+        """`unpack` for the first time; a method that sends something else than `pack` gives
+        overrides it."""
         if not self.compression and INDICES not in message:
             return message[VALUES]
         return self.compression.decompress(message.tensors, _packed(message), n)
@@ -156,7 +168,9 @@ def _whole(message: Message) -> Tensor:
 
 
 def _is_sparse(message: Message) -> bool:
-    return Chain.is_sparse(message.like, _packed(message))
+    return INDICES in message.like or (
+        PACKED in message.meta and Chain.is_sparse(message.like, _packed(message))
+    )
 
 
 def weighted_sum(
@@ -191,7 +205,7 @@ def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
     if isinstance(heard, Sparse):
         add_part(out, x, heard, weight)
     else:
-        out.add_(heard.to(x.device), alpha=weight)
+        out.add_(heard if heard.device == out.device else heard.to(out.device), alpha=weight)
 
 
 def add_part(out: Tensor, own: Tensor, part: Sparse, weight: float) -> None:

@@ -29,9 +29,12 @@ class ZeroSumSharing(Sharing):
     square. With ``self_noise`` the node is a target too, whose noise is on its own model as it
     averages. Only the first averaging round of an iteration has noise.
 
+    A node with one neighbour in the run's first graph is refused without ``self_noise``, since its
+    noise would be none. Where the others of a node drop out later, it is a target itself.
+
     Passes over the row: q draws, each added to a sum; then for each neighbour a copy of the row, a
     draw and that sum, block by block. In memory are the row that is said, the sum, and one message
-    at a time, whatever q is.
+    at a time, whatever q is. (Compression with a memory keeps one for each neighbour.)
     """
 
     reference_name: ClassVar[str] = "decentralizepy.sharing.ZeroSumSharing"
@@ -46,17 +49,23 @@ class ZeroSumSharing(Sharing):
         self.sharing_seed = sharing_seed
         self._column: tuple[Graph, Mapping[int, float]] | None = None
         self._round: _Noises | None = None
+        self._is_checked = False
 
     def mixing(self, graph: Graph, uid: int) -> MixingRow:
-        """The weights of `Sharing`; a `ValueError` where the noise of a node cannot cancel."""
+        """The weights of `Sharing`; a `ValueError` where noise cannot cancel in the first graph."""
         row = super().mixing(graph, uid)
-        alone = graph.out_degree(uid) == 1 and not (self.self_noise and row.self_weight)
+        if not self._is_checked:
+            self._check(graph, uid, row.self_weight)
+            self._is_checked = True
+        return row
+
+    def _check(self, graph: Graph, uid: int, self_weight: float) -> None:
+        alone = graph.out_degree(uid) == 1 and not (self.self_noise and self_weight)
         if self.noise_std and alone:
             raise ValueError(
                 f"node {uid} has one neighbour: noise that cancels over a single target is none, "
                 "and the model would travel as it is. Set self_noise = True, or add an edge"
             )
-        return row
 
     def outgoing(self, x: Tensor, ctx: Context) -> Iterator[tuple[Sequence[int], Message]]:
         """A message for each neighbour, made as it is read; without noise, one for all."""
@@ -70,7 +79,7 @@ class ZeroSumSharing(Sharing):
     def merge(self, x: Tensor, heard: Sequence[Message | Missing], ctx: Context) -> Tensor:
         """The weighted sum, with noise on the node's own share of it where that is asked for."""
         merged = super().merge(x, heard, ctx)
-        if self.self_noise and self._round is not None:
+        if self._round is not None and ctx.uid in self._round.weights:
             missing = (ctx.mixing.weights[m.sender] for m in heard if isinstance(m, Missing))
             self._round.add(merged, ctx.uid, ctx.mixing.self_weight + sum(missing))
         self._round = None
@@ -83,7 +92,8 @@ class ZeroSumSharing(Sharing):
         """Who takes how much of what the node says: those for whom the noise has to cancel."""
         if self._column is None or self._column[0] is not ctx.graph:
             taken = {v: self.mixing(ctx.graph, v).weights[ctx.uid] for v in ctx.receivers}
-            own = {ctx.uid: ctx.mixing.self_weight} if self.self_noise else {}
+            with_own = self.self_noise or len(taken) == 1
+            own = {ctx.uid: ctx.mixing.self_weight} if with_own else {}
             column = {v: weight for v, weight in (taken | own).items() if weight}
             self._column = ctx.graph, column
         return self._column[1]
@@ -93,13 +103,14 @@ class _Noises:
     """The noises of one node in one round, of which only the weighted sum is in memory."""
 
     def __init__(self, method: ZeroSumSharing, x: Tensor, ctx: Context) -> None:
-        self._weights, self._ctx = method.targets(ctx), ctx
-        self._sharing_seed, q = method.sharing_seed, len(self._weights)
+        #: who takes how much of what the node says
+        self.weights, self._ctx = method.targets(ctx), ctx
+        self._sharing_seed, q = method.sharing_seed, len(self.weights)
         if q == 1:
             raise ValueError(f"node {ctx.uid}: noise over one target with a weight cannot cancel")
         self._std = method.noise_std * math.sqrt(q / (q - 1)) if q else method.noise_std
         self._sum = torch.zeros_like(x[: ctx.n_parameters])
-        for target, weight in self._weights.items():
+        for target, weight in self.weights.items():
             noise.add(self._sum, weight / q, self._seed(target))
 
     def said(self, x: Tensor, peer: int) -> Tensor:
@@ -114,7 +125,7 @@ class _Noises:
         self._add(row, target, factor, row)
 
     def _add(self, row: Tensor, target: int, factor: float, out: Tensor) -> None:
-        scale, weight = factor * self._std, self._weights.get(target)
+        scale, weight = factor * self._std, self.weights.get(target)
         for at, drawn in noise.blocks(self._seed(target), self._sum):
             part = torch.add(row[at], drawn, alpha=scale, out=out[at])
             if weight:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from decentralizepy.config import Experiment, parse_experiment
 from decentralizepy.drivers import Wiring, driver, wiring
 from decentralizepy.errors import ConfigError
 from decentralizepy.overrides import Override, blamed, changed
-from decentralizepy.registry import Target, definition, fact
+from decentralizepy.registry import Target, definition, fact, options
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.render import communication, render, with_communication
 
@@ -48,7 +49,7 @@ def read_task(inputs: Inputs, offset: int, workers: int) -> Task:
         wiring=wired,
         sharing=_defined(experiment.sharing.target),
         model=model,
-        row=_row(model),
+        row=_row(model, experiment.model.options),
         search=(inputs.ini_path.parent,),
         overrides=inputs.overrides,
     )
@@ -88,8 +89,14 @@ def _defined(target: Target) -> Target:
     return found[1] if found else target
 
 
-def _row(model: Target) -> tuple[int, int] | None:
-    """Parameters and floating-point buffers, if the model's class says how many."""
+def _row(model: Target, given: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Parameters and floating-point buffers, if the model's class says how many.
+
+    What it says is about its defaults: with other options nothing is known.
+    """
+    known = options(model) or {}
+    if any(known[key].default != repr(value) for key, value in given.items() if key in known):
+        return None
     parameters = fact(model, "n_parameters", 0, about="__init__")
     buffers = fact(model, "n_buffers", 0, about="__init__")
     return (parameters, buffers) if parameters > 0 else None

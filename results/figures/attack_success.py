@@ -9,7 +9,7 @@ import pandas as pd
 
 from results.interval import half_width_95
 from results.load import Run
-from results.plots import NothingToPlotError, RunFigure
+from results.plots import NothingToPlotError, RunFigure, legend_of, put_legend
 from results.privacy import attack_tables
 from results.settings import settings
 from results.style import line_style, styled, whole_numbers
@@ -57,7 +57,7 @@ def attack_success(
         axes.set_xlabel("Iteration")
         axes.set_ylabel(f"{metric} ({attack})")
         whole_numbers(axes)
-        made.legend(ncols=2, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made
 
 

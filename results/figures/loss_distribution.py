@@ -11,7 +11,7 @@ import pandas as pd
 from results.figures import roc
 from results.figures.kept_losses import KeptLosses, kept_losses
 from results.load import Run
-from results.plots import RunFigure
+from results.plots import RunFigure, legend_of, put_legend
 from results.style import COLOURS, styled
 
 ABOUT = "losses of members and non-members of one node"
@@ -62,7 +62,7 @@ def loss_distribution(kept: KeptLosses, node: int = 0, iterations: Sequence[int]
             if not number:
                 axes.set_ylabel("Density")
         made.data = pd.concat(frames, ignore_index=True)
-        made.legend(ncols=2, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from results.load import Run
-from results.plots import NothingToPlotError, RunFigure
+from results.plots import NothingToPlotError, RunFigure, legend_of, put_legend
 from results.settings import settings
 from results.style import COLOURS, styled
 
@@ -58,5 +58,5 @@ def phases(runs: Sequence[Run], width: str = "single") -> RunFigure:
         axes.grid(False, axis="y")
         axes.set_xlabel("Seconds of a node, mean")
         made.set_size_inches(made.get_figwidth(), 1.1 + 0.28 * len(data))
-        made.legend(ncols=4, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made

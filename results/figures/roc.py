@@ -11,7 +11,7 @@ import pandas as pd
 
 from results.figures.kept_losses import KeptLosses, kept_losses
 from results.load import Run
-from results.plots import RunFigure
+from results.plots import RunFigure, legend_of, put_legend
 from results.style import line_style, styled
 
 ABOUT = "ROC of the loss threshold for one node, linear and log-log"
@@ -64,5 +64,5 @@ def roc_figure(kept: KeptLosses, node: int = 0, iterations: Sequence[int] = ()) 
                 axes.set_yscale("log")
                 axes.set_xlim(_LOWEST, 1)
                 axes.set_ylim(_LOWEST, 1)
-        made.legend(ncols=3, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made

@@ -12,7 +12,7 @@ import pandas as pd
 from results.curves import BYTES, ITERATION, SECONDS, curves
 from results.load import Run
 from results.metrics import label
-from results.plots import AXES, NothingToPlotError, RunFigure
+from results.plots import AXES, NothingToPlotError, RunFigure, put_legend
 from results.settings import settings
 from results.style import line_style, styled, whole_numbers
 
@@ -78,7 +78,7 @@ def small_multiples(
             grid[0].plot([], [], label=name, **line_style(i))[0] for i, name in enumerate(names)
         ]
         if len(names) > 1:
-            made.legend(handles=lines, ncols=4, alignment="left", loc="outside upper left")
+            put_legend(made, lines, names)
         made.data = pd.concat(frames, ignore_index=True)
     return made
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from results.load import Run
-from results.plots import NothingToPlotError, RunFigure
+from results.plots import NothingToPlotError, RunFigure, legend_of, put_legend
 from results.settings import settings
 from results.style import line_style, styled
 
@@ -61,5 +61,5 @@ def staleness(runs: Sequence[Run], metric: str = COLUMN, width: str = "single") 
         axes.set_xlabel("Iterations old, at most")
         axes.set_ylabel("Records (%)")
         axes.set_ylim(0, 104)
-        made.legend(ncols=2, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from results.load import Run
-from results.plots import NothingToPlotError, RunFigure
+from results.plots import NothingToPlotError, RunFigure, legend_of, put_legend
 from results.settings import settings
 from results.style import COLOURS, byte_unit, styled
 from results.tables import settings_table
@@ -69,7 +69,7 @@ def to_target(
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.set_xlabel(_WORDS[cost] + (f" ({unit})" if unit else ""))
-        made.legend(ncols=4, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made
 
 

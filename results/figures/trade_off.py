@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from results.load import Run
 from results.metrics import label
-from results.plots import NothingToPlotError, RunFigure
+from results.plots import NothingToPlotError, RunFigure, legend_of, put_legend
 from results.privacy import points
 from results.style import line_style, styled
 
@@ -65,7 +65,7 @@ def trade_off(
         axes.set_xlabel(RISKS.get(risk, risk))
         axes.set_ylabel(f"Best {label(utility)[0].lower()}{label(utility)[1:]}")
         _mark_better(axes, not utility.endswith("loss"))
-        made.legend(ncols=2, alignment="left", loc="outside upper left")
+        put_legend(made, *legend_of(made))
     return made
 
 

@@ -86,17 +86,25 @@ class Slurm:
 
     def up(self) -> Self:
         """Start all daemons; returns when all nodes are idle."""
+        try:
+            self._start()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def _start(self) -> None:
         self._munge_key.write_bytes(os.urandom(1024))
         self._munge_key.chmod(0o400)
         self._munged = subprocess.Popen(
-            [*self._munged_command(str(self._munge_key)), "--foreground"],
+            ["setpriv", "--pdeathsig", "KILL",  # not to outlive a killed pytest
+             *self._munged_command(str(self._munge_key)), "--foreground"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._start_daemon(self.head, "slurmctld")
         for node in self.nodes:
             self.start_node(node)
         self.wait_for(lambda: self.states() == dict.fromkeys(self._names(), "idle"))
-        return self
 
     def start_node(self, node: hosts.Host) -> None:
         """Start slurmd on a host that has just booted; it is idle again a moment later."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 
 import pytest
+import slurm as slurm_hosts
 
 TRAP = """\
 #!/bin/bash
@@ -81,6 +83,13 @@ def test_a_node_that_dies_is_noticed_and_comes_back(slurm):
     node.wait()
     slurm.start_node(node)
     slurm.wait_for(lambda: slurm.states()[node.name] == "idle")
+
+
+def test_a_slurm_that_cannot_start_leaves_nothing(make_testbed, monkeypatch):
+    broken = slurm_hosts.CONFIGURATION + "SelectType=select/nonsense\n"
+    monkeypatch.setattr(slurm_hosts, "CONFIGURATION", broken)
+    with pytest.raises(subprocess.CalledProcessError, match="nonsense"):
+        slurm_hosts.Slurm(make_testbed("head", "node-1")).up()  # make_testbed looks for munged
 
 
 def test_the_signal_before_the_time_limit_reaches_the_script(slurm, limited):

@@ -19,7 +19,6 @@ CODERS = (
     "fpzip", "fpzip(precision=8)", "fpzip(precision=12)", "fpzip(precision=16)",
 )  # fmt: skip
 SELECTORS = ("top_k(alpha=0.1)", "top_k(alpha=1)", "random_k(alpha=0.3)", "random_k(alpha=0.7)")
-INDEX_CODERS = ("", "elias_gamma", "gaps")
 #: chains of several parts, as an INI writes them
 CHAINS = (
     *CODERS,
@@ -29,6 +28,7 @@ CHAINS = (
     "low_rank(rank=2) + uniform(levels=9)",
     "top_k(alpha=0.2) + fp16 + elias_gamma",
     "top_k(alpha=0.2) + qsgd + gaps + lz4(values=False)",
+    "top_k(alpha=0.05) + golomb + scaled_sign",
     "random_k(alpha=0.2) + fpzip + lz4",
     "top_k(alpha=0.5) + scaled_sign + elias_gamma + lz4(indices=False)",
     "error_feedback + top_k(alpha=0.2) + bf16 + elias_gamma",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from decentralizepy.compression import bits
 from decentralizepy.compression.base import CompressionError
 from decentralizepy.compression.elias_gamma import EliasGamma
+from decentralizepy.compression.golomb import Golomb
 
 
 @settings(max_examples=100, deadline=None)
@@ -59,6 +60,14 @@ def test_elias_codes_come_back_and_are_as_long_as_the_classical_ones(places, n) 
     gaps = np.diff(indices.numpy(), prepend=-1).tolist()
     classical = sum(2 * (gap.bit_length() - 1) + 1 for gap in gaps)
     assert classical <= 8 * sum(t.nbytes for t in tensors.values()) < classical + 16
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.integers(0, 3000)), st.integers(3001, 100_000))
+def test_golomb_codes_come_back(places, n) -> None:
+    indices = torch.tensor(sorted(places), dtype=torch.int64)
+    tensors, meta = Golomb().encode(indices, n)
+    assert torch.equal(Golomb().decode(tensors, meta, n), indices)
 
 
 def test_elias_codes_span_blocks_and_large_gaps() -> None:

@@ -172,7 +172,6 @@ def test_a_chain_of_ones_own_making_needs_no_ini() -> None:
     packed = sender.compress(torch.tensor([1.0, -3.0, 0.5, 2.0]), rng())
     assert isinstance(packed, Packed) and packed.nbytes == 2 * (2 + 4)
     assert decoded(sender, packed, 4).tolist() == [0, -3, 0, 2]
-    assert isinstance(packed.kept, Sparse) and packed.kept.indices.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("text", CHAINS)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from decentralizepy import run_here
+from decentralizepy import Message, Sharing, run_here
 from decentralizepy.config import Experiment, parse_experiment
 from decentralizepy.engine.parts import build_chain
-from decentralizepy.errors import ConfigError
+from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.registry import legacy, named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -155,6 +155,26 @@ def test_a_method_that_does_not_pack_takes_no_compression(tmp_path: Path) -> Non
     assert of("Packs", "compression = fp16").compression and not of("Own").compression
     found = of("HasKey", "compression = its own thing")
     assert found.sharing.options == {"compression": "its own thing"} and not found.compression
+
+
+def test_a_method_from_a_notebook_is_asked_too() -> None:
+    class Own(Sharing):
+        def outgoing(self, x, ctx):
+            yield ctx.receivers, Message({"params": x})
+
+    with pytest.raises(ConfigError, match=r"Own makes its messages itself, without self\.pack"):
+        run_here(ini("compression = fp16"), 4, iterations=1, sharing=Own)
+
+    class Packs(Own):
+        packs = True
+
+        def outgoing(self, x, ctx):
+            yield ctx.receivers, self.pack(x, ctx)
+
+    assert run_here(ini("compression = fp16"), 4, iterations=1, sharing=Packs).records
+    Own.packs = True  # which is not true
+    with pytest.raises(RunError, match=r"main tensor is torch\.float32, not torch\.float16"):
+        run_here(ini("compression = fp16"), 4, iterations=1, sharing=Own)
 
 
 def test_parts_that_do_not_fit_are_told_before_anything_runs() -> None:

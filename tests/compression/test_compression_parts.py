@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -181,6 +182,49 @@ def test_every_part_of_ours_is_in_the_table() -> None:
     assert there == set(named("compression"))
 
 
+# ------------------------------------------------------------------------- bytes
+
+
+def bits_of(levels: int) -> int:
+    return math.ceil(math.log2(2 * levels + 1))
+
+
+#: bytes of n numbers, as docs/compression.md states them
+BYTES: dict[str, Callable[[int], float]] = {
+    "fp16": lambda n: 2 * n,
+    "bf16": lambda n: 2 * n,
+    "uniform": lambda n: n * bits_of(32767) / 8,
+    "uniform(levels=1)": lambda n: n * bits_of(1) / 8,
+    "uniform(levels=100)": lambda n: n * bits_of(100) / 8,
+    "uniform(levels=127)": lambda n: n * bits_of(127) / 8,
+    "qsgd": lambda n: n * bits_of(127) / 8 + 4 * n / 512,
+    "qsgd(levels=1)": lambda n: n * bits_of(1) / 8 + 4 * n / 512,
+    "qsgd(levels=7, bucket=16)": lambda n: n * bits_of(7) / 8 + 4 * n / 16,
+    "scaled_sign": lambda n: n / 8,
+    "low_rank": lambda n: 8 * 4 * math.sqrt(n),
+    "low_rank(rank=2) + fp16": lambda n: 4 * 2 * math.sqrt(n),
+    "top_k(alpha=0.1)": lambda n: 0.1 * n * (4 + 4),
+    "top_k(alpha=0.1) + gaps": lambda n: 0.1 * n * (4 + 4),
+    "top_k(alpha=0.1) + elias_gamma": lambda n: 0.1 * n * (4 + 5.75 / 8),
+    "top_k(alpha=0.1) + golomb": lambda n: 0.1 * n * (4 + 4.85 / 8),
+    "top_k(alpha=0.01) + elias_gamma + fp16": lambda n: 0.01 * n * (2 + 11.9 / 8),
+    "random_k(alpha=0.3)": lambda n: 0.3 * n * 4,
+    "fpzip": lambda n: 0.935 * 4 * n,
+    "fpzip(precision=16)": lambda n: 0.435 * 4 * n,
+    "lz4": lambda n: 1.0041 * 4 * n,
+}
+
+
+@pytest.mark.parametrize("text", BYTES)
+def test_bytes_are_as_stated(text: str) -> None:
+    """Up to the last byte, bucket, row or column, which may not be full."""
+    for n in (100, 10_000, 102_400):
+        nbytes = chain(text).compress(vector(n), rng()).nbytes
+        assert nbytes <= BYTES[text](n) + 40 + 0.3 * math.sqrt(n)
+        if n > 10_000 and text != "lz4":
+            assert nbytes >= 0.97 * BYTES[text](n)
+
+
 # ------------------------------------------------------------------------ damage
 
 
@@ -219,6 +263,14 @@ def test_damaged_input_raises_or_gives_a_vector(text: str, n: int, data) -> None
     except CompressionError:
         return
     assert (found.length if isinstance(found, Sparse) else len(found)) == n
+
+
+@pytest.mark.parametrize("indices", [[0, 2, 2], [3, 1, 2], [-1, 0, 1], [0, 1, 20]])
+def test_indices_that_are_none_are_told(indices: list[int]) -> None:
+    """Twice the same, out of order, below 0, beyond the end."""
+    tensors = {"params": torch.ones(3), "indices": torch.tensor(indices, dtype=torch.int32)}
+    with pytest.raises(CompressionError, match="indices do not ascend, or are not below 20"):
+        chain("top_k(alpha=0.15)").decompress(tensors, {}, 20)
 
 
 def test_a_small_message_cannot_ask_for_much_memory() -> None:

@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     command = [engine.path.with_name("singularity"), "run", *options, image, *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | env
+        command, capture_output=True, text=True, timeout=160, env=os.environ | env
     )
 
 
@@ -70,7 +71,7 @@ def local_run(folder: Path) -> dict[str, bytes]:
     config.pop("$schema")
     (folder / "local.json").write_text(json.dumps(config))
     command = [sys.executable, str(ROOT / "g5k_execution.py"), str(folder / "local.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=160, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     (run_folder,) = folder.glob("*_*/")
     return weights(run_folder)
@@ -96,7 +97,7 @@ def test_two_hosts_by_hand_train_to_the_bits_of_the_local_run(
             for m, host in enumerate(hosts)
         ]  # fmt: skip
         expected = local_run(tmp_path)
-        said = [process.communicate(timeout=120)[0] for process in started]
+        said = [process.communicate(timeout=160)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     found = weights(logs[0]) | weights(logs[1])
     assert len(expected) == 16 and len(set(expected.values())) == 16
@@ -187,18 +188,24 @@ def test_a_bare_package_runs_for_a_stranger_without_home(
     assert (logs / "machine0/run.json").stat().st_uid == STRANGER
 
 
-def test_an_unprivileged_user_runs_it(engine: Engine, image: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others than root reach, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def test_an_unprivileged_user_runs_it(engine: Engine, image: Path, open_folder: Path) -> None:
     """By a user namespace and FUSE; the device for that may be root's alone, as here."""
-    logs = logs_folder(tmp_path / "logs")
+    logs = logs_folder(open_folder / "logs")
     os.chown(logs, NOBODY, NOBODY)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     fuse = "mount -t tmpfs none /mnt && mknod -m 666 /mnt/fuse c 10 229"
     fuse += ' && mount --bind /mnt/fuse /dev/fuse && exec "$@"'
     user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "env", "-uHOME"]
     command = ["unshare", "--mount", "sh", "-c", fuse, "sh", *user, str(engine.path), "run"]
     command += ["--no-home", *binds(logs=logs), str(image), *map(str, EIGHT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=160)
     assert done.returncode == 0, done.stderr
     assert what_ran(logs)["outcome"] == "done"
     assert (logs / "machine0/run.json").stat().st_uid == NOBODY

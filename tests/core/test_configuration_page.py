@@ -44,15 +44,14 @@ CLASSES = {
     },
     "COMMUNICATION": {"decentralizepy.communication.TCP": ("TCP",)},
     "SHARING": {
-        "decentralizepy.sharing.Sharing": ("Sharing",),
-        "decentralizepy.sharing.PlainAverageSharing": ("PlainAverageSharing",),
+        name: (name.rsplit(".", 1)[-1],) for name in legacy() if ".sharing." in name
     },
     "NODE": {
         f"decentralizepy.node.{module}": (name,)
         for module, name in (
             ("dpsgd", "DPSGD"), ("dropout", "Dropout"), ("epidemic", "EpidemicLearning"),
-            ("knn", "KNN"), ("kfn", "KFN"), ("fedavg", "FedAvg"), ("stc", "STCFederated"), ("push_sum", "PushSum"),
-            ("async_push", "AsyncPush"), ("async_pull", "AsyncPull"),
+            ("knn", "KNN"), ("kfn", "KFN"), ("fedavg", "FedAvg"), ("stc", "STCFederated"),
+            ("push_sum", "PushSum"), ("async_push", "AsyncPush"), ("async_pull", "AsyncPull"),
             ("peer_sampler", "CentralPeerSampler"),
         )
     },

@@ -67,6 +67,11 @@ def test_the_shown_keys_name_classes_and_their_options(block: str) -> None:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(block)
     for section in parser.sections():
+        if section == "MODEL":
+            one = parser["DATASET"]
+            found = target(one["model_package"], one["model_class"], (METHODS,))
+            assert check_options(found, dict(parser[section]), section)
+            continue
         values, key = dict(parser[section]), KEYS[section]
         found = target(values.pop(f"{key}_package"), values.pop(f"{key}_class"), (METHODS,))
         assert read_chain(values.pop("compression", "fp16"), section, (METHODS,))
@@ -74,6 +79,24 @@ def test_the_shown_keys_name_classes_and_their_options(block: str) -> None:
             target(values.pop("model_package"), values.pop("model_class"), (METHODS,))
         passed = frozenset({"n", "graph", "seed"}) if section == "GRAPH" else frozenset[str]()
         assert check_options(found, values, section, passed).keys() == values.keys()
+
+
+def test_the_table_of_sensors_is_dealt_by_user_and_trained(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("measured").mkdir()
+    rng, users = np.random.default_rng(2), np.arange(80) % 5
+    kinds = rng.integers(0, 3, 80)
+    table = np.column_stack([users, rng.normal(size=(80, 4)) + 3 * (kinds - 1)[:, None], kinds])
+    np.savetxt("measured/sensors.csv", table, delimiter=",")
+    Path("sensors.py").write_text((METHODS / "sensors.py").read_text(encoding="utf-8"))
+    (block,) = [block for block in INIS if "sensors" in block]
+    rest = re.sub("loss_.*\n", "", DIGITS[DIGITS.index("[OPTIMIZER_PARAMS]") :])
+    outcome = run_here(f"{block}\n{rest}", ring(5), 150, test_after=150, cache_dir=cache)
+    assert min(row["test_acc"] for row in outcome.records if row["iteration"] == 150) > 80
+    assert outcome.rows[0].shape == (4 * 16 + 16 + 16 * 3 + 3,)
+    assert [node.n_samples for node in outcome.nodes.values()] == [12] * 5
 
 
 def test_the_table_of_classes_names_what_an_ini_may_name() -> None:

@@ -6,7 +6,8 @@ import core_examples as examples
 import pytest
 
 from decentralizepy import reference
-from decentralizepy.config import parse_experiment
+from decentralizepy.commands.convert import convert
+from decentralizepy.config import parse_experiment, read_experiment
 from decentralizepy.drivers import DRIVERS, driver
 from decentralizepy.errors import ConfigError
 from decentralizepy.registry import fact, legacy, target
@@ -118,6 +119,42 @@ recv_timeout = 50
 """
 
 
+#: data set, model, optimizer's lr, loss and further keys of [DATASET], as the reference's files
+#: of each data set have them
+DATA = [
+    ("Celeba", "CNN", "0.001", "CrossEntropyLoss",
+     {"images_dir": "/mnt/nfs/shared/leaf/data/celeba/data/raw/img_align_celeba"}),
+    ("Shakespeare", "LSTM", "0.1", "CrossEntropyLoss", {}),
+    ("Reddit", "RNN", "0.001", "CrossEntropyLoss", {"random_seed": "97"}),
+    ("MovieLens", "MatrixFactorization", "0.075", "MSELoss", {}),
+    ("Femnist", "CNN", "0.01", "CrossEntropyLoss", {"random_seed": "97"}),
+    ("FemnistLabelSplit", "RNET", "0.05", "CrossEntropyLoss",
+     {"random_seed": "90", "test_batch_size": "64"}),
+    ("CIFAR10", "LeNet", "0.01", "CrossEntropyLoss",
+     {"random_seed": "99", "partition_niid": "True", "shards": "4",
+      "validation_source": "Test", "validation_size": "0.1"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "model", "lr", "loss", "more"), DATA, ids=lambda v: str(v)[:12])
+def test_the_files_of_each_data_set_run_as_they_are(name, model, lr, loss, more, tmp_path):
+    keys = {"train_dir": "/datasets/train", "test_dir": "/datasets/test", "sizes": "", **more}
+    head = [f"dataset_package = decentralizepy.datasets.{name}", f"dataset_class = {name}"]
+    lines = [*head, f"model_class = {model}", *(f"{key} = {value}" for key, value in keys.items())]
+    rest = REFERENCE_INI[REFERENCE_INI.index("[OPTIMIZER_PARAMS]") :]
+    text = "[DATASET]\n" + "\n".join(lines) + "\n\n" + rest.replace("CrossEntropyLoss", loss)
+    path = tmp_path / "theirs.ini"
+    path.write_text(text.replace("lr = 1e-3", f"lr = {lr}"))
+    found = read_experiment(path)
+    data = found.dataset.build()
+    assert data.train_dir == "/datasets/train" and data.sizes is None
+    assert found.model.target.module == f"decentralizepy.models.{name.lower()}".replace(
+        "femnistlabelsplit", "femnist"
+    )
+    lines, _ = convert(path)
+    assert {line.verdict for line in lines} <= {"as is", "ignored", "changed", "default"}
+
+
 def parse(text):
     return parse_experiment(text, Path("their.ini"))
 
@@ -157,3 +194,37 @@ def test_a_class_of_ones_own_is_asked_for_its_options_alone(tmp_path):
         SHARING__compress="False",
     )
     assert "Mine has no option 'compress'" in said
+
+
+#: sections of sharing methods as the reference's own files have them
+SHARING = {
+    "PartialModel": "alpha = 0.5\naccumulation = True\ndict_ordered = True\nsave_shared = False",
+    "SubSampling": "alpha = 0.3\npickle = True\nlayerwise = False",
+    "Choco": "step_size = 0.5\nalpha = 0.1\ncompress = False",
+    "STC": "alpha = 0.1\ndict_ordered = True",
+    "SharingAsymmetric": "save_models_for_attacks = 100\nsave_all_models = False\n"
+    "nb_models_to_save = 10",
+    "JWINS.FFT": "alpha = 0.1\nchange_based_selection = True\naccumulation = True",
+    "JWINS.Wavelet": "change_based_selection = True\nalpha = 0.5\nwavelet=sym2\nlevel= 4\n"
+    "accumulation = True\nsave_accumulated =",
+    "JWINS.JWINS": "change_based_selection = True\n"
+    "alpha_list = [0.1,0.15,0.2,0.25,0.3,0.4,1.0]\nwavelet=sym2\nlevel= 4\n"
+    "accumulation = True\naccumulate_averaging_changes = True\nmetadata_cap = 0.5\n"
+    "compression_package = decentralizepy.compression.EliasFpzip\n"
+    "compression_class = EliasFpzip\ncompress = True",
+}
+
+
+@pytest.mark.parametrize("module", SHARING)
+def test_sections_of_sharing_methods_run_as_they_are(module):
+    text = REFERENCE_INI[: REFERENCE_INI.index("[SHARING]")] + (
+        f"[SHARING]\nsharing_package = decentralizepy.sharing.{module}\n"
+        f"sharing_class = {module.split('.')[-1]}\n{SHARING[module]}\n"
+    )
+    text += REFERENCE_INI[REFERENCE_INI.index("# at the end") :]
+    found = parse(text)
+    built = found.sharing.build()
+    assert type(built).__name__ == module.split(".")[-1]
+    assert len(found.compression) == ("compress = True" in text)
+    if module == "JWINS.JWINS":
+        assert built.alpha_list == [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 1.0]

@@ -1,19 +1,24 @@
-"""Methods with noise, and chunks of virtual nodes: the same bits in every arrangement."""
+"""Methods with noise: buffers and compression in every arrangement, seeds, and what is refused."""
 
 from __future__ import annotations
 
+import re
+import weakref
 from pathlib import Path
 
+import cifar10_files
+import femnist_files
 import pytest
 import torch
 from launching import Experiment, digests
 from teams import Team
 
-from decentralizepy import run_here
+from decentralizepy import Message, Sharing, run_here
 from decentralizepy.errors import ConfigError
-from decentralizepy.graphs.generators import erdos_renyi
+from decentralizepy.graphs.generators import erdos_renyi, regular
 from decentralizepy.graphs.graph import Graph
 
+SHIPPED = Path(__file__).resolve().parents[2] / "run_configuration"
 NODES, ITERATIONS, HALF = 6, 4, 2
 GRAPH = erdos_renyi(NODES, 0.6, 1)
 METHODS: dict[str, dict[str, str]] = {
@@ -22,13 +27,9 @@ METHODS: dict[str, dict[str, str]] = {
     "zero_sum_packed": {"sharing_package": "decentralizepy.sharing.ZeroSumSharing",
                         "sharing": "ZeroSumSharing\nnoise_std = 0.1\n"
                                    "compression = error_feedback + fp16"},
-    "muffliato": {"sharing_package": "decentralizepy.sharing.Muffliato",
-                  "sharing": "Muffliato\nnoise_std = 0.1\naccelerated = True"},
     "anti_cor": {"sharing_package": "decentralizepy.sharing.AntiCorSharing",
                  "sharing": "AntiCorSharing\nnoise_std = 0.1"},
     "noise_part": {"sharing": "Sharing\ncompression = gaussian(std=0.1) + top_k(alpha=0.3)"},
-    "shatter": {"node": "node_package = decentralizepy.node.shatter\nnode_class = Shatter\n"
-                        "vnodes_per_node = 3\ngraph_degree = 4"},
 }  # fmt: skip
 MODEL = """\
 from torch import nn
@@ -85,6 +86,28 @@ def test_noise_depends_on_the_seed_of_the_run_and_on_its_own(tmp_path: Path, cac
     assert not torch.equal(rows[0], rows[2]) and not torch.equal(rows[0], rows[3])
 
 
+def test_messages_are_let_go_once_they_are_merged(cache: Path) -> None:
+    """A node that held what it heard until the next round would hold a row for each neighbour."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    class Watching(Sharing):
+        def outgoing(self, x, ctx):
+            for peer in ctx.receivers:
+                yield [peer], Message.deferred(lambda: {"params": self.said(x)}, {"params": x})
+
+        def said(self, x):
+            row = x + 1
+            made.append(weakref.ref(row))
+            alive.append(sum(ref() is not None for ref in made))
+            return row
+
+    ini = SHIPPED / "digits_kshard2_mlp.ini"
+    run_here(ini, regular(8, 5, 0), 2, sharing=Watching, test_after=0, train_evaluate_after=0,
+             cache_dir=cache)  # fmt: skip
+    assert len(made) == 2 * 8 * 5 and max(alive) <= 5 + 1
+
+
 def test_one_neighbour_is_refused_before_anything_is_trained(tmp_path: Path, cache: Path) -> None:
     options = METHODS["zero_sum"]["sharing"].replace("\nself_noise = True", "")
     one = Experiment(tmp_path, GRAPH, cache, **METHODS["zero_sum"] | {"sharing": options})
@@ -100,8 +123,48 @@ def test_one_neighbour_is_refused_before_anything_is_trained(tmp_path: Path, cac
         run_here(ini.replace("= 0.1", "= -1"), path, 1, test_after=0, cache_dir=cache)
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("mia_config_*.ini")))
+def test_the_files_for_attacks_run(name: str, tmp_path: Path, cache: Path) -> None:
+    """On made data in the true format; ten nodes' models, noise included, are kept."""
+    if "cifar10" in name:
+        train = test = cifar10_files.write_folder(tmp_path / "data", 40).parent
+    else:
+        train = femnist_files.per_user(tmp_path / "train", [6] * 4)
+        test = femnist_files.write(tmp_path / "test", {"all.json": {"u": 12}}, "test")
+    text = (SHIPPED / f"{name}.ini").read_text()
+    for key, folder in ("train_dir", train), ("test_dir", test):
+        text = re.sub(f"{key} = .*", f"{key} = {folder}", text)
+    text = re.sub("batch_size = .*", "batch_size = 2", text)
+    out = run_here(text, regular(4, 2, 0), 2, test_after=2, cache_dir=cache, averaging_rounds=2,
+                   train_evaluate_after=0, log_dir=tmp_path / "machine0")  # fmt: skip
+    assert {row["uid"] for row in out.records if "test_acc" in row} == set(range(4))
+    kept = list((tmp_path / "machine0").rglob("model_it1_*.npy"))
+    assert len(kept) == 4
+
+
+def test_noise_cancels_where_others_drop_out(tmp_path: Path, cache: Path) -> None:
+    """Most are away, so that some have one neighbour: then they are targets themselves."""
+    ini = Experiment(tmp_path, GRAPH, cache, **METHODS["zero_sum"]).folder / "config.ini"
+    away = "node_package = decentralizepy.node.dropout\nnode_class = Dropout\n"
+    text = ini.read_text().replace("self_noise = True", "").replace("lr = 0.05", "lr = 0.0")
+    text = text.replace("[NODE]", f"[NODE]\n{away}dropout_rate = 0.6\ndropout_correlation = 0.1")
+    found = run_here(text, regular(8, 5, 0), 12, test_after=0, cache_dir=cache)
+    rows = torch.stack([found.rows[uid] for uid in range(8)]).double()
+    start = run_here(text, regular(8, 5, 0), 0, test_after=0, cache_dir=cache).rows[0].double()
+    assert (rows - start).abs().max() > 0.05
+    torch.testing.assert_close(rows.mean(0), start, rtol=0, atol=1e-5)
+
+
 def test_virtual_nodes_need_a_degree_that_they_can_have(tmp_path: Path, cache: Path) -> None:
-    one = Experiment(tmp_path, GRAPH, cache, **METHODS["shatter"])
+    one = Experiment(
+        tmp_path,
+        GRAPH,
+        cache,
+        node=(
+            "node_package = decentralizepy.node.shatter\nnode_class = Shatter\n"
+            "vnodes_per_node = 3\ngraph_degree = 4"
+        ),
+    )
     ini = (one.folder / "config.ini").read_text()
     for wrong in "graph_degree = 18", "graph_degree = -1":
         with pytest.raises(ConfigError):

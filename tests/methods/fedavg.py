@@ -6,7 +6,7 @@ from decentralizepy import Checkpoint, Message, Node, Receive, Report, Send, Tra
 from decentralizepy.streams import generator
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1024)  # clients run ahead to their next turns
 def drawn(seed, n, t, count):
     """The clients of an iteration; one draw for all nodes of a worker, each of which asks."""
     return frozenset(generator(seed, 0, "shared", t).choice(n, count, replace=False).tolist())

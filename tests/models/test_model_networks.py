@@ -12,7 +12,16 @@ import textbook
 import torch
 from torch import Tensor, nn
 
-from decentralizepy.models import cifar10, digits, femnist
+from decentralizepy.models import (
+    celeba,
+    cifar10,
+    digits,
+    femnist,
+    movielens,
+    reddit,
+    resnet,
+    shakespeare,
+)
 from decentralizepy.registry import Target, fact
 
 CIFAR = ("CNN", "LeNet", "ResNet8", "ResNet18", "GN_ResNet18")
@@ -56,6 +65,8 @@ def loss_and_gradients(net: nn.Module, x: Tensor, y: Tensor) -> list[Tensor | No
 def all_models() -> dict[str, type[nn.Module]]:
     classes = [getattr(cifar10, n) for n in CIFAR] + [getattr(digits, n) for n in DIGITS]
     classes += [getattr(femnist, n) for n in FEMNIST]
+    classes += [celeba.CNN, shakespeare.LSTM, reddit.RNN, movielens.MatrixFactorization]
+    classes += [resnet.ResNet18]
     return {f"{c.__module__}.{c.__name__}": c for c in classes}
 
 

@@ -169,3 +169,12 @@ def test_a_lost_node_stops_nobody(name: str, tmp_path: Path, cache: Path) -> Non
 def test_a_negative_bound_is_rejected(name: str) -> None:
     with pytest.raises(ValueError, match="staleness = -1: at least 0, or None"):
         PROGRAMS[name](staleness=-1)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_node_without_neighbours_trains_alone(name: str, tmp_path: Path, cache: Path) -> None:
+    node = named(name, PROGRAMS[name].__name__)
+    out = here(experiment(tmp_path, cache, name, Graph(2, ()), node=node), "run", 3, test_after=3)
+    plain = here(experiment(tmp_path, cache, "plain", Graph(2, ())), "run", 3, test_after=3)
+    for uid in range(2):
+        torch.testing.assert_close(out.rows[uid], plain.rows[uid], rtol=1e-5, atol=1e-6)

@@ -51,6 +51,13 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
+def test_options_of_a_model_may_change_its_size(make: Make) -> None:
+    ini = INI.replace("= MLP", "= DropoutMLP") + "\n[MODEL]\ndropout = {}\n"
+    assert planned(make(ini=ini.format("0.2"))).task.row_length == MLP_ROW, "its default"
+    made = planned(make(ini=ini.format("0.3")))
+    assert made.task.row_length is None and not made.traffic.exact
+
+
 def test_nodes_need_not_divide(make: Make) -> None:
     made = planned(make(NB_AGENTS=11, NB_MACHINE=3), workers=8)
     machines = made.machines

@@ -20,9 +20,10 @@ def anti_cor(world: World, std: float) -> Step:
     return step
 
 
+NOISY = {"keeps_mean": False, "keeps_consensus": False, "compressors": True}
 ROWS = [
     Row("AntiCor", partial(AntiCorSharing, noise_std=0.5), partial(anti_cor, std=0.5),
-        graphs=tuple(GRAPHS), keeps_mean=False, keeps_consensus=False),
+        graphs=tuple(GRAPHS), **NOISY),
     Row("AntiCor two rounds", partial(AntiCorSharing, noise_std=0.5), partial(anti_cor, std=0.5),
-        steps=2, graphs=("irregular",), keeps_mean=False, keeps_consensus=False),
+        steps=2, graphs=("irregular",), **NOISY),
 ]  # fmt: skip

@@ -25,14 +25,13 @@ def plain(world: World) -> Step:
 
 
 ROWS = [
-    Row("Sharing", Sharing, weighted, graphs=tuple(GRAPHS)),
-    Row("Sharing twice", Sharing, weighted, steps=2, graphs=("ring", "irregular", "changing")),
+    Row("Sharing", Sharing, weighted, graphs=tuple(GRAPHS), compressors=True),
+    Row("Sharing twice", Sharing, weighted, steps=2, graphs=("irregular", "changing")),
     Row(
         "PlainAverageSharing",
         PlainAverageSharing,
         plain,
         graphs=tuple(GRAPHS),
         keeps_mean=False,
-        compressors=False,
     ),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from replay_partial_model import mask
+from replay_partial_model import arrived, mask
 from sharing_matrix import Row, Rows, Step, World
 
 from decentralizepy.sharing.choco import Choco
@@ -25,7 +25,7 @@ def static(world: World, alpha: float, gamma: float) -> Step:
 
     def step(rows: Rows, t: int, k: int) -> Rows:
         nonlocal estimates, sums
-        said = top(rows - estimates, alpha)
+        said = arrived(world, top(rows - estimates, alpha), t, k)
         estimates, sums = estimates + said, sums + world.weights(t) @ said
         return rows + gamma * (sums - estimates)
 
@@ -40,7 +40,8 @@ def by_edge(world: World, alpha: float, gamma: float) -> Step:
         weights, after = world.weights(t), rows.copy()
         edges = world.graph(t).edges
         for i, j in edges:
-            known[i, j] += top((rows[i] - known[i, j])[None], alpha)[0]
+            said = top((rows[i] - known[i, j])[None], alpha)
+            known[i, j] += world.heard(said[0], t, k, i)[0]
         for i, j in edges:
             after[j] += gamma * weights[j, i] * (known[i, j] - known[j, i])
         return after

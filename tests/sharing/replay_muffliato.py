@@ -46,15 +46,16 @@ def accelerated(world: World, std: float) -> Step:
     return step
 
 
+NOISY = {"keeps_mean": False, "keeps_consensus": False, "compressors": True}
 ROWS = [
     Row("Muffliato", partial(Muffliato, noise_std=0.5), partial(muffliato, std=0.5),
-        graphs=tuple(GRAPHS), keeps_mean=False, keeps_consensus=False),
+        graphs=tuple(GRAPHS), **NOISY),
     Row("Muffliato four rounds", partial(Muffliato, noise_std=0.5), partial(muffliato, std=0.5),
-        steps=4, graphs=("ring", "irregular", "changing"), keeps_mean=False, keeps_consensus=False),
+        steps=4, graphs=("ring", "irregular", "changing"), **NOISY),
     Row("Muffliato without noise", Muffliato, partial(muffliato, std=0.0), steps=2,
         graphs=("irregular", "directed")),
     Row("Muffliato accelerated", partial(Muffliato, noise_std=0.5, accelerated=True),
-        partial(accelerated, std=0.5), steps=5, keeps_mean=False, keeps_consensus=False,
+        partial(accelerated, std=0.5), steps=5, **NOISY,
         graphs=("ring", "regular", "complete", "irregular", "star", "pair", "changing"),
         tolerance=1e-7),
     Row("Muffliato accelerated without noise", partial(Muffliato, accelerated=True),

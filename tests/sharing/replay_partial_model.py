@@ -28,10 +28,17 @@ def mask(sizes: Rows, amounts: list[int]) -> Rows:
     return chosen
 
 
-def filled(weights: Rows, rows: Rows, said: Rows) -> Rows:
-    """W applied to what each node holds its neighbours to have: its own where nothing is said."""
+def arrived(world: World, rows: Rows, t: int, k: int) -> Rows:
+    """What neighbours decode of the rows, number by number; complex ones in their two parts."""
+    if np.iscomplexobj(rows):
+        return arrived(world, rows.real, t, k) + 1j * arrived(world, rows.imag, t, k)
+    return np.stack([world.heard(row, t, k, uid)[0] for uid, row in enumerate(rows)])
+
+
+def drawn_to(weights: Rows, own: Rows, heard: Rows, said: Rows) -> Rows:
+    """By how much W moves what nodes have [n, c] to what they hear, where it is said."""
     off = weights - np.diag(np.diag(weights))
-    return rows + off @ (said * rows) - (off @ said) * rows
+    return off @ (said * heard) - (off @ said) * own
 
 
 def partial_model(
@@ -54,7 +61,11 @@ def partial_model(
         counts = amounts(world, now.shape[1], t, k)
         said = mask(np.abs(change if by_change else now), counts)
         unsaid = np.where(said > 0, 0, unsaid if averaging else change)
-        merged = rows + back(filled(world.weights(t), now, said) - now)
+        whole = said.all(axis=1, keepdims=True)  # a model, not coefficients
+        weights, everywhere = world.weights(t), np.ones_like(rows)
+        parts = drawn_to(weights, now, arrived(world, now, t, k), said * ~whole)
+        models = drawn_to(weights, rows, arrived(world, rows, t, k), whole * everywhere)
+        merged = rows + back(parts) + models
         before, last = last, to(merged)
         if averaging:
             unsaid = unsaid + last - before

@@ -5,10 +5,15 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from replay_partial_model import filled
+from replay_partial_model import arrived, drawn_to
 from sharing_matrix import GRAPHS, Row, Rows, Step, World
 
 from decentralizepy.sharing.sub_sampling import SubSampling
+
+
+def geometric(rng: np.random.Generator, alpha: float) -> int:
+    """How many trials until the first success: the least m with 1 - (1 - alpha)^m > u."""
+    return int(np.floor(np.log(np.exp(-rng.standard_exponential())) / np.log(1 - alpha))) + 1
 
 
 def gaps(world: World, alpha: float, t: int, k: int) -> Rows:
@@ -17,19 +22,24 @@ def gaps(world: World, alpha: float, t: int, k: int) -> Rows:
     for uid in range(world.n):
         seed = int(world.context(uid, t, k).generator.integers(1 << 62))
         rng, at = np.random.Generator(np.random.PCG64(seed)), -1
-        while (at := at + int(rng.geometric(alpha))) < world.length:
+        while (at := at + geometric(rng, alpha)) < world.length:
             said[uid, at] = 1
     return said
 
 
 def sub_sampling(world: World, alpha: float) -> Step:
     """A part of each model, by the node's stream."""
-    return lambda rows, t, k: filled(world.weights(t), rows, gaps(world, alpha, t, k))
+
+    def step(rows: Rows, t: int, k: int) -> Rows:
+        heard, said = arrived(world, rows, t, k), gaps(world, alpha, t, k)
+        return rows + drawn_to(world.weights(t), rows, heard, said)
+
+    return step
 
 
 def everything(world: World) -> Step:
     """All of each model."""
-    return lambda rows, t, k: world.weights(t) @ rows
+    return lambda rows, t, k: world.gossip(rows, t, k)
 
 
 ROWS = [

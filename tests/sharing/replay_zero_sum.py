@@ -13,7 +13,7 @@ from decentralizepy.sharing.zero_sum import ZeroSumSharing
 def noises(world: World, i: int, t: int, std: float, own: bool, seed: int) -> Rows:
     """Z [n, P] by target: draws less their projection on the weights' column, so that w Z = 0."""
     column = world.weights(t)[:, i].copy()
-    column[i] *= own
+    column[i] *= own or len(world.graph(t).out_neighbors(i)) == 1
     targets = np.flatnonzero(column)
     found = np.zeros((world.n, world.length))
     if not len(targets):
@@ -45,15 +45,16 @@ def zero_sum(world: World, std: float, own: bool = False, seed: int = 421) -> St
     return step
 
 
+NOISY = {"keeps_consensus": False, "compressors": True}
 ROWS = [
     Row("ZeroSum", partial(ZeroSumSharing, noise_std=0.5), partial(zero_sum, std=0.5),
-        graphs=SEVERAL, keeps_consensus=False),
+        graphs=SEVERAL, **NOISY),
     Row("ZeroSum self noise", partial(ZeroSumSharing, noise_std=0.5, self_noise=True),
-        partial(zero_sum, std=0.5, own=True), graphs=tuple(GRAPHS), keeps_consensus=False),
+        partial(zero_sum, std=0.5, own=True), graphs=tuple(GRAPHS), **NOISY),
     Row("ZeroSum other seed", partial(ZeroSumSharing, noise_std=0.5, sharing_seed=5),
-        partial(zero_sum, std=0.5, seed=5), graphs=("ring",), keeps_consensus=False),
+        partial(zero_sum, std=0.5, seed=5), graphs=("ring",), **NOISY),
     Row("ZeroSum three rounds", partial(ZeroSumSharing, noise_std=0.5),
-        partial(zero_sum, std=0.5), steps=3, graphs=("irregular",), keeps_consensus=False),
+        partial(zero_sum, std=0.5), steps=3, graphs=("irregular",), **NOISY),
     Row("ZeroSum without noise", ZeroSumSharing, partial(zero_sum, std=0.0),
         graphs=("irregular", "star", "directed")),
 ]  # fmt: skip

@@ -122,8 +122,8 @@ class Row:
     keeps_mean: bool = True
     #: whether nodes that are all alike stay as they are
     keeps_consensus: bool = True
-    #: whether a compressor may follow
-    compressors: bool = True
+    #: whether compressors may follow: the reference takes what is said through `World.heard`
+    compressors: bool = False
     #: float64 is what shows best that rules are equal; some methods take float32 only
     dtype: torch.dtype = torch.float64
     tolerance: float = 1e-11
@@ -145,10 +145,13 @@ GRAPHS: Mapping[str, tuple[Graph, ...]] = {
     "pair": (Graph.undirected(2, [(0, 1)]),),
     "isolated": (Graph.undirected(5, [(0, 1), (1, 2), (0, 2)]),),
     "changing": (regular(8, 3, 1), erdos_renyi(8, 0.6, 3), regular(8, 4, 2)),
+    "leaving": (regular(8, 4, 1), regular(8, 4, 1).restrict((0, 1, 2, 3, 5))),
     "directed": (_weighted_digraph(7),),
 }
-#: those on which each node has two neighbours or more, or none
-SEVERAL = ("ring", "regular", "complete", "irregular", "isolated", "changing", "directed")
+#: those on which each node has two neighbours or more at first, or none
+SEVERAL = (
+    "ring", "regular", "complete", "irregular", "isolated", "changing", "leaving", "directed"
+)  # fmt: skip
 
 
 def table() -> list[Row]:
@@ -244,9 +247,8 @@ class Play:
     def _new(self, uid: int) -> Sharing:
         made = self.make()
         made.compression = self.world.compressor.chain()
-        begin = getattr(made, "begin", None)
-        if begin is not None:
-            begin(self.first[uid])
+        made.begin(self.first[uid])
+        made.mixing(self.world.graph(0), uid)  # the engine asks first: a method may refuse a graph
         return made
 
     def round(self, rows: torch.Tensor, t: int, k: int = 0) -> torch.Tensor:

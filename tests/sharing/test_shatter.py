@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from decentralizepy.compression.base import Part
+from decentralizepy.compression.chain import Chain
+from decentralizepy.compression.error_feedback import ErrorFeedback
+from decentralizepy.compression.fp16 import Fp16
+from decentralizepy.compression.top_k import TopK
 from decentralizepy.graphs.generators import regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.schedules import StaticSchedule
@@ -111,6 +116,21 @@ def test_who_has_left_is_not_spoken_to() -> None:
     iterate(others)
     merged = torch.stack([node.x for node in others]).double().numpy()
     np.testing.assert_allclose(merged, replayed(rows, 4, 4, left=3)[[0, 1, 2, 4]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "parts, off", [((ErrorFeedback(), Fp16()), 1e-2), ((TopK(alpha=1.0),), 1e-6)]
+)
+def test_chunks_are_compressed(parts: tuple[Part, ...], off: float) -> None:
+    """Twice, since each chunk has a memory of its own."""
+    nodes = seated(5, 4, 4, Membership(5))
+    rows = torch.stack([node.x for node in nodes]).double().numpy()
+    for node in nodes:
+        node.sharing.compression = Chain(*parts)
+    iterate(nodes)
+    merged = torch.stack([node.x for node in nodes]).double().numpy()
+    np.testing.assert_allclose(merged, replayed(rows, 4, 4), atol=off)
+    iterate(nodes)
 
 
 @pytest.mark.parametrize("length, k", [(0, 3), (1, 3), (37, 1), (37, 5), (1000, 16)])
