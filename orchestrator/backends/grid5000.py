@@ -135,7 +135,7 @@ class Grid5000Backend(RemoteBackend):
         try:
             self._await(jobs, plan.config.WAIT)
             return self._ready(request, plan, jobs, note)
-        except BaseException:
+        except Exception:  # who interrupts us decides himself what becomes of the jobs
             for job in jobs:
                 delete(job)
             raise

@@ -98,7 +98,7 @@ class SlurmBackend(RemoteBackend):
             self._await(request, job, plan.config)
             reservation = self._granted(request, job)
             note(reservation)
-        except BaseException:
+        except Exception:  # who interrupts us decides himself what becomes of the job
             cancel(job)
             raise
         return reservation

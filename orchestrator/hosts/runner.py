@@ -30,6 +30,7 @@ from typing import Any
 OUT_OF_TIME = 124
 KILLED = 137
 TICK_S = 0.1
+SERVE_S = 0.25
 MODULES = ("torch", "zmq", "numpy", "networkx", "cryptography", "safetensors")
 LOOK = (
     "import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[1:]))"
@@ -69,7 +70,7 @@ def serve(folder: Path, idle_s: float) -> int:
             write_line(folder / "answer", {"number": last, **answered(request, jobs)})
         elif any(poll(job)["state"] == "running" for job in jobs.values()):
             busy = time.monotonic()
-        time.sleep(TICK_S)
+        time.sleep(SERVE_S)
     end_all(list(jobs.values()))
     return 0
 
@@ -283,9 +284,14 @@ def key(request: dict[str, Any]) -> dict[str, Any]:
 
 def sets(request: dict[str, Any]) -> dict[str, Any]:
     """Checkpoints of a machine: which there are, and which of them are complete."""
+    there = Path(request["folder"]).is_dir()
     folder = Path(request["folder"]) / "checkpoints"
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return {"all": found, "complete": [n for n in found if (folder / n / "set.json").exists()]}
+    return {
+        "there": there,
+        "all": found,
+        "complete": [n for n in found if (folder / n / "set.json").exists()],
+    }
 
 
 def remove(request: dict[str, Any]) -> dict[str, Any]:

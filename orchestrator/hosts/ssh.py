@@ -133,6 +133,8 @@ class SshHost:
     def fetch(self, job: Job, folder: Path) -> None:
         """Sets that are complete now get their ``set.json`` after everything else."""
         sets = self._ask("sets", folder=job.folder)
+        if not sets["there"]:  # it never began, or the host was started anew
+            return
         folder.mkdir(parents=True, exist_ok=True)
         source = self._there(f"{job.folder}/")
         self._rsync(["--exclude=set.json", "--exclude=*.new", source, f"{folder}/"])

@@ -248,6 +248,8 @@ class Machines:
         seen = fleet.look().values()
         runs = any(one is None or one.state == "running" for one in seen)
         if not runs and any(one is None or one.code != 0 for one in seen):
+            fleet.close()
+            self._fleet = None
             return None
         if self._record.began is None:  # the rest of it, which nobody has started
             fleet.start()

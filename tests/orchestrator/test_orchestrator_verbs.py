@@ -106,7 +106,7 @@ def test_doctor(make: Make, setting: Build, capsys: pytest.CaptureFixture[str]) 
     assert {"configuration", "address 127.0.0.1", "disk"} <= {row["name"] for row in rows}
     unknown = make(BACKEND="ssh", HOSTS=["nowhere.invalid"], NB_MACHINE=1, SSH_OPTIONS=["-4"])
     assert main(["doctor", str(unknown)], setting()) == 3
-    assert "host nowhere.invalid  NOT OK" in " ".join(capsys.readouterr().out.split(" "))
+    assert "host nowhere.invalid      NOT OK  ssh: Could not resolve" in capsys.readouterr().out
     assert main(["doctor", str(make(BACKEND="ssh"))], setting()) == 3
     assert "NOT OK  BACKEND 'ssh'" in capsys.readouterr().out
 
