@@ -322,9 +322,11 @@ class Config(BaseModel):
     queue: str = Field("default", description="Queue of the reservation.")
     job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")
     STORAGE: str | bool | int | None = Field(
-        None, description="Present: use the group storage instead of home."
+        None,
+        description="With grid5000: folder of a group storage where machines deposit "
+        "what they record, in place of the site's home.",
     )
-    DOWNLOAD_ALL: Boolean = Field(False, description="Fetch logs and graphs too.")
+    DOWNLOAD_ALL: Boolean = Field(False, description="No effect: logs and graphs always come home.")
 
     @field_validator("job_name")
     @classmethod
