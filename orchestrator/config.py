@@ -189,6 +189,11 @@ class Config(BaseModel):
         description='Keys of the INI set from here, as {"OPTIMIZER_PARAMS.lr": 0.05}; --set goes '
         "before them.",
     )
+    MODULES: Texts = Field(
+        (),
+        description="Further files that the user's own modules need, looked for as GRAPH_FILE is; "
+        "they get into the run folder, and onto Python's path.",
+    )
     AVERAGING_STEPS: Count = Field(1, description="Gossip rounds per training iteration.")
     RESET_OPTIMIZER: Literal[0, 1] = Field(
         0, description="1: a fresh optimizer in every iteration (momentum is lost)."
