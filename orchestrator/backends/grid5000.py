@@ -157,7 +157,7 @@ class Grid5000Backend(RemoteBackend):
             for site in _sites(request):
                 jobs.append(_submit(request, site))
                 note(_noted(request, jobs))
-        except BaseException:
+        except Exception:
             for job in jobs or live_jobs(request.name, _sites(request)):
                 delete(job)
             raise

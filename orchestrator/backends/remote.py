@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.errors import RunError
 from decentralizepy.runfolder import RunFolder
 from orchestrator import container
 from orchestrator.backends import ports
@@ -268,10 +268,3 @@ def on_all(hosts: Sequence[Host], do: Callable[[Host], Result]) -> list[Result]:
     if failed := [why for _, why in told if why]:
         raise RunError("\n".join(failed))
     return [found for found, _ in told]  # type: ignore[misc]
-
-
-def need(config: Config, path: object, keys: Mapping[str, bool]) -> None:
-    """Raise a `ConfigError` for what a back-end cannot do without."""
-    missing = [key for key, there in keys.items() if not there]
-    if missing:
-        raise ConfigError(f"{path}: BACKEND {config.backend!r} needs the key {missing[0]!r}")

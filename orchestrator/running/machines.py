@@ -283,6 +283,7 @@ class Machines:
             "submitted", backend=self._backend.name, addresses=plan.addresses,
             number=execution.number, offset=plan.offset, places=[vars(p) for p in plan.places],
         )  # fmt: skip
+        execution.deadline = self._deadline()
         fleet.start()
         self._ledger.append("started", commands=len(plan.machines))
         return fleet
