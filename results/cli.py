@@ -27,6 +27,7 @@ EXIT_PARTIAL: Final = 6
 #: further commands, by their first word -> module with a ``main`` of the words after it
 COMMANDS: Final = {
     "attack": "results.attacks.command",
+    "compare": "results.compare_command",
     "figure": "results.figures.command",
     "report": "results.report.command",
     "watch": "results.report.watch",
