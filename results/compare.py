@@ -150,8 +150,8 @@ def _attacked(run: Run, attack: str, column: str) -> pd.DataFrame:
     if frame is None or column not in frame:
         return pd.DataFrame({"iteration": [], "uid": [], "value": []})
     frame = frame if "iteration" in frame else frame.assign(iteration=0)
-    means = frame.groupby(["iteration", "agent"], as_index=False)[column].mean()
-    return means.rename(columns={"agent": "uid", column: "value"})
+    means = frame.groupby(["iteration", "agent"])[column].mean().rename("value")
+    return means.reset_index().rename(columns={"agent": "uid"})
 
 
 def in_words(table: pd.DataFrame) -> list[str]:
