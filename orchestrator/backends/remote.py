@@ -126,6 +126,10 @@ class RemoteBackend:
             for host in hosts:
                 host.close()
 
+    def deposits(self, places: Sequence[Place], config: Config) -> list[Host]:
+        """Hosts at which the deposits of machines can be had, once theirs are gone."""
+        return []
+
     def stage(self, host: Host, plan: Placed, machine: int) -> None:
         """The core, as it is here, and the container if one is asked for."""
         if isinstance(host, SshHost):

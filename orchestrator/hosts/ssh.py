@@ -22,7 +22,7 @@ from orchestrator.hosts.code import Bundle, runner
 
 #: Seconds for a connection, for a short command, and for copying.
 CONNECT_S: Final = 10
-SHORT_S: Final = 60.0
+SHORT_S: Final = 40.0
 COPY_S: Final = 3600.0
 #: The exit code of ssh itself, and that of a host which does not have our runner.
 SSH_FAILED: Final = 255
@@ -77,12 +77,16 @@ class SshHost:
             free_bytes=int(told["free_bytes"]),
             python=str(told["python"]),
             hostname=str(told["hostname"]),
+            home=str(told["home"]),
         )
 
-    def put(self, folder: Path, names: Sequence[str], root: str) -> None:
+    def put(
+        self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
+    ) -> None:
         self._shell(f"{self._in_base()}mkdir -p {shlex.quote(root)}")
         sources = [f"./{name}" for name in names]
-        self._rsync([*sources, self._there(root)], cwd=folder)
+        options = ["--update"] if keep_newer else []
+        self._rsync([*options, *sources, self._there(root)], cwd=folder)
 
     def put_key(self, key: Path, root: str) -> None:
         self._ask("key", root=root, key=key.read_text(encoding="ascii"))
@@ -129,6 +133,8 @@ class SshHost:
     def fetch(self, job: Job, folder: Path) -> None:
         """Sets that are complete now get their ``set.json`` after everything else."""
         sets = self._ask("sets", folder=job.folder)
+        if not sets["there"]:  # it never began, or the host was started anew
+            return
         folder.mkdir(parents=True, exist_ok=True)
         source = self._there(f"{job.folder}/")
         self._rsync(["--exclude=set.json", "--exclude=*.new", source, f"{folder}/"])
@@ -139,7 +145,7 @@ class SshHost:
             _tidy(folder / "checkpoints", sets["all"])
 
     def remove(self, root: str) -> None:
-        self._ask("remove", root=root, base=self.base)
+        self._ask("remove", root=root)
 
     def close(self) -> None:
         if self.control is not None:

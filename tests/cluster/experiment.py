@@ -41,7 +41,7 @@ class Run:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def finish(self, *words: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
+    def finish(self, *words: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
         command = self.start(*words)
         out, errors = command.communicate(timeout=seconds)
         return subprocess.CompletedProcess(command.args, command.returncode, out, errors)
@@ -56,7 +56,7 @@ class Run:
             return []
         return [json.loads(line)["event"] for line in lines]
 
-    def await_event(self, event: str, seconds: float = 60) -> None:
+    def await_event(self, event: str, seconds: float = 150) -> None:
         until = time.monotonic() + seconds
         while event not in self.events():
             assert time.monotonic() < until, self.events()

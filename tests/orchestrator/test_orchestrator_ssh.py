@@ -289,6 +289,24 @@ def test_hosts_that_are_not_there(write: Experiment, faked: Callable[..., Settin
         run_experiment(write(HOSTS=["node-1"]), faked(), Screen(io.StringIO()))
 
 
+def test_a_start_that_fails_leaves_nothing(
+    write: Experiment, faked: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One machine has begun, the other one never will."""
+    path, real = write(), SshHost.start
+
+    def start(self: SshHost, job: Job) -> None:
+        if self.name == "node-2":
+            raise HostError("no more processes")
+        real(self, job)
+
+    monkeypatch.setattr(SshHost, "start", start)
+    with pytest.raises(RunError, match=r"machine 1 \(node-2\): starting failed: no more proc"):
+        run_experiment(path, faked("gated"), Screen(io.StringIO()))
+    assert events(only_run(path))[-3:] == ["failed", "collected", "released"]
+    assert leftovers(path) == []
+
+
 def test_the_key_is_nobody_elses(
     write: Experiment, faked: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
