@@ -6,11 +6,9 @@ import getpass
 import ipaddress
 import random
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final, TypeVar
 
 from decentralizepy.errors import RunError
@@ -22,7 +20,7 @@ from orchestrator.config import Config
 from orchestrator.container import Bind, image_of
 from orchestrator.hosts import code
 from orchestrator.hosts.base import Facts, Host, HostError, UnreachableError
-from orchestrator.hosts.ssh import SshHost
+from orchestrator.hosts.ssh import Control, SshHost
 from orchestrator.planning.inputs import REPOSITORY
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
@@ -86,11 +84,21 @@ class RemoteBackend:
 
     def connections(self, reservation: Reservation, config: Config) -> list[Host]:
         """By SSH, over one connection each."""
-        control = Path(tempfile.mkdtemp(prefix="dpy-"))
+        control = Control()
         return [
-            SshHost(target, base(config), tuple(self.ssh_options(config)), control)
+            SshHost(
+                target,
+                base(config),
+                tuple(self.ssh_options(config)),
+                control,
+                gate=self.gate(config),
+            )
             for target in reservation.hosts[: config.NB_MACHINE]
         ]
+
+    def gate(self, config: Config) -> str:
+        """The computer through which all hosts are reached; none by default."""
+        return ""
 
     def ssh_options(self, config: Config) -> Sequence[str]:
         """Of every ssh command."""

@@ -273,7 +273,12 @@ class Machines:
             resumed = frozenset(m for m in began if self._folder.machine(m).holds_a_run())
             self._plan = replace(self._plan, resumed=self._plan.resumed | resumed)
         hosts = self._backend.hosts(self._reservation, self._plan, self._hold)
-        places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        try:
+            places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        except BaseException:
+            for host in hosts:
+                host.close()
+            raise
         execution = self._execution(hosts, places, offset, self._record.number + 1)
         self._fleet = fleet = Fleet(execution, held=self._still_held)
         self._write(execution.plan)
