@@ -28,7 +28,9 @@ EXIT_PARTIAL: Final = 6
 #: further commands, by their first word -> module with a ``main`` of the words after it
 COMMANDS: Final = {
     "attack": "results.attacks.command",
+    "bundle": "results.bundle_command",
     "compare": "results.compare_command",
+    "export-legacy": "results.export_command",
     "figure": "results.figures.command",
     "report": "results.report.command",
     "watch": "results.report.watch",
@@ -71,6 +73,9 @@ several run folders write the tables of each into --output, and:
 python -m results attack RUN...      what the messages of a run tell an observer
                                      (--help says more)
 python -m results figure KIND RUN... one figure: privacy against utility, ROC, ...
+python -m results compare RUN...     differences, with tests of significance
+python -m results bundle RUN...      an archive that redraws every figure
+python -m results export-legacy ...  what notebooks of the reference system read
 python -m results report RUN...      one HTML page with all in it
 python -m results watch RUN          the same page, live
 
