@@ -133,6 +133,13 @@ class SshHost:
         """Run a short command in our folder; returns its exit code."""
         return self._shell(f"{self._in_base()}exec {shlex.join(command)}", check=False)
 
+    def output(self, command: str, data: bytes = b"", seconds: float = SHORT_S) -> str:
+        """What a command for the host's shell prints; raises `HostError` if it fails."""
+        code, out, err = self._run(command, data, seconds)
+        if code:
+            raise HostError(_last(err) or f"exit code {code}")
+        return out
+
     def start(self, job: Job) -> None:
         self._ask("start", **asdict(job))
 

@@ -25,6 +25,7 @@ from decentralizepy.runfolder import RESERVED, MachineFolder, RunFolder, is_rese
 from orchestrator.backends.base import Backend, require
 from orchestrator.backends.choice import backend_for
 from orchestrator.config import Config
+from orchestrator.emulation.service import checks
 from orchestrator.errors import DetachedError
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.describe import headline
@@ -162,7 +163,7 @@ def _rehearsed(
     backend = backend_of(planned.config, planned.config_path, setting)
     former = None if folder is None else former_offset(folder)
     shown = preview(inputs, planned, setting, folder or example_folder(planned), former)
-    require(backend.check(shown))
+    require([*backend.check(shown), *checks(planned.config)])
     try:
         rehearse(shown, inputs.graph_path, setting.environment, screen, here=not backend.remote)
     except RunError as error:

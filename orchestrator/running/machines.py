@@ -16,6 +16,7 @@ from decentralizepy.files import write_atomic, write_json
 from decentralizepy.interrupts import Interrupted, Interrupts
 from decentralizepy.runfolder import RunFolder, has_records
 from orchestrator.backends.base import Backend, Reservation
+from orchestrator.emulation.service import emulate, unemulate
 from orchestrator.errors import DetachedError, ReservationError
 from orchestrator.hosts.base import Host, HostError, Job, UnreachableError
 from orchestrator.planning.inputs import Inputs
@@ -284,6 +285,7 @@ class Machines:
         self._write(execution.plan)
         fleet.stage()
         plan = execution.plan
+        emulate(plan, hosts, self._folder, self._ledger, screen.say)
         self._ledger.append(
             "submitted", backend=self._backend.name, addresses=plan.addresses,
             number=execution.number, offset=plan.offset, places=[vars(p) for p in plan.places],
@@ -380,6 +382,8 @@ class Machines:
             self._fleet.close()
         if self._keep:
             return
+        if self._reservation is not None:
+            unemulate(self._ledger, self._screen.say)
         try:
             self._give_back()
         except ReservationError as error:  # it must not hide how the run ended

@@ -13,6 +13,7 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.text import plural
 from orchestrator.backends.base import Backend
+from orchestrator.emulation.service import emulated, unemulate
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.placed import placed
 from orchestrator.planning.plan import Plan
@@ -196,7 +197,10 @@ def clean(run: Found, screen: Screen) -> None:
             if fleet is not None:
                 _end(fleet, ledger, record, screen)
         request = run.backend.request(run.plan, run.folder.root.name)
-        reservation = run.backend.find(request) if record.held else None
+        may_be_ours = record.held or emulated(run.folder.ledger)
+        reservation = run.backend.find(request) if may_be_ours else None
+        if reservation is not None:
+            unemulate(ledger, screen.say)
         reservation = reservation or record.reservation
         if reservation is not None:
             run.backend.release(reservation)
