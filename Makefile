@@ -9,7 +9,7 @@ BUILD_VARIABLES := BOOTSTRAP FROM MIRROR SUITE WHEELS BASE_PYTHON EXTRAS ENGINE 
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := container
-.PHONY: help container container-tests run test check testbed bench clean
+.PHONY: help container container-tests run test check testbed browser bench clean
 
 container: ## (the default) build the container for clusters, compute_container.sif
 	@$(foreach name,$(BUILD_VARIABLES),$(if $($(name)),$(name)='$($(name))')) PYTHON=$(PYTHON) \
@@ -25,7 +25,7 @@ help: ## show this text
 run: $(VENV)/run ## train sixteen nodes on this machine and draw the curves (half a minute)
 	$(BIN)/python g5k_execution.py $(CONFIG)
 
-test: $(VENV)/dev check testbed container-tests ## all checks and tests
+test: $(VENV)/dev check testbed container-tests browser ## all checks and tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/dev ## linter, formatter and type checker alone
@@ -39,6 +39,9 @@ container-tests: $(VENV)/dev # set-up of tests/container: what they need, and th
 testbed: # what the tests in tests/cluster need; without it they are skipped
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then scripts/testbed.sh install; \
 	else echo "no root on Debian: the tests in tests/cluster will be skipped"; fi
+
+browser: # in which the report page is looked at; without it that test is skipped
+	@scripts/install_browser.sh || [ $$? = 3 ]
 
 bench: $(VENV)/dev ## measure speed and memory against their bounds (on an idle machine)
 	$(BIN)/python -m benchmarks

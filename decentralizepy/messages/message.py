@@ -34,7 +34,9 @@ class Message:
     ``asks`` marks a question, which the receiver's `Node.answer` replies to.
     """
 
-    __slots__ = ("_encoded", "_sent", "asks", "lease", "meta", "round", "sender", "tensors")
+    __slots__ = (
+        "_encoded", "_sent", "asks", "decoded", "lease", "meta", "round", "sender", "tensors"
+    )  # fmt: skip
 
     tensors: Mapping[str, Tensor]
 
@@ -53,6 +55,8 @@ class Message:
         self._encoded: bytes | None = None
         #: whatever has to live as long as the message
         self.lease: object = None
+        #: what one receiver made of it, for the others on its worker, who get the same object
+        self.decoded: object = None
 
     @staticmethod
     def deferred(

@@ -107,9 +107,21 @@ class Sharing:
     def unpack(self, message: Message, n: int) -> Tensor | Sparse:
         """The vector [n] that `pack` was given, as far as compression kept it: read it only.
 
-        A `Sparse` where only some numbers were sent. Raises `CompressionError` for a message that
-        no chain like this one has made.
+        A `Sparse` where only some numbers were sent: it is decoded once for all nodes of a worker,
+        who get the same message. Raises `CompressionError` for a message that no chain like this
+        one has made.
         """
+        known = message.decoded
+        if isinstance(known, Sparse) and known.length == n:
+            return known
+        found = self.decode(message, n)
+        if isinstance(found, Sparse):
+            message.decoded = found
+        return found
+
+    def decode(self, message: Message, n: int) -> Tensor | Sparse:
+        """`unpack` for the first time; a method that sends something else than `pack` gives
+        overrides it."""
         if not self.compression and INDICES not in message:
             return message[VALUES]
         return self.compression.decompress(message.tensors, _packed(message), n)
@@ -122,9 +134,20 @@ class Sharing:
         self, x: Tensor, heard: Sequence[Message | Missing], mixing: MixingRow, ctx: Context
     ) -> Tensor:
         """`weighted_sum` of the node's row and the messages, unpacked."""
+        if self._sends_rows and all(_is_whole(message) for message in heard):
+            return weighted_sum(x, heard, mixing, ctx.out)
         return weighted_sum(
             x, heard, mixing, ctx.out, lambda message: self.unpack(message, len(x)), self.is_part
         )
+
+    @property
+    def _sends_rows(self) -> bool:
+        """Whether a message of one tensor holds just what `pack` was given."""
+        mine = type(self)
+        own = mine.decode, mine.unpack, mine.is_part
+        return not self.compression.parts and own == (
+            Sharing.decode, Sharing.unpack, Sharing.is_part
+        )  # fmt: skip
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -151,8 +174,8 @@ def _packed(message: Message) -> Mapping[str, Any]:
     return found
 
 
-def _whole(message: Message) -> Tensor:
-    return message[VALUES]
+def _is_whole(message: Message | Missing) -> bool:
+    return isinstance(message, Missing) or len(message.like) == 1
 
 
 def _is_sparse(message: Message) -> bool:
@@ -166,13 +189,14 @@ def weighted_sum(
     heard: Sequence[Message | Missing],
     mixing: MixingRow,
     out: Tensor | None,
-    unpack: Callable[[Message], Tensor | Sparse] = _whole,
+    unpack: Callable[[Message], Tensor | Sparse] | None = None,
     is_part: Callable[[Message], bool] = _is_sparse,
 ) -> Tensor:
     """Own row first, then the others in ascending uid, one multiply-add each.
 
     The weight of a message that is missing goes to the own row, so that weights still sum to 1.
-    Coordinates that a message leaves out count as one's own.
+    Coordinates that a message leaves out count as one's own. Without ``unpack`` all messages are
+    whole rows.
 
     The order and the kernel are fixed, whatever worker holds which row, so that every placement
     gives the same bits (a matrix product would not).
@@ -180,12 +204,18 @@ def weighted_sum(
     out = torch.empty_like(x) if out is None else out
     own = mixing.self_weight
     for message in heard:
-        if isinstance(message, Missing) or is_part(message):
+        if isinstance(message, Missing) or (unpack is not None and is_part(message)):
             own += mixing.weights[message.sender]
     torch.mul(x, own, out=out)
+    weights, near = mixing.weights, out.device.type == "cpu"
     for message in heard:
-        if isinstance(message, Message):
-            _add(out, x, unpack(message), mixing.weights[message.sender])
+        if isinstance(message, Missing):
+            continue
+        if unpack is not None:
+            _add(out, x, unpack(message), weights[message.sender])
+        else:
+            row = message[VALUES]
+            out.add_(row if near else row.to(out.device), alpha=weights[message.sender])
     return out
 
 

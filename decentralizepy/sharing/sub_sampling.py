@@ -59,13 +59,13 @@ class SubSampling(Sharing):
         """A message with a seed is."""
         return "seed" in message.meta
 
-    def unpack(self, message: Message, n: int) -> Tensor | Sparse:
+    def decode(self, message: Message, n: int) -> Tensor | Sparse:
         """The values that were said and where they belong, or the whole row [n]."""
         if not self.is_part(message):
-            return super().unpack(message, n)
+            return super().decode(message, n)
         seed, alpha = message.meta["seed"], checked_share(message.meta["alpha"])
         indices = drawn(seed, alpha, n)
-        values = super().unpack(message, len(indices))
+        values = super().decode(message, len(indices))
         assert isinstance(values, Tensor)
         return Sparse(indices.to(values.device), values, n)
 
@@ -78,19 +78,18 @@ def drawn(seed: int, alpha: float, n: int) -> Tensor:
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     most = int(alpha * n + 5 * math.sqrt(alpha * n) + 16)
-    places = _places(rng, alpha, most, 0)
-    while places[-1] <= n:  # once in a few million calls
-        places = np.concatenate([places, _places(rng, alpha, most, places[-1])])
-    found = places[: np.searchsorted(places, n, side="right")]
-    found -= 1
-    return torch.from_numpy(found.astype(np.int64))
+    indices = _places(rng, alpha, most, -1)
+    while indices[-1] < n:  # once in a few million calls
+        more = _places(rng, alpha, most, int(indices[-1]))
+        indices = np.concatenate([indices, more])
+    return torch.from_numpy(indices[: np.searchsorted(indices, n)])
 
 
-def _places(rng: np.random.Generator, alpha: float, count: int, first: float) -> np.ndarray:
-    """The next successes [count] float64 of trials behind number ``first``."""
-    gaps = rng.standard_exponential(count)
-    gaps *= -1 / math.log1p(-alpha)
-    np.floor(gaps, out=gaps)
+def _places(rng: np.random.Generator, alpha: float, count: int, last: int) -> np.ndarray:
+    """The next successes [count] int64 of trials behind number ``last``."""
+    waits = rng.standard_exponential(count)
+    waits *= 1 / max(-math.log1p(-alpha), 1e-15)  # sums stay within int64
+    gaps = waits.astype(np.int64)
     gaps += 1
-    gaps[0] += first
+    gaps[0] += last
     return gaps.cumsum(out=gaps)

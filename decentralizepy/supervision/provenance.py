@@ -37,12 +37,8 @@ _OF_AN_ATTEMPT = (
 )  # fmt: skip
 #: flags that say which numbers a run gives; all others may change when it is resumed
 _OF_THE_NUMBERS = (
-    "eval_file",
-    "averaging_steps",
-    "reset_optimizer",
-    "working_rate",
-    "server_machine",
-)
+    "eval_file", "averaging_steps", "reset_optimizer", "working_rate", "server_machine",
+)  # fmt: skip
 _PACKAGES = ("torch", "numpy", "pyzmq", "cryptography", "networkx", "safetensors", "scikit-learn")
 
 

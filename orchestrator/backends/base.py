@@ -150,6 +150,10 @@ class Backend(Protocol):
     def examine(self, config: Config) -> Iterable[Check]:
         """What `doctor` asks: whether a run of this configuration could begin."""
 
+    def deposits(self, places: Sequence[Place], config: Config) -> list[Host]:
+        """Hosts at which what machines have deposited can be had, one for each; none if there are
+        no deposits."""
+
     def release(self, reservation: Reservation) -> None:
         """Give the machines back."""
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.base import Check, Note, Request, Reservation
-from orchestrator.backends.remote import RemoteBackend, reserved_seconds
+from orchestrator.backends.remote import RemoteBackend, on_all, reserved_seconds
 from orchestrator.config import Config, clock_text
 from orchestrator.errors import ReservationError
-from orchestrator.planning.placed import Placed
+from orchestrator.hosts.base import Facts, Host
+from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import Site
 
@@ -34,6 +36,8 @@ STUCK: Final = frozenset({"hold", "suspended"})
 CREDENTIALS: Final = ".python-grid5000.yaml"
 GATE: Final = "access.grid5000.fr"
 ROLE: Final = "machine"
+#: Below a home or a group storage.
+DEPOSITS: Final = "decentralizepy/runs"
 #: Nodes are installed anew for each job, so that their keys change.
 KEYS_CHANGE: Final = (
     "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
@@ -131,7 +135,7 @@ class Grid5000Backend(RemoteBackend):
         try:
             self._await(jobs, plan.config.WAIT)
             return self._ready(request, plan, jobs, note)
-        except BaseException:
+        except Exception:  # who interrupts us decides himself what becomes of the jobs
             for job in jobs:
                 delete(job)
             raise
@@ -153,7 +157,7 @@ class Grid5000Backend(RemoteBackend):
             for site in _sites(request):
                 jobs.append(_submit(request, site))
                 note(_noted(request, jobs))
-        except BaseException:
+        except Exception:
             for job in jobs or live_jobs(request.name, _sites(request)):
                 delete(job)
             raise
@@ -203,12 +207,37 @@ class Grid5000Backend(RemoteBackend):
         return replace(noted, hosts=tuple(f"{user}@{node}" for node in nodes), deadline=deadline)
 
     def ssh_options(self, config: Config) -> Sequence[str]:
-        """Through the gate, from anywhere outside, unless the user says how."""
-        if config.SSH_OPTIONS:
-            return config.SSH_OPTIONS
-        if socket.getfqdn().endswith("grid5000.fr"):
-            return KEYS_CHANGE
-        return (*KEYS_CHANGE, "-J", f"{api().username}@{GATE}")
+        """The user's, which then also have to lead into Grid'5000."""
+        return config.SSH_OPTIONS or KEYS_CHANGE
+
+    def gate(self, config: Config) -> str:
+        """From anywhere outside, unless the user says how."""
+        inside = socket.getfqdn().endswith("grid5000.fr")
+        return "" if inside or config.SSH_OPTIONS else f"{api().username}@{GATE}"
+
+    def place(
+        self, plan: Plan, hosts: Sequence[Host], folder: RunFolder, former: int | None
+    ) -> tuple[list[Place], int]:
+        """With a deposit on the site's home, or the group storage: a node's disk is soon wiped."""
+        places, offset = super().place(plan, hosts, folder, former)
+        homes = {
+            host.name: fact.home for host, fact in zip(hosts, on_all(hosts, _probed), strict=True)
+        }
+        storage = plan.config.STORAGE if isinstance(plan.config.STORAGE, str) else ""
+        if plan.config.ENV_NAME is not None and not storage:
+            return places, offset  # root has no home that others see
+        name = folder.root.name
+        return [
+            replace(place, deposit=f"{storage or homes[place.host]}/{DEPOSITS}/{name}")
+            for place in places
+        ], offset
+
+    def deposits(self, places: Sequence[Place], config: Config) -> list[Host]:
+        """The frontends of the sites that the nodes were of."""
+        if not all(place.deposit for place in places):
+            return []
+        targets = [f"{api().username or os.environ['USER']}@{_frontend(p.host)}" for p in places]
+        return self.connections(Reservation("", self.name, hosts=tuple(targets)), config)
 
 
 # ---------------------------------------------------------------------- what is wanted
@@ -450,6 +479,10 @@ def _state(job: Any) -> str:
     return str(job.state).lower()
 
 
+def _probed(host: Host) -> Facts:
+    return host.probe()
+
+
 def _named(job: Any) -> str:
     return f"{job.uid} on {job.site}"
 
@@ -464,6 +497,11 @@ def _why(job: Any) -> str:
     """What OAR notes of a job that has ended."""
     kinds = [str(event.get("type", "")) for event in getattr(job, "events", None) or ()]
     return f" ({', '.join(kinds)})" if any(kinds) else ""
+
+
+def _frontend(node: str) -> str:
+    """Of the site of a node."""
+    return f"frontend.{node.partition('@')[2].split('.')[1]}.grid5000.fr"
 
 
 def _short(text: str) -> str:

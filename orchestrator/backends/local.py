@@ -109,6 +109,9 @@ class LocalBackend:
         addresses = [_address(machine) for machine in range(config.NB_MACHINE)]
         return [_address_check(address) for address in addresses]
 
+    def deposits(self, places: Sequence[Place], config: Config) -> list[Host]:
+        return []
+
     def release(self, reservation: Reservation) -> None:
         """Nothing was reserved."""
 

@@ -59,6 +59,10 @@ class SlurmBackend(RemoteBackend):
         missing = [name for name in COMMANDS if shutil.which(name) is None]
         remedy = f"not found: {', '.join(missing)}; start this on a front-end of the cluster"
         yield Check("Slurm's commands", not missing, remedy)
+        if missing:
+            return
+        done = call("squeue", "--noheader", "--me", check=False)
+        yield Check("Slurm's controller", done.returncode == 0, done.stderr.strip())
 
     def request(self, plan: Plan, run: str) -> Request:
         config = plan.config
@@ -94,7 +98,7 @@ class SlurmBackend(RemoteBackend):
             self._await(request, job, plan.config)
             reservation = self._granted(request, job)
             note(reservation)
-        except BaseException:
+        except Exception:  # who interrupts us decides himself what becomes of the job
             cancel(job)
             raise
         return reservation

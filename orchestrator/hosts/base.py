@@ -31,6 +31,7 @@ class Facts:
     free_bytes: int | None = None
     python: str = ""
     hostname: str = ""
+    home: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Job:
 
     ``name`` is unique in a run: whoever starts a job of the same name again starts nothing.
     ``root`` is the run's folder on the host, ``folder`` the machine's in it. At ``deadline``
-    (seconds since the epoch) the host ends the command by itself.
+    (seconds since the epoch) the host ends the command by itself. What is in ``folder`` is copied
+    every ``deposit_s`` seconds, and at the end, to ``deposit``, which outlives the host.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     deadline: float | None = None
     grace_s: float = 4.0
+    deposit: str = ""
+    deposit_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,13 @@ class Host(Protocol):
         """CPUs, addresses, from which of ``offsets`` on so many ports are free, and the first of
         ``pythons`` that has what the core needs."""
 
-    def put(self, folder: Path, names: Sequence[str], root: str) -> None:
-        """Copy files and folders of ``folder`` into ``root``, which is made for us alone."""
+    def put(
+        self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
+    ) -> None:
+        """Copy files and folders of ``folder`` into ``root``, which is made for us alone.
+
+        ``keep_newer``: files that are newer there stay.
+        """
 
     def put_key(self, key: Path, root: str) -> None:
         """Copy the run key to the host's own disk, readable by us alone, where a machine of the

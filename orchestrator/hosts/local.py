@@ -36,7 +36,9 @@ class LocalHost:
         free = tuple(o for o in offsets if taken([self.address], o, ports) is None)
         return Facts(allotted(), (self.address,), free)
 
-    def put(self, folder: Path, names: Sequence[str], root: str) -> None:
+    def put(
+        self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
+    ) -> None:
         """Everything lies here already."""
 
     def put_key(self, key: Path, root: str) -> None:

@@ -30,6 +30,7 @@ from typing import Any
 OUT_OF_TIME = 124
 KILLED = 137
 TICK_S = 0.1
+SERVE_S = 0.25
 MODULES = ("torch", "zmq", "numpy", "networkx", "cryptography", "safetensors")
 LOOK = (
     "import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[1:]))"
@@ -69,7 +70,7 @@ def serve(folder: Path, idle_s: float) -> int:
             write_line(folder / "answer", {"number": last, **answered(request, jobs)})
         elif any(poll(job)["state"] == "running" for job in jobs.values()):
             busy = time.monotonic()
-        time.sleep(TICK_S)
+        time.sleep(SERVE_S)
     end_all(list(jobs.values()))
     return 0
 
@@ -151,7 +152,8 @@ def look_after(folder: Path, request: dict[str, Any], lock: int, told: int) -> N
     os.write(told, b"1")
     os.close(told)
     write(folder / "code", str(finish(request, asked)))
-    os.close(lock)
+    os.close(lock)  # the job has ended
+    deposit(request)
 
 
 def finish(request: dict[str, Any], asked: list[bool]) -> int:
@@ -161,8 +163,11 @@ def finish(request: dict[str, Any], asked: list[bool]) -> int:
     except OSError as error:
         note(request, f"cannot start: {error}\n")
         return 127
-    late = False
+    late, copied = False, time.monotonic()
     while guard.poll() is None:
+        if time.monotonic() - copied > request["deposit_s"]:
+            deposit(request)
+            copied = time.monotonic()
         deadline = request.get("deadline")
         if deadline is not None and time.time() > deadline:
             late = True
@@ -237,6 +242,34 @@ def tail(request: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------------- files
 
 
+def deposit(request: dict[str, Any]) -> None:
+    """Copy what is new of a machine's folder to where it outlives this host; marks of sets last."""
+    if not request["deposit"]:
+        return
+    source, target = Path(request["folder"]), Path(request["deposit"])
+    paths = [path for path in source.rglob("*") if path.is_file()]
+    with contextlib.suppress(OSError):  # a storage that is full or away must not end a run
+        for path in sorted(paths, key=lambda path: (path.name == "set.json", str(path))):
+            copy(path, target / path.relative_to(source))
+        for old in (target / "checkpoints").glob("*"):
+            if not (source / "checkpoints" / old.name).exists():
+                shutil.rmtree(str(old), ignore_errors=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file that has changed, aside and renamed; one that is gone by now is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        facts = source.stat()
+        known = target.stat() if target.exists() else None
+        same = known is not None and known.st_size == facts.st_size
+        if known is not None and same and known.st_mtime >= facts.st_mtime:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        aside = target.with_name(target.name + ".new")
+        shutil.copy2(str(source), str(aside))
+        aside.replace(target)
+
+
 def key(request: dict[str, Any]) -> dict[str, Any]:
     """Write the run key beside the machines' folders, readable by us alone."""
     path = Path(request["root"]) / "run.key"
@@ -251,15 +284,20 @@ def key(request: dict[str, Any]) -> dict[str, Any]:
 
 def sets(request: dict[str, Any]) -> dict[str, Any]:
     """Checkpoints of a machine: which there are, and which of them are complete."""
+    there = Path(request["folder"]).is_dir()
     folder = Path(request["folder"]) / "checkpoints"
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return {"all": found, "complete": [n for n in found if (folder / n / "set.json").exists()]}
+    return {
+        "there": there,
+        "all": found,
+        "complete": [n for n in found if (folder / n / "set.json").exists()],
+    }
 
 
 def remove(request: dict[str, Any]) -> dict[str, Any]:
     """Remove a run's folder, if it lies where ours do."""
-    root, base = Path(request["root"]), Path(request["base"])
-    if root.parent in (base / "runs", base / "jobs"):
+    root = Path(request["root"])
+    if root.parent.name in ("runs", "jobs"):
         shutil.rmtree(str(root), ignore_errors=True)
     return {"left": root.exists()}
 
@@ -279,6 +317,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
         "free_bytes": shutil.disk_usage(str(base)).free,
         "python": next((p for p in request["pythons"] if fit(p)), ""),
         "hostname": socket.gethostname(),
+        "home": str(Path.home()),
         "rsync": shutil.which("rsync") or "",
     }
 

@@ -58,7 +58,9 @@ class SharedHost:
             hostname=str(told["hostname"]),
         )
 
-    def put(self, folder: Path, names: Sequence[str], root: str) -> None:
+    def put(
+        self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
+    ) -> None:
         """The node sees the run folder."""
 
     def put_key(self, key: Path, root: str) -> None:
@@ -98,7 +100,7 @@ class SharedHost:
 
     def remove(self, root: str) -> None:
         for path in (self._key_folder(root), f"{self.local}/jobs/{Path(root).name}"):
-            self._ask("remove", root=path, base=self.local)
+            self._ask("remove", root=path)
 
     def close(self) -> None:
         """There is no connection."""

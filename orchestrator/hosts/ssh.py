@@ -10,6 +10,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from orchestrator.hosts.code import Bundle, runner
 
 #: Seconds for a connection, for a short command, and for copying.
 CONNECT_S: Final = 10
-SHORT_S: Final = 60.0
+SHORT_S: Final = 40.0
 COPY_S: Final = 3600.0
 #: The exit code of ssh itself, and that of a host which does not have our runner.
 SSH_FAILED: Final = 255
@@ -41,20 +42,42 @@ FOLDER: Final = (
 )
 
 
+class Control:
+    """A folder for the sockets of connections that are used again; it goes with its last host."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dpy-"))
+        self._hosts = 0
+
+    def join(self) -> None:
+        self._hosts += 1
+
+    def leave(self) -> None:
+        self._hosts -= 1
+        if self._hosts <= 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @dataclass
 class SshHost:
     """One machine. ``target`` is what ssh is given, ``base`` our folder on the host's own disk.
 
-    ``options`` go to every ssh command; ``control`` is a folder for the sockets of connections that
-    are used again. ``python`` runs our runner there.
+    ``options`` go to every ssh command; ``control`` has the sockets of connections that are used
+    again. ``python`` runs our runner there. All hosts behind a ``gate`` share one
+    connection to it, since gateways take only a few.
     """
 
     target: str
     base: str
     options: tuple[str, ...] = ()
-    control: Path | None = None
+    control: Control | None = None
     python: str = "python3"
+    gate: str = ""
     in_place: bool = False
+
+    def __post_init__(self) -> None:
+        if self.control is not None:
+            self.control.join()
 
     @property
     def name(self) -> str:
@@ -77,12 +100,16 @@ class SshHost:
             free_bytes=int(told["free_bytes"]),
             python=str(told["python"]),
             hostname=str(told["hostname"]),
+            home=str(told["home"]),
         )
 
-    def put(self, folder: Path, names: Sequence[str], root: str) -> None:
+    def put(
+        self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
+    ) -> None:
         self._shell(f"{self._in_base()}mkdir -p {shlex.quote(root)}")
         sources = [f"./{name}" for name in names]
-        self._rsync([*sources, self._there(root)], cwd=folder)
+        options = ["--update"] if keep_newer else []
+        self._rsync([*options, *sources, self._there(root)], cwd=folder)
 
     def put_key(self, key: Path, root: str) -> None:
         self._ask("key", root=root, key=key.read_text(encoding="ascii"))
@@ -105,6 +132,13 @@ class SshHost:
     def call(self, command: Sequence[str]) -> int:
         """Run a short command in our folder; returns its exit code."""
         return self._shell(f"{self._in_base()}exec {shlex.join(command)}", check=False)
+
+    def output(self, command: str, data: bytes = b"", seconds: float = SHORT_S) -> str:
+        """What a command for the host's shell prints; raises `HostError` if it fails."""
+        code, out, err = self._run(command, data, seconds)
+        if code:
+            raise HostError(_last(err) or f"exit code {code}")
+        return out
 
     def start(self, job: Job) -> None:
         self._ask("start", **asdict(job))
@@ -129,6 +163,8 @@ class SshHost:
     def fetch(self, job: Job, folder: Path) -> None:
         """Sets that are complete now get their ``set.json`` after everything else."""
         sets = self._ask("sets", folder=job.folder)
+        if not sets["there"]:  # it never began, or the host was started anew
+            return
         folder.mkdir(parents=True, exist_ok=True)
         source = self._there(f"{job.folder}/")
         self._rsync(["--exclude=set.json", "--exclude=*.new", source, f"{folder}/"])
@@ -139,15 +175,17 @@ class SshHost:
             _tidy(folder / "checkpoints", sets["all"])
 
     def remove(self, root: str) -> None:
-        self._ask("remove", root=root, base=self.base)
+        self._ask("remove", root=root)
 
     def close(self) -> None:
-        if self.control is not None:
-            command = [*self._ssh(), "-O", "exit", self.target]
+        if self.control is None:
+            return
+        ends = [[*self._ssh(), "-O", "exit", self.target]]
+        ends += [[*self._to_gate(), "-O", "exit", self.gate]] if self.gate else []
+        for command in ends:
             with suppress(subprocess.TimeoutExpired):
                 subprocess.run(command, capture_output=True, check=False, timeout=CONNECT_S)
-            with suppress(OSError):  # until the last host has gone
-                self.control.rmdir()
+        self.control.leave()
 
     # ------------------------------------------------------------------ ssh
 
@@ -200,11 +238,24 @@ class SshHost:
     def _ssh(self) -> list[str]:
         shared = []
         if self.control is not None:
-            path = f"ControlPath={self.control}/%C"
+            path = f"ControlPath={self.control.folder}/%C"
             shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
         alive = ["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=2"]
         quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
-        return ["ssh", *quiet, *alive, *shared, *self.options]
+        through: list[str] = []
+        if self.gate:
+            command = shlex.join([*self._to_gate(), "-W", "%h:%p", self.gate])
+            through = ["-o", f"ProxyCommand={command}"]
+        return ["ssh", *quiet, *alive, *shared, *through, *self.options]
+
+    def _to_gate(self) -> list[str]:
+        """The connection that all hosts share."""
+        shared: list[str] = []
+        if self.control is not None:
+            path = f"ControlPath={self.control.folder}/gate"
+            shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
+        quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
+        return ["ssh", *quiet, *shared, *self.options]
 
     def _rsync(
         self,

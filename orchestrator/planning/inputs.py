@@ -13,6 +13,7 @@ from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import expanded, read_text_file
 from decentralizepy.jsonfile import parse_json
 from decentralizepy.overrides import Override, from_flags, from_json, without_key
+from decentralizepy.runfolder import is_reserved
 from orchestrator.config import Config, keys
 from orchestrator.planning.change import NO_CHANGE, Change
 
@@ -54,6 +55,7 @@ class Inputs:
     simulate_path: Path | None = None
     faults_path: Path | None = None
     overrides: tuple[Override, ...] = ()
+    modules: tuple[Path, ...] = ()  # further files of the user's
 
 
 def read_inputs(path: Path, given: Sequence[str] = (), change: Change = NO_CHANGE) -> Inputs:
@@ -79,7 +81,18 @@ def read_inputs(path: Path, given: Sequence[str] = (), change: Change = NO_CHANG
         simulate_path=_named(config.SIMULATE, path, "SIMULATE"),
         faults_path=_named(config.FAULTS, path, "FAULTS"),
         overrides=tuple(override for override, _ in overrides.values()),
+        modules=_modules(config, path),
     )
+
+
+def _modules(config: Config, path: Path) -> tuple[Path, ...]:
+    """The files of MODULES; raises `ConfigError` for two of one name, or one that is taken."""
+    found = tuple(find(name, path, "MODULES") for name in config.MODULES)
+    names = [module.name for module in found]
+    for name in names:
+        if is_reserved(name) or names.count(name) > 1:
+            raise ConfigError(f"{path}: MODULES: {name!r} is taken in a run folder: rename it")
+    return found
 
 
 def _overrides(config: Config, path: Path, given: Sequence[str]) -> dict[str, tuple[Override, Any]]:
@@ -185,9 +198,12 @@ def _problem(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    key = str(error["loc"][0])
+    key = ".".join(map(str, error["loc"]))
     if error["type"] == "missing":
-        return f"needs the key {key!r}: {_description(key)}"
+        described = _description(key)
+        return f"needs the key {key!r}" + (f": {described}" if described else "")
+    if error["type"] == "extra_forbidden":
+        return f"{key}: there is no such key"
     if error["type"] == "string_pattern_mismatch":
         message = "H:MM:SS is expected, as 1:30:00"
     if error["type"] == "string_too_long":

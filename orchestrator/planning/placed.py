@@ -29,7 +29,7 @@ class Place:
 
     ``core`` starts the core there, ``workers`` is how many processes it has room for; ``cache``
     keeps prepared data sets (empty: where the core keeps them by itself). A run key is in ``key``
-    (empty: in the run's folder).
+    (empty: in the run's folder). What outlives the host is copied to ``deposit``, if there is one.
     """
 
     host: str
@@ -39,6 +39,7 @@ class Place:
     core: tuple[str, ...] = CORE
     cache: str = ""
     key: str = ""
+    deposit: str = ""
 
     @property
     def folder(self) -> RunFolder:

@@ -64,6 +64,7 @@ def of_place(path: Path, setting: Setting) -> Iterator[Check]:
         return
     yield Check("configuration", True, "")
     if not backend.remote:
+        yield from backend.examine(config)
         return
     for program in ("ssh", "rsync"):
         there = shutil.which(program) is not None

@@ -84,6 +84,8 @@ class Execution:
             env=self.backend.environment(self.plan, machine),
             deadline=self.deadline,
             grace_s=self.backend.grace_s,
+            deposit=f"{place.deposit}/machine{machine}" if place.deposit else "",
+            deposit_s=max(self.plan.config.COLLECT_AFTER, 1.0),
         )
 
     def statuses(self) -> list[Status]:

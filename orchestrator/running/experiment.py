@@ -25,6 +25,7 @@ from decentralizepy.runfolder import RESERVED, MachineFolder, RunFolder, is_rese
 from orchestrator.backends.base import Backend, require
 from orchestrator.backends.choice import backend_for
 from orchestrator.config import Config
+from orchestrator.emulation.service import checks
 from orchestrator.errors import DetachedError
 from orchestrator.monitoring.power import fetch_power
 from orchestrator.planning.change import NO_CHANGE, Change
@@ -172,7 +173,7 @@ def _rehearsed(
     backend = backend_of(planned.config, planned.config_path, setting)
     former = None if folder is None else former_offset(folder)
     shown = preview(inputs, planned, setting, folder or example_folder(planned), former)
-    require(backend.check(shown))
+    require([*backend.check(shown), *checks(planned.config)])
     try:
         rehearse(shown, inputs.graph_path, setting.environment, screen, here=not backend.remote)
     except RunError as error:
@@ -368,6 +369,9 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Placed) -> None:
         beside["GRAPH_FILE"] = planned.graph_name
         (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
     beside |= planned.scenario.keys
+    beside["MODULES"] = [module.name for module in inputs.modules]
+    for module in inputs.modules:
+        (folder.root / module.name).write_bytes(module.read_bytes())
     write_json(folder.config, planned.config.resolved() | beside)
     for relative, source in planned.task.experiment.own_files.items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -13,7 +13,7 @@ from decentralizepy.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, Run
 from decentralizepy.files import write_json
 from decentralizepy.runfolder import has_records
 from orchestrator.backends import process
-from orchestrator.hosts.base import OUT_OF_TIME, HostError, Seen, UnreachableError
+from orchestrator.hosts.base import OUT_OF_TIME, HostError, Job, Seen, UnreachableError
 from orchestrator.running.execution import Execution, Loss
 from orchestrator.status import Status, read_status
 
@@ -23,6 +23,8 @@ Watch = Callable[[Sequence[Status]], None]
 WATCH_S: Final = 0.5
 #: Pause between two looks at hosts that have to be asked.
 PACE_S: Final = 1.0
+#: A look waits so long for the hosts that are slow to answer.
+ANSWER_S: Final = 2.0
 #: After a first failure the others get this long to end too, so that the cause can be told.
 LINGER_S: Final = 2.0
 #: Machine 0 says within this time whether training had begun when another machine was lost.
@@ -38,21 +40,29 @@ SILENT: Final = -1
 FORGOTTEN: Final = -2
 #: A gateway takes about ten connections that are being made.
 MOST_AT_ONCE: Final = 8
+#: Hosts that are asked at the same time, over connections that are there.
+MOST_ASKED: Final = 64
 
 Result = TypeVar("Result")
 
 
 class Fleet:
-    """The machines of one execution."""
+    """The machines of one execution; ``held`` says whether they are still ours."""
 
-    def __init__(self, execution: Execution, elapsed_s: float = 0.0) -> None:
+    def __init__(
+        self, execution: Execution, elapsed_s: float = 0.0, held: Callable[[], bool] = lambda: True
+    ) -> None:
         self.execution = execution
+        self._held = held
         self.began = time.monotonic() - elapsed_s
         self.remote = execution.backend.remote
         self._seen: dict[int, Seen] = {}
         self._silent_since: dict[int, float] = {}
         self._home_s = execution.plan.config.COLLECT_AFTER
         self._any_answers = True
+        self._doubted = time.monotonic()
+        self._asked: dict[int, tuple[float, Job, Future[Seen | None]]] = {}
+        self._pool = ThreadPoolExecutor(min(len(execution.hosts), MOST_ASKED))
         self._waited_for: set[int] = set()
         self._jobs = {m: execution.job(m) for m in range(len(execution.hosts))}
         self._next_home = time.monotonic() + self._home_s
@@ -68,7 +78,9 @@ class Fleet:
             self.execution.remove_key()  # the run folder is on storage that others have too
 
     def start(self) -> None:
-        """Start every machine that was not started before."""
+        """Start every machine that was not started before; the walltime counts from now."""
+        self.began = time.monotonic()
+        self._jobs = {m: self.execution.job(m) for m in self._jobs}
         self._each(lambda m: self.execution.hosts[m].start(self._jobs[m]), "starting")
 
     def _stage(self, machine: int) -> None:
@@ -82,9 +94,9 @@ class Fleet:
         execution.backend.stage(host, execution.plan, machine)
         if not host.in_place:
             names = [entry.name for entry in folder.root.iterdir() if _is_input(entry.name)]
-            if (folder.machine(machine).root).is_dir():
-                names.append(folder.machine(machine).root.name)
             host.put(folder.root, names, place.root)
+            if (former := folder.machine(machine).root).is_dir():
+                host.put(folder.root, [former.name], place.root, keep_newer=True)
         if (key := folder.root / KEY_NAME).exists():
             host.put_key(key, place.root)
 
@@ -103,6 +115,7 @@ class Fleet:
                 watch(self.execution.statuses())
                 continue
             self._welcome()
+            self._doubt()
             now, ended = time.monotonic(), self._ended()
             if now >= next_watch or ended:
                 watch(self.execution.statuses())
@@ -120,20 +133,43 @@ class Fleet:
         return {m: None if m in self._silent_since else self._seen.get(m) for m in self._jobs}
 
     def _look(self) -> None:
-        """Ask every host once; those whose machines have ended only while others are silent."""
-        now = time.monotonic()
+        """Ask every host once; those whose machines have ended only while others are silent.
+
+        Nobody waits for a host that is slow to answer: its answer counts when it is there.
+        """
         machines = [m for m in self.execution.machines if self._code(m) is None]
         witnesses = [m for m in self._jobs if m not in machines] if self._silent_since else []
-        asked = [*machines, *witnesses]
-        answers = dict(zip(asked, self._at_once(self._poll, asked), strict=True))
-        self._any_answers = any(seen is not None for seen in answers.values())
-        for machine in machines:
-            seen = answers[machine]
-            if seen is None:
-                self._silent_since.setdefault(machine, now)
-            else:
-                self._silent_since.pop(machine, None)
-                self._seen[machine] = seen
+        if not self.remote:
+            for machine in machines:
+                self._hear(machine, self._poll(machine))
+            return
+        for machine in (*machines, *witnesses):
+            if machine not in self._asked:
+                asked = time.monotonic(), self._jobs[machine]
+                self._asked[machine] = (*asked, self._pool.submit(self._poll, machine))
+        wait([future for _, _, future in self._asked.values()], ANSWER_S)
+        self._take_answers()
+
+    def _take_answers(self) -> None:
+        """What was said since the last look; who has said nothing is silent since it was asked."""
+        answered = False
+        for machine, (since, job, future) in list(self._asked.items()):
+            if not future.done():
+                self._silent_since.setdefault(machine, since)
+                continue
+            del self._asked[machine]
+            seen = future.result()
+            answered |= seen is not None
+            if job is self._jobs[machine]:  # not of a start that has been given up
+                self._hear(machine, seen, since)
+        self._any_answers = answered
+
+    def _hear(self, machine: int, seen: Seen | None, since: float = 0.0) -> None:
+        if seen is None:
+            self._silent_since.setdefault(machine, since)
+        else:
+            self._silent_since.pop(machine, None)
+            self._seen[machine] = seen
 
     def _poll(self, machine: int) -> Seen | None:
         try:
@@ -165,7 +201,8 @@ class Fleet:
         now, limit = time.monotonic(), self.execution.plan.config.HOST_TIMEOUT
         if not self._any_answers:
             return set()
-        return {m for m, since in self._silent_since.items() if now - since > limit}
+        silent = {m for m, since in self._silent_since.items() if now - since > limit}
+        return {m for m in silent if self._code(m) is None}
 
     def _exits(self) -> dict[int, int]:
         """Exit codes of the machines that failed by now, without those that may be missing."""
@@ -179,6 +216,23 @@ class Fleet:
             self._waited_for.discard(machine)
             if self._code(machine) is not None:
                 self._start_again(machine, "its host is back")
+
+    def _doubt(self) -> None:
+        """Where no host has answered for long, ask whether they are ours; raises `RunError`.
+
+        If they are, it is our own connection that is gone, and there is nothing to be done.
+        """
+        now, limit = time.monotonic(), self.execution.plan.config.HOST_TIMEOUT
+        running = [m for m in self.execution.machines if self._code(m) is None]
+        if self._any_answers or not all(m in self._silent_since for m in running):
+            self._doubted = now
+        elif now - self._doubted > limit:
+            self._doubted = now
+            if not self._held():
+                raise RunError(
+                    "the machines are not ours any more: their time was over, or somebody has "
+                    "given them back; what came home until then is kept"
+                )
 
     # ------------------------------------------------------------------ losses
 
@@ -302,7 +356,7 @@ class Fleet:
 
     def stop(self) -> None:
         """End every machine; returns when none of their processes is left, on hosts that answer."""
-        machines = list(self._jobs)
+        machines = [m for m in self._jobs if m not in self._silent_since] or list(self._jobs)
         hosts, jobs = self.execution.hosts, self._jobs
         self._at_once(lambda m: _quietly(lambda: hosts[m].ask_to_end(jobs[m])), machines)
         self._at_once(lambda m: _quietly(lambda: hosts[m].await_end(jobs[m])), machines)
@@ -341,7 +395,8 @@ class Fleet:
 
     def _fetch_patiently(self, machine: int) -> UnreachableError | HostError | None:
         """None, or why it could not be done."""
-        for left in reversed(range(TRIES)):
+        hopeless = machine in self.execution.gone or machine in self._silent_since
+        for left in reversed(range(1 if hopeless else TRIES)):
             try:
                 self._fetch(machine)
             except (UnreachableError, HostError) as error:
@@ -369,9 +424,12 @@ class Fleet:
         hosts, places = self.execution.hosts, self.execution.plan.places
         machines = list(self._jobs)
         self._at_once(lambda m: _quietly(lambda: hosts[m].remove(places[m].root)), machines)
+        kept = [m for m in machines if places[m].deposit]
+        self._at_once(lambda m: _quietly(lambda: hosts[m].remove(places[m].deposit)), kept)
         self.execution.remove_key()
 
     def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
         for host in self.execution.hosts:
             host.close()
 

@@ -16,17 +16,19 @@ from decentralizepy.files import write_atomic, write_json
 from decentralizepy.interrupts import Interrupted, Interrupts
 from decentralizepy.runfolder import RunFolder, has_records
 from orchestrator.backends.base import Backend, Reservation
-from orchestrator.errors import DetachedError
-from orchestrator.hosts.base import Host
+from orchestrator.emulation.service import emulate, unemulate
+from orchestrator.errors import DetachedError, ReservationError
+from orchestrator.hosts.base import Host, HostError, Job, UnreachableError
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.placed import Place, Placed, placed
 from orchestrator.planning.plan import Plan
+from orchestrator.running.advice import what_next
 from orchestrator.running.execution import Execution, Loss
 from orchestrator.running.fleet import Fleet, Watch
 from orchestrator.running.ledger import Ledger, read_ledger
 from orchestrator.running.progress import Progress, progress_for
 from orchestrator.running.record import Record, read_record
-from orchestrator.status import Status
+from orchestrator.status import Status, read_status
 from orchestrator.text import Screen
 
 #: Machines that are nearly out of time are not told to train: this is kept to collect.
@@ -61,6 +63,7 @@ class Machines:
         self._record = read_record(folder.ledger)
         self._reservation: Reservation | None = None
         self._asked = False
+        self._screen = Screen()
         self._fleet: Fleet | None = None
         self._keep = False  # the machines stay ours when we leave
         self.placed: Placed | None = None
@@ -69,8 +72,11 @@ class Machines:
 
     def run(self, screen: Screen) -> tuple[float, list[str]]:
         """Run to the end; the seconds taken, and what is missing of the files, in words."""
+        self._screen = screen
         try:
             self._begin()
+            if (seconds := self._ended_alone(screen)) is not None:
+                return seconds, self._lost_for_good()
             self._get(screen)
             seconds = self._finished(screen)
             return seconds, self._collected()
@@ -79,9 +85,11 @@ class Machines:
 
     def collect(self, screen: Screen) -> list[str]:
         """Bring home what a run that has finished left; returns what is missing."""
+        self._screen = screen
         try:
             self._reservation = self._found()
             if self._reservation is None and self._backend.remote:
+                self._salvage(screen)
                 self._ledger.append("collected", missing=(missing := self._lost_for_good()))
                 return missing
             self._reservation = self._reservation or self._reserved()
@@ -89,6 +97,42 @@ class Machines:
             return self._collected()
         finally:
             self._release()
+
+    def _ended_alone(self, screen: Screen) -> float | None:
+        """The seconds of a run that ended well, with its job, before anybody came back to it."""
+        if not (self._backend.remote and self._record.under_way):
+            return None
+        if self._found() is not None or not self._salvage(screen):
+            return None
+        told = [read_status(m.status, n) for n, m in self._folder.machines().items()]
+        if len(told) < len(self._plan.machines) or any(one.state != "done" for one in told):
+            return None
+        seconds = max(one.elapsed_s for one in told)
+        self._ledger.append("finished", seconds=round(seconds, 3))
+        self._ledger.append("collected", missing=self._lost_for_good())
+        return seconds
+
+    def _salvage(self, screen: Screen) -> bool:
+        """Bring home what machines have deposited whose hosts are gone."""
+        places = self._record.places
+        hosts = self._backend.deposits(places, self._plan.config)
+        if not hosts:
+            return False
+        self.placed = placed(self._plan, self._inputs, places, self._record.offset)
+        try:
+            for machine, (host, place) in enumerate(zip(hosts, places, strict=True)):
+                there = f"{place.deposit}/machine{machine}"
+                job = Job("", (), place.deposit, there)
+                host.fetch(job, self._folder.machine(machine).root)
+            for host, place in zip(hosts, places, strict=True):
+                host.remove(place.deposit)
+        except (UnreachableError, HostError) as error:
+            screen.say(f"  what was deposited could not be collected: {error}")
+            return False
+        finally:
+            for host in hosts:
+                host.close()
+        return True
 
     def _lost_for_good(self) -> list[str]:
         """What is not here of a run whose machines are gone."""
@@ -205,6 +249,8 @@ class Machines:
         seen = fleet.look().values()
         runs = any(one is None or one.state == "running" for one in seen)
         if not runs and any(one is None or one.code != 0 for one in seen):
+            fleet.close()
+            self._fleet = None
             return None
         if self._record.began is None:  # the rest of it, which nobody has started
             fleet.start()
@@ -218,22 +264,33 @@ class Machines:
         execution = self._execution(hosts, list(record.places), record.offset, record.number)
         execution.losses += record.losses
         elapsed = 0.0 if record.began is None else max(time.time() - record.began, 0.0)
-        self._fleet = Fleet(execution, elapsed)
+        self._fleet = Fleet(execution, elapsed, self._still_held)
         return self._fleet
 
     def _started(self, screen: Screen) -> Fleet:
         assert self._reservation is not None
+        if self._backend.remote and self._record.number:  # also what has come home by now
+            began = (m.machine for m in self._plan.machines)
+            resumed = frozenset(m for m in began if self._folder.machine(m).holds_a_run())
+            self._plan = replace(self._plan, resumed=self._plan.resumed | resumed)
         hosts = self._backend.hosts(self._reservation, self._plan, self._hold)
-        places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        try:
+            places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        except BaseException:
+            for host in hosts:
+                host.close()
+            raise
         execution = self._execution(hosts, places, offset, self._record.number + 1)
-        self._fleet = fleet = Fleet(execution)
+        self._fleet = fleet = Fleet(execution, held=self._still_held)
         self._write(execution.plan)
         fleet.stage()
         plan = execution.plan
+        emulate(plan, hosts, self._folder, self._ledger, screen.say)
         self._ledger.append(
             "submitted", backend=self._backend.name, addresses=plan.addresses,
             number=execution.number, offset=plan.offset, places=[vars(p) for p in plan.places],
         )  # fmt: skip
+        execution.deadline = self._deadline()
         fleet.start()
         self._ledger.append("started", commands=len(plan.machines))
         return fleet
@@ -259,6 +316,17 @@ class Machines:
             write_atomic(self._folder.root / name, text)
         write_json(self._folder.plan, plan.as_dict(self._folder))
 
+    def _still_held(self) -> bool:
+        """Whether our machines are ours, as far as anybody can tell."""
+        end = None if self._reservation is None else self._reservation.deadline
+        if end is not None and time.time() > end + COLLECT_S:
+            return False
+        request = self._backend.request(self._plan, self._folder.root.name)
+        try:
+            return self._backend.find(request) is not None
+        except ReservationError:
+            return True
+
     # ------------------------------------------------------------------ stop, collect, release
 
     def _stop(self) -> None:
@@ -281,7 +349,7 @@ class Machines:
                 missing = self._fleet.collect()
         except Exception as error:
             self._ledger.append("failed", error=f"collecting: {_told(error)}")
-            self._keep = self._backend.remote
+            self._keep = self._backend.remote and self._still_held()
             raise RunError(
                 f"the run has finished, but collecting failed: {_told(error)}"
             ) from error
@@ -304,7 +372,7 @@ class Machines:
             self._ledger.append("failed", error=f"collecting: {_told(error)}")
             if isinstance(error, KeyboardInterrupt) and self._backend.remote:
                 self._leave("interrupted while collecting: the machines are still ours")
-            self._keep = self._backend.remote
+            self._keep = self._backend.remote and self._still_held()
 
     def _release(self) -> None:
         """Give back whatever was got, unless it has to stay until its files are collected."""
@@ -314,8 +382,19 @@ class Machines:
             self._fleet.close()
         if self._keep:
             return
+        if self._reservation is not None:
+            unemulate(self._ledger, self._screen.say)
+        try:
+            self._give_back()
+        except ReservationError as error:  # it must not hide how the run ended
+            self._ledger.append("failed", error=f"giving back: {error}")
+            self._screen.say(
+                f"  machines may still be reserved: {error}\n{what_next(self._folder)}"
+            )
+
+    def _give_back(self) -> None:
+        request = self._backend.request(self._plan, self._folder.root.name)
         if self._reservation is None and self._asked:  # it may have been made all the same
-            request = self._backend.request(self._plan, self._folder.root.name)
             self._reservation = self._backend.find(request)
         if self._reservation is not None:
             self._backend.release(self._reservation)

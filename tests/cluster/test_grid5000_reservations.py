@@ -180,6 +180,26 @@ def test_a_job_that_dies_while_we_wait(api: Api) -> None:
     assert api.live_jobs() == []
 
 
+def test_who_is_interrupted_while_waiting_finds_the_job_again(api: Api) -> None:
+    """A closed terminal leaves the job waiting; whoever comes back waits for the same one."""
+    oar = api.oars["rennes"]
+    busy = oar.occupy(list(oar.nodes)[:2], 7200)
+
+    def interrupt(reservation: Reservation) -> None:
+        raise KeyboardInterrupt
+
+    one = plan()
+    with pytest.raises(KeyboardInterrupt):
+        BACKEND.reserve(BACKEND.request(one, "run"), one, interrupt)
+    assert len(api.live_jobs()) == 1
+    waiting = BACKEND.find(request())
+    assert waiting is not None and not waiting.hosts
+    oar.end(busy.uid)
+    granted = reserve()
+    assert granted.ids == waiting.ids and len(granted.hosts) == 2 and posts(api) == 1
+    BACKEND.release(granted)
+
+
 def test_several_sites_are_one_reservation(api: Api) -> None:
     both = {"cluster": None, "CLUSTERS": {"paradoxe": 1, "nova": 1}}
     granted = reserve(**both)

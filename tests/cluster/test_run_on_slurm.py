@@ -10,6 +10,8 @@ import experiment
 import pytest
 from experiment import Run
 
+pytestmark = pytest.mark.timeout(400)  # on a busy computer
+
 
 @pytest.fixture
 def run(slurm: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Run:

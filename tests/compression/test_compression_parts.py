@@ -265,6 +265,14 @@ def test_damaged_input_raises_or_gives_a_vector(text: str, n: int, data) -> None
     assert (found.length if isinstance(found, Sparse) else len(found)) == n
 
 
+@pytest.mark.parametrize("indices", [[0, 2, 2], [3, 1, 2], [-1, 0, 1], [0, 1, 20]])
+def test_indices_that_are_none_are_told(indices: list[int]) -> None:
+    """Twice the same, out of order, below 0, beyond the end."""
+    tensors = {"params": torch.ones(3), "indices": torch.tensor(indices, dtype=torch.int32)}
+    with pytest.raises(CompressionError, match="indices do not ascend, or are not below 20"):
+        chain("top_k(alpha=0.15)").decompress(tensors, {}, 20)
+
+
 def test_a_small_message_cannot_ask_for_much_memory() -> None:
     packed = chain("top_k(alpha=0.1) + elias_gamma + lz4").compress(vector(100), rng())
     for forms in ({"params": ["float32", 1 << 40]}, {"params": ["float32", -1]}):

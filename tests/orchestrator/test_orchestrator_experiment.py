@@ -30,6 +30,7 @@ from decentralizepy.runfolder import RunFolder
 from orchestrator.backends import ports
 from orchestrator.backends.base import Note, Request, Reservation
 from orchestrator.backends.local import LocalBackend
+from orchestrator.errors import RefusedError
 from orchestrator.hosts.base import Host, Job
 from orchestrator.hosts.local import LocalHost
 from orchestrator.planning.costs import read_costs
@@ -184,6 +185,20 @@ def test_a_users_own_module_is_kept(make: Make, setting: Build) -> None:
     assert (outcome.folder.root / "mine.py").read_text() == "class Mine:\n    pass\n"
 
 
+def test_further_files_of_the_users_are_kept_and_found_again(make: Make, setting: Build) -> None:
+    path, given = make(MODULES=["more/helper.py"]), setting()
+    path.with_name("more").mkdir()
+    (path.parent / "more" / "helper.py").write_text("x = 1\n")
+    outcome, _ = run(path, given)
+    assert (outcome.folder.root / "helper.py").read_text() == "x = 1\n"
+    assert path.parent / "more" in outcome.plan.task.search
+    (path.parent / "more" / "helper.py").unlink()
+    assert run(outcome.folder.config, given)[0].complete
+    path.with_name("plan.json").write_text("")
+    with pytest.raises(ConfigError, match=r"MODULES: 'plan\.json' is taken"):
+        run(make(MODULES=["plan.json"]), given)
+
+
 OWN = """
 class Rotating:
     def __init__(self, n: int): ...
@@ -253,12 +268,34 @@ def test_what_the_rehearsal_refuses_leaves_no_folder(
     assert not (path.parent / "results").exists()
 
 
-@pytest.mark.parametrize("back_end", [{"cluster": "paravance"}, {"BACKEND": "slurm"}])
-def test_other_back_ends_are_not_there_yet(
-    make: Make, setting: Build, back_end: dict[str, str]
+@pytest.mark.parametrize(
+    ("back_end", "why"),
+    [
+        ({"cluster": "paradoxe"}, r"credentials: write .*python-grid5000\.yaml"),
+        ({"BACKEND": "slurm"}, "Slurm's commands: not found: sbatch"),
+    ],
+)
+def test_a_place_that_cannot_be_used_from_here_is_refused(
+    make: Make, setting: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    back_end: dict[str, str], why: str,
+) -> None:  # fmt: skip
+    """Before anything is asked for, and before there is a run folder."""
+    if "cluster" in back_end:
+        pytest.importorskip("enoslib")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("orchestrator.backends.slurm.shutil.which", lambda _: None)
+    path = make(**back_end)
+    with pytest.raises(RefusedError, match=why):
+        run(path, setting())
+    assert not (path.parent / "results").exists()
+
+
+def test_grid5000_needs_enoslib(
+    make: Make, setting: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r'not available.*"BACKEND": "local"'):
-        run(make(**back_end), setting())
+    monkeypatch.setattr("orchestrator.backends.choice.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"because cluster = 'paradoxe'\) needs EnOSlib: pip"):
+        run(make(cluster="paradoxe"), setting())
 
 
 def test_a_machine_that_fails_is_named_with_its_log(make: Make, setting: Build) -> None:

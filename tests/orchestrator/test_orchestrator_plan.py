@@ -260,7 +260,9 @@ VALUES = st.sampled_from([1, 8, 9, 10**9, -1, "/", ".", "..", "\n", "~", "adjace
 
 
 @given(changes=st.dictionaries(st.sampled_from(KEYS), VALUES | st.text(max_size=6), max_size=3))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
 def test_no_configuration_raises_anything_but_a_config_error(
     make: Make, setting: Callable[..., Setting], changes: dict[str, Any]
 ) -> None:

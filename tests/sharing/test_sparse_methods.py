@@ -85,6 +85,17 @@ def test_a_random_tenth_is_a_tenth_in_the_mean_and_sends_no_index() -> None:
     assert set(said.like) == {"params"} and _payload(said) == 4 * len(said["params"])
 
 
+def test_a_part_is_decoded_once_for_all_who_hear_it() -> None:
+    for make in partial(PartialModel, alpha=0.1), partial(SubSampling, alpha=0.1):
+        one, other = make(), make()
+        said = message(make(), numbers(50))
+        assert one.unpack(said, 50) is other.unpack(said, 50)
+        assert one.unpack(said.copied(), 50) is not one.unpack(said, 50)
+        assert one.unpack(said, 60).length == 60
+    whole = message(Sharing(), numbers(50))
+    assert Sharing().unpack(whole, 50) is whole["params"] and whole.decoded is None
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 1 << 62), st.floats(1e-12, 1, exclude_max=True), st.integers(0, 500))
 def test_what_is_drawn_ascends_within_the_row(seed: int, alpha: float, n: int) -> None:
