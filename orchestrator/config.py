@@ -190,6 +190,11 @@ class Config(BaseModel):
         description='Keys of the INI set from here, as {"OPTIMIZER_PARAMS.lr": 0.05}; --set goes '
         "before them.",
     )
+    MODULES: Texts = Field(
+        (),
+        description="Further files that the user's own modules need, looked for as GRAPH_FILE is; "
+        "they get into the run folder, and onto Python's path.",
+    )
     AVERAGING_STEPS: Count = Field(1, description="Gossip rounds per training iteration.")
     RESET_OPTIMIZER: Literal[0, 1] = Field(
         0, description="1: a fresh optimizer in every iteration (momentum is lost)."
@@ -328,9 +333,11 @@ class Config(BaseModel):
     queue: str = Field("default", description="Queue of the reservation.")
     job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")
     STORAGE: str | bool | int | None = Field(
-        None, description="Present: use the group storage instead of home."
+        None,
+        description="With grid5000: folder of a group storage where machines deposit "
+        "what they record, in place of the site's home.",
     )
-    DOWNLOAD_ALL: Boolean = Field(False, description="Fetch logs and graphs too.")
+    DOWNLOAD_ALL: Boolean = Field(False, description="No effect: logs and graphs always come home.")
 
     @field_validator("job_name")
     @classmethod

@@ -10,6 +10,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -41,20 +42,42 @@ FOLDER: Final = (
 )
 
 
+class Control:
+    """A folder for the sockets of connections that are used again; it goes with its last host."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dpy-"))
+        self._hosts = 0
+
+    def join(self) -> None:
+        self._hosts += 1
+
+    def leave(self) -> None:
+        self._hosts -= 1
+        if self._hosts <= 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @dataclass
 class SshHost:
     """One machine. ``target`` is what ssh is given, ``base`` our folder on the host's own disk.
 
-    ``options`` go to every ssh command; ``control`` is a folder for the sockets of connections that
-    are used again. ``python`` runs our runner there.
+    ``options`` go to every ssh command; ``control`` has the sockets of connections that are used
+    again. ``python`` runs our runner there. All hosts behind a ``gate`` share one
+    connection to it, since gateways take only a few.
     """
 
     target: str
     base: str
     options: tuple[str, ...] = ()
-    control: Path | None = None
+    control: Control | None = None
     python: str = "python3"
+    gate: str = ""
     in_place: bool = False
+
+    def __post_init__(self) -> None:
+        if self.control is not None:
+            self.control.join()
 
     @property
     def name(self) -> str:
@@ -155,12 +178,14 @@ class SshHost:
         self._ask("remove", root=root)
 
     def close(self) -> None:
-        if self.control is not None:
-            command = [*self._ssh(), "-O", "exit", self.target]
+        if self.control is None:
+            return
+        ends = [[*self._ssh(), "-O", "exit", self.target]]
+        ends += [[*self._to_gate(), "-O", "exit", self.gate]] if self.gate else []
+        for command in ends:
             with suppress(subprocess.TimeoutExpired):
                 subprocess.run(command, capture_output=True, check=False, timeout=CONNECT_S)
-            with suppress(OSError):  # until the last host has gone
-                self.control.rmdir()
+        self.control.leave()
 
     # ------------------------------------------------------------------ ssh
 
@@ -213,11 +238,24 @@ class SshHost:
     def _ssh(self) -> list[str]:
         shared = []
         if self.control is not None:
-            path = f"ControlPath={self.control}/%C"
+            path = f"ControlPath={self.control.folder}/%C"
             shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
         alive = ["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=2"]
         quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
-        return ["ssh", *quiet, *alive, *shared, *self.options]
+        through: list[str] = []
+        if self.gate:
+            command = shlex.join([*self._to_gate(), "-W", "%h:%p", self.gate])
+            through = ["-o", f"ProxyCommand={command}"]
+        return ["ssh", *quiet, *alive, *shared, *through, *self.options]
+
+    def _to_gate(self) -> list[str]:
+        """The connection that all hosts share."""
+        shared: list[str] = []
+        if self.control is not None:
+            path = f"ControlPath={self.control.folder}/gate"
+            shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
+        quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
+        return ["ssh", *quiet, *shared, *self.options]
 
     def _rsync(
         self,

@@ -13,6 +13,7 @@ from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import expanded, read_text_file
 from decentralizepy.jsonfile import parse_json
 from decentralizepy.overrides import Override, from_flags, from_json
+from decentralizepy.runfolder import is_reserved
 from orchestrator.config import Config, keys
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Inputs:
     simulate_path: Path | None = None
     faults_path: Path | None = None
     overrides: tuple[Override, ...] = ()
+    modules: tuple[Path, ...] = ()  # further files of the user's
 
 
 def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
@@ -77,7 +79,18 @@ def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
         simulate_path=_named(config.SIMULATE, path, "SIMULATE"),
         faults_path=_named(config.FAULTS, path, "FAULTS"),
         overrides=tuple(override for override, _ in overrides.values()),
+        modules=_modules(config, path),
     )
+
+
+def _modules(config: Config, path: Path) -> tuple[Path, ...]:
+    """The files of MODULES; raises `ConfigError` for two of one name, or one that is taken."""
+    found = tuple(find(name, path, "MODULES") for name in config.MODULES)
+    names = [module.name for module in found]
+    for name in names:
+        if is_reserved(name) or names.count(name) > 1:
+            raise ConfigError(f"{path}: MODULES: {name!r} is taken in a run folder: rename it")
+    return found
 
 
 def _overrides(config: Config, path: Path, given: Sequence[str]) -> dict[str, tuple[Override, Any]]:

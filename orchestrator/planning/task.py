@@ -50,7 +50,7 @@ def read_task(inputs: Inputs, offset: int, workers: int) -> Task:
         sharing=_defined(experiment.sharing.target),
         model=model,
         row=_row(model, experiment.model.options),
-        search=(inputs.ini_path.parent,),
+        search=(inputs.ini_path.parent, *(module.parent for module in inputs.modules)),
         overrides=inputs.overrides,
     )
 

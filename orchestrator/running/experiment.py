@@ -356,6 +356,9 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Placed) -> None:
         beside["GRAPH_FILE"] = planned.graph_name
         (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
     beside |= planned.scenario.keys
+    beside["MODULES"] = [module.name for module in inputs.modules]
+    for module in inputs.modules:
+        (folder.root / module.name).write_bytes(module.read_bytes())
     write_json(folder.config, planned.config.resolved() | beside)
     for relative, source in planned.task.experiment.own_files.items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,9 @@ class Fleet:
             self.execution.remove_key()  # the run folder is on storage that others have too
 
     def start(self) -> None:
-        """Start every machine that was not started before."""
+        """Start every machine that was not started before; the walltime counts from now."""
+        self.began = time.monotonic()
+        self._jobs = {m: self.execution.job(m) for m in self._jobs}
         self._each(lambda m: self.execution.hosts[m].start(self._jobs[m]), "starting")
 
     def _stage(self, machine: int) -> None:

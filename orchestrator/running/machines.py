@@ -274,7 +274,12 @@ class Machines:
             resumed = frozenset(m for m in began if self._folder.machine(m).holds_a_run())
             self._plan = replace(self._plan, resumed=self._plan.resumed | resumed)
         hosts = self._backend.hosts(self._reservation, self._plan, self._hold)
-        places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        try:
+            places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        except BaseException:
+            for host in hosts:
+                host.close()
+            raise
         execution = self._execution(hosts, places, offset, self._record.number + 1)
         self._fleet = fleet = Fleet(execution, held=self._still_held)
         self._write(execution.plan)
@@ -285,6 +290,7 @@ class Machines:
             "submitted", backend=self._backend.name, addresses=plan.addresses,
             number=execution.number, offset=plan.offset, places=[vars(p) for p in plan.places],
         )  # fmt: skip
+        execution.deadline = self._deadline()
         fleet.start()
         self._ledger.append("started", commands=len(plan.machines))
         return fleet
