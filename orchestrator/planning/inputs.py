@@ -14,6 +14,7 @@ from decentralizepy.files import expanded, read_text_file
 from decentralizepy.jsonfile import parse_json
 from decentralizepy.overrides import Override, from_flags, from_json
 from orchestrator.config import Config, keys
+from orchestrator.planning.data import DataFolder, find_data
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph
@@ -53,6 +54,7 @@ class Inputs:
     simulate_path: Path | None = None
     faults_path: Path | None = None
     overrides: tuple[Override, ...] = ()
+    data: DataFolder | None = None
 
 
 def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
@@ -77,6 +79,7 @@ def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
         simulate_path=_named(config.SIMULATE, path, "SIMULATE"),
         faults_path=_named(config.FAULTS, path, "FAULTS"),
         overrides=tuple(override for override, _ in overrides.values()),
+        data=find_data(config, path),
     )
 
 

@@ -127,6 +127,7 @@ class Placed(Plan):
             "row_length": self.task.row_length,
             "commands": [self.command(machine) for machine in range(len(self.machines))],
             "files": dict(self.files),
+            "data": self.task.data and self.task.data.as_dict(),
             "traffic": self.traffic.as_dict(),
             "estimate": asdict(self.estimate),
             "notes": list(self.notes),

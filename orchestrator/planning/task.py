@@ -12,6 +12,7 @@ from decentralizepy.drivers import Wiring, driver, wiring
 from decentralizepy.errors import ConfigError
 from decentralizepy.overrides import Override, blamed, changed
 from decentralizepy.registry import Target, definition, fact, options
+from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.render import communication, render, with_communication
 
@@ -27,6 +28,7 @@ class Task:
     row: tuple[int, int] | None  # parameters and floating-point buffers, if known
     search: tuple[Path, ...] = ()  # where the user's own modules are found
     overrides: tuple[Override, ...] = ()  # keys of the INI that were set from outside
+    data: Data | None = None  # what it reads of DATASETS_DIR
 
     @property
     def row_length(self) -> int | None:
@@ -39,8 +41,8 @@ def read_task(inputs: Inputs, offset: int, workers: int) -> Task:
     Raises `ConfigError`.
     """
     name = _driver(inputs)
-    experiment, wired = blamed(
-        lambda changes: _read(render_ini(inputs, offset, workers, changes), inputs.ini_path, name),
+    experiment, wired, data = blamed(
+        lambda changes: _read(*render_ini(inputs, offset, workers, changes), inputs.ini_path, name),
         inputs.overrides,
     )
     model = _defined(experiment.model.target)
@@ -52,12 +54,15 @@ def read_task(inputs: Inputs, offset: int, workers: int) -> Task:
         row=_row(model, experiment.model.options),
         search=(inputs.ini_path.parent,),
         overrides=inputs.overrides,
+        data=data,
     )
 
 
-def _read(text: str, path: Path, driver: str | None) -> tuple[Experiment, Wiring]:
+def _read(
+    text: str, data: Data | None, path: Path, driver: str | None
+) -> tuple[Experiment, Wiring, Data | None]:
     experiment = parse_experiment(text, path)
-    return experiment, wiring(experiment, driver)
+    return experiment, wiring(experiment, driver), data
 
 
 def _driver(inputs: Inputs) -> str | None:
@@ -71,16 +76,21 @@ def _driver(inputs: Inputs) -> str | None:
     return name
 
 
-def render_ini(inputs: Inputs, offset: int, workers: int, overrides: Sequence[Override]) -> str:
-    """The INI that every machine gets, with the keys that are set from outside.
+def render_ini(
+    inputs: Inputs, offset: int, workers: int, overrides: Sequence[Override]
+) -> tuple[str, Data | None]:
+    """The INI that every machine gets, with the keys that are set from outside; and its data.
 
     The first port is the INI's own, else the JSON's OFFSET, else the free one that was found.
     """
     config, path = inputs.config, inputs.ini_path
     values = config.resolved() | {"OFFSET": offset, "WORKERS": workers}
     text = changed(render(inputs.ini_text, values, path), overrides, path)
+    data = None
+    if inputs.data is not None:
+        text, data = inputs.data.moved(text, path)
     keep = communication(text, path).get("offset", "")
-    return with_communication(text, path, None if keep else offset)
+    return with_communication(text, path, None if keep else offset), data
 
 
 def _defined(target: Target) -> Target:

@@ -27,6 +27,7 @@ from orchestrator.backends.choice import backend_for
 from orchestrator.config import Config
 from orchestrator.errors import DetachedError
 from orchestrator.planning.costs import cache_path, read_costs, remember
+from orchestrator.planning.data import absolute
 from orchestrator.planning.describe import headline
 from orchestrator.planning.inputs import Inputs, read_inputs, save_folder
 from orchestrator.planning.placed import INI, Placed, placed
@@ -354,7 +355,7 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Placed) -> None:
     if inputs.graph_path is not None and planned.graph_name is not None:
         beside["GRAPH_FILE"] = planned.graph_name
         (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
-    beside |= planned.scenario.keys
+    beside |= planned.scenario.keys | absolute(planned.config, inputs.path)
     write_json(folder.config, planned.config.resolved() | beside)
     for relative, source in planned.task.experiment.own_files.items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
