@@ -246,6 +246,11 @@ class Config(BaseModel):
         "file, and copied to every machine's own disk once; or hosts:/PATH, a folder that the "
         "machines see.",
     )
+    MODULES: Texts = Field(
+        (),
+        description="Further files and folders that own modules need, looked for as GRAPH_FILE "
+        "is, and copied beside the INI on every machine.",
+    )
     CONTAINER: Text | None = Field(
         None,
         description="Image to run the machines in, relative to the repository "

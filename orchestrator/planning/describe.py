@@ -40,6 +40,9 @@ def _lines(plan: Placed, folder: RunFolder) -> Iterator[str]:
     yield f"Nodes     {_named(plan.task.wiring.program)}"
     for one in plan.task.overrides:
         yield f"Set       [{one.section}] {one.key} = {one.text}    ({one.where})"
+    if (modules := plan.task.modules).files:
+        names = ", ".join(modules.files)
+        yield f"Modules   {names}: {bytes_text(modules.bytes)}, beside the INI"
     yield from _data(plan.task.data)
     yield from _bytes(plan.traffic)
     yield from _expected(plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,7 @@ from decentralizepy.jsonfile import parse_json
 from decentralizepy.overrides import Override, from_flags, from_json
 from orchestrator.config import Config, keys
 from orchestrator.planning.data import DataFolder, find_data
+from orchestrator.planning.modules import Modules, find_modules
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph
@@ -55,6 +56,7 @@ class Inputs:
     faults_path: Path | None = None
     overrides: tuple[Override, ...] = ()
     data: DataFolder | None = None
+    modules: Modules = field(default_factory=Modules)
 
 
 def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
@@ -80,6 +82,7 @@ def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
         faults_path=_named(config.FAULTS, path, "FAULTS"),
         overrides=tuple(override for override, _ in overrides.values()),
         data=find_data(config, path),
+        modules=find_modules(config, path, ini_path, folders(path)),
     )
 
 

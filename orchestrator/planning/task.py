@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from decentralizepy.overrides import Override, blamed, changed
 from decentralizepy.registry import Target, definition, fact, options
 from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import Inputs
+from orchestrator.planning.modules import Modules
 from orchestrator.planning.render import communication, render, with_communication
 
 
@@ -29,6 +30,7 @@ class Task:
     search: tuple[Path, ...] = ()  # where the user's own modules are found
     overrides: tuple[Override, ...] = ()  # keys of the INI that were set from outside
     data: Data | None = None  # what it reads of DATASETS_DIR
+    modules: Modules = field(default_factory=Modules)  # the user's further files
 
     @property
     def row_length(self) -> int | None:
@@ -52,9 +54,10 @@ def read_task(inputs: Inputs, offset: int, workers: int) -> Task:
         sharing=_defined(experiment.sharing.target),
         model=model,
         row=_row(model, experiment.model.options),
-        search=(inputs.ini_path.parent,),
+        search=tuple(dict.fromkeys((inputs.ini_path.parent, *inputs.modules.search))),
         overrides=inputs.overrides,
         data=data,
+        modules=inputs.modules,
     )
 
 

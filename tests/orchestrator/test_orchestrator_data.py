@@ -22,6 +22,7 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.text import bytes_text
 from orchestrator import staging
+from orchestrator.backends.remote import contained
 from orchestrator.backends.ssh import SshBackend
 from orchestrator.hosts.base import HostError
 from orchestrator.hosts.shared import SharedHost
@@ -52,6 +53,16 @@ train_dir = /datasets/mine/train
 test_dir = /datasets/mine/test
 """,
 ).replace("[OPTIMIZER_PARAMS]", "[MODEL]\ninputs = 6\nclasses = 3\n\n[OPTIMIZER_PARAMS]")
+#: A method of the user's, which needs a further file.
+MINE = """\
+from decentralizepy.sharing.plain_average import PlainAverageSharing
+from library.factor import FACTOR
+
+
+class Mine(PlainAverageSharing):
+    assert FACTOR == 0.5
+"""
+OWN = INI.replace("decentralizepy.sharing.Sharing", "mine").replace("= Sharing\n", "= Mine\n")
 SSH = {"BACKEND": "ssh", "HOSTS": ["node-1", "node-2"], "HOST_DIR": "/tmp/host"}
 
 
@@ -181,6 +192,21 @@ def test_a_folder_that_nobody_wants_is_told(make: Make, data: Path) -> None:
     assert any("DATASETS_DIR is not used" in note for note in plan.notes)
 
 
+@pytest.mark.parametrize("place", [SSH, {"BACKEND": "local"}])
+def test_a_container_sees_it_under_both_names(
+    make: Make, tmp_path: Path, data: Path, place: dict[str, Any]
+) -> None:
+    image = tmp_path / "image.sif"
+    image.touch()
+    path = make(ini=INI, DATASETS_DIR="data", CONTAINER=str(image), **place)
+    plan = shown(path)
+    assert plan.task.data is not None
+    root = plan.task.data.root
+    words = plan.places[0].core if place != SSH else contained(plan.config, "/r", plan.task.data)
+    for target in (root, "/datasets"):
+        assert f"type=bind,source={root},destination={target},ro" in words
+
+
 # ---------------------------------------------------------------------- on hosts
 
 
@@ -231,10 +257,18 @@ def there(tmp_path: Path, server: sshd.Sshd) -> dict[str, Any]:
 def test_the_same_numbers_as_here_and_copied_once(
     make: Make, tmp_path: Path, data: Path, server: sshd.Sshd, setting: Setting, copies: list[str]
 ) -> None:
-    """Both hosts have one disk; the second run finds data and prepared data there."""
-    path = make(
-        ini=INI, DATASETS_DIR="data", NB_ITERATION=4, TEST_AFTER=2, **there(tmp_path, server)
-    )
+    """Both hosts have one disk; the second run finds data and prepared data there.
+
+    The method is the user's own, with a further file: MODULES brings that to the hosts.
+    """
+    library = tmp_path / "elsewhere" / "library"
+    library.mkdir(parents=True)
+    (library / "factor.py").write_text("FACTOR = 0.5\n")
+    for folder in (tmp_path, tmp_path / "here"):
+        folder.mkdir(exist_ok=True)
+        (folder / "mine.py").write_text(MINE)
+    own = {"ini": OWN, "MODULES": [str(library)], "NB_ITERATION": 4, "TEST_AFTER": 2}
+    path = make(DATASETS_DIR="data", **own, **there(tmp_path, server))
     first = run_experiment(path, setting, Screen(io.StringIO()))
     assert len(copies) == 1
     (prepared,) = (tmp_path / "host" / "cache").iterdir()
@@ -244,13 +278,14 @@ def test_the_same_numbers_as_here_and_copied_once(
     assert {file: file.stat().st_mtime_ns for file in prepared.iterdir()} == made
     (kept,) = (tmp_path / "host" / "datasets").iterdir()
     assert {p.name for p in kept.rglob("*")} == {"mine", "train", "test", "x.npy", "y.npy"}
-    local = make(
-        tmp_path / "here", ini=INI, DATASETS_DIR=str(data), NB_MACHINE=1, NB_ITERATION=4,
-        TEST_AFTER=2,
-    )  # fmt: skip
+    local = make(tmp_path / "here", DATASETS_DIR=str(data), NB_MACHINE=1, **own)
     here = run_experiment(local, setting, Screen(io.StringIO()))
     found = [weights(run.folder) for run in (first, second, here)]
     assert found[0] == found[1] == found[2] and len(found[0]) == 9
+    for run in (first, here):
+        told = json.loads(run.folder.machine(0).run.read_text())["modules"]
+        assert told.keys() == {"mine", "library/factor.py"}
+        assert (run.folder.machine(0).root / "library" / "factor.py").is_file()
 
 
 def test_a_run_can_be_planned_again_without_its_data(
