@@ -76,7 +76,8 @@ class Step:
     def __call__(self) -> None:
         self.rows[0] = next(self.others)
         self._say(0)
-        self.methods[0].merge(self.rows[0], self.heard, self._context(0))
+        heard = [one.carrying(one.tensors) for one in self.heard]  # not decoded yet
+        self.methods[0].merge(self.rows[0], heard, self._context(0))
 
 
 def kernels(x: Tensor) -> dict[str, Callable[[], Any]]:

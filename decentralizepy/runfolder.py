@@ -3,6 +3,7 @@
 A run folder holds one folder per machine::
 
     <run>/g5k_config.json config.ini ip.json plan.json ledger.jsonl   (by the orchestrator)
+    <run>/network.json                 an emulated network as measured before the run (by it too)
     <run>/machine<m>/data.json         which data each of the machine's nodes has
     <run>/machine<m>/run.json          everything needed to repeat the run, and how it ended
     <run>/machine<m>/args.json         the flags, under the reference system's names
@@ -96,8 +97,8 @@ SENT_MODELS: Final = "attacked_model"
 #: names of files and folders that mean something in a run folder or in a machine's
 RESERVED: Final = frozenset({
     "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key",
-    "results.log", "tables", "figures", "args.json", "run.json", "data.json", "status.json",
-    "faults.jsonl", "stdout.log", "checkpoints", "attacks", SENT_MODELS,
+    "network.json", "results.log", "tables", "figures", "args.json", "run.json", "data.json",
+    "status.json", "faults.jsonl", "stdout.log", "checkpoints", "attacks", SENT_MODELS,
 })  # fmt: skip
 
 
@@ -197,6 +198,11 @@ class RunFolder:
     @property
     def plan(self) -> Path:
         return self.root / "plan.json"
+
+    @property
+    def network(self) -> Path:
+        """What was measured of an emulated network."""
+        return self.root / "network.json"
 
     @property
     def ledger(self) -> Path:

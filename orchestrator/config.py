@@ -27,6 +27,7 @@ from pydantic import (
 from decentralizepy.config import SECTIONS
 from decentralizepy.cpus import allotted
 from decentralizepy.overrides import from_json, once
+from orchestrator.emulation.settings import Emulation
 
 #: Where results go when the JSON doesn't say; in the repository, ignored by git.
 DEFAULT_SAVE_DIR: Final = "results/my_results"
@@ -190,6 +191,11 @@ class Config(BaseModel):
         description='Keys of the INI set from here, as {"OPTIMIZER_PARAMS.lr": 0.05}; --set goes '
         "before them.",
     )
+    MODULES: Texts = Field(
+        (),
+        description="Further files and folders that the user's own modules need, looked for as "
+        "GRAPH_FILE is; they lie beside the INI on every machine, and are compared.",
+    )
     AVERAGING_STEPS: Count = Field(1, description="Gossip rounds per training iteration.")
     RESET_OPTIMIZER: Literal[0, 1] = Field(
         0, description="1: a fresh optimizer in every iteration (momentum is lost)."
@@ -246,11 +252,6 @@ class Config(BaseModel):
         "file, and copied to every machine's own disk once; or hosts:/PATH, a folder that the "
         "machines see.",
     )
-    MODULES: Texts = Field(
-        (),
-        description="Further files and folders that own modules need, looked for as GRAPH_FILE "
-        "is, and copied beside the INI on every machine.",
-    )
     CONTAINER: Text | None = Field(
         None,
         description="Image to run the machines in, relative to the repository "
@@ -279,6 +280,11 @@ class Config(BaseModel):
         "range is looked for at start.",
     )
     DEVICE: Literal["cpu", "cuda"] = Field("cpu", description="What the nodes train on.")
+    NETWORK_EMULATION: Emulation | None = Field(
+        None,
+        description="With ssh and grid5000: delay, rate and loss between the machines (docs/ssh.md"
+        "#a-slower-network); measured before the run, removed after it.",
+    )
     LOCAL_SAVE_DIR: Text = Field(
         DEFAULT_SAVE_DIR, description="Where run folders go; relative to the repository."
     )
@@ -334,9 +340,11 @@ class Config(BaseModel):
     queue: str = Field("default", description="Queue of the reservation.")
     job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")
     STORAGE: str | bool | int | None = Field(
-        None, description="Present: use the group storage instead of home."
+        None,
+        description="With grid5000: folder of a group storage where machines deposit "
+        "what they record, in place of the site's home.",
     )
-    DOWNLOAD_ALL: Boolean = Field(False, description="Fetch logs and graphs too.")
+    DOWNLOAD_ALL: Boolean = Field(False, description="No effect: logs and graphs always come home.")
 
     @field_validator("job_name")
     @classmethod
@@ -395,6 +403,23 @@ class Config(BaseModel):
             problem = "ON_LOSS = 'wait', but simulated time does not go back: set fail or drop"
         if problem:
             raise ValueError(f"SIMULATE runs all nodes in one process, {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _emulated_where_that_can_be(self) -> Self:
+        if self.NETWORK_EMULATION is None:
+            return self
+        problem = self.NETWORK_EMULATION.problem(self.NB_MACHINE)
+        if self.backend == "local":
+            problem = "all machines are this computer, whose own traffic would be slowed too"
+        elif self.backend == "slurm":
+            problem = "it needs root on the nodes, which a Slurm job has not"
+        elif self.ON_LOSS == "wait":
+            problem = "with ON_LOSS = 'wait' a host that was off would come back without it"
+        if problem:
+            simulate = "; SIMULATE calculates the seconds of slow links on any computer"
+            hint = simulate if self.backend in ("local", "slurm") else ""
+            raise ValueError(f"NETWORK_EMULATION, BACKEND = {self.backend!r}: {problem}{hint}")
         return self
 
     @property

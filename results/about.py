@@ -38,9 +38,10 @@ node, iteration and metric.
 
 {columns}
 
-`<name>_time_to_accuracy.csv`, with `--targets`: a row per run and target (per cent): `seconds`,
-`iteration` and `bytes_per_node` when the mean test accuracy first was as high (empty if it never
-was), `simulated` for simulated seconds.
+`<name>_time_to_accuracy.csv`, with `--targets`: a row per run and target: `seconds`, `iteration`
+and `bytes_per_node` when the mean of `metric` (`test_acc`, in per cent, unless the target names
+another) first was as good (empty if it never was); `energy_j` of all nodes where it was recorded;
+`simulated` for simulated seconds.
 
 `comparison_runs.csv`: a row per run: its setting as in the legends, `outcome` and `error`, nodes,
 evaluations and the last `iteration`; `<metric> mean` and `std` over the nodes at the end;
@@ -49,8 +50,9 @@ evaluations and the last `iteration`; `<metric> mean` and `std` over the nodes a
 `comparison_settings.csv`: a row per setting, that is for runs that differ by their seed only: `n`,
 their names and seeds, the last `iteration` that all share; for every metric, for `bytes_per_node`
 and `seconds`: `mean`, `ci95_low`, `ci95_high` (Student's t; empty for one seed) and `n`, over the
-seeds; with `--targets` the same for `seconds to 80`, `iteration to 80` and `bytes_per_node to 80`,
-over the `n` seeds that got there.
+seeds; with `--window 5` the same for `<metric> last5`, means over the last five evaluations;
+with `--targets` the same for `seconds to 80`, `iteration to 80`, `bytes_per_node to 80` (and
+`seconds to test_loss 0.5`, ...), over the `n` seeds that got there.
 
 Metrics are the columns of the runs' records.
 """

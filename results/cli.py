@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # pandas and matplotlib take a second to load; --help needs n
     from results.load import Loaded, Run
     from results.plots import Look
     from results.settings import Setting
+    from results.targets import Target
 
 EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
@@ -27,6 +28,9 @@ EXIT_PARTIAL: Final = 6
 #: further commands, by their first word -> module with a ``main`` of the words after it
 COMMANDS: Final = {
     "attack": "results.attacks.command",
+    "bundle": "results.bundle_command",
+    "compare": "results.compare_command",
+    "export-legacy": "results.export_command",
     "figure": "results.figures.command",
     "report": "results.report.command",
     "watch": "results.report.watch",
@@ -50,7 +54,7 @@ one run folder writes, into the run folder unless --output is given:
   tables/<experiment>_tidy.csv       the same, for people; above a million rows
                                      with --tidy-csv only
   tables/<experiment>_time_to_accuracy.csv   with --targets: when the mean test
-                                     accuracy first was as high
+                                     accuracy (or loss) first was as good
   figures/*.pdf                      losses, accuracy and other metrics against
                                      iterations and bytes, results of tests also
                                      against (simulated) time; spread over the
@@ -60,7 +64,8 @@ several run folders write the tables of each into --output, and:
   tables/comparison_runs.csv         one row per run: settings, final values,
                                      bytes, seconds, outcome
   tables/comparison_settings.csv     one row per setting: mean and 95 % interval
-                                     over the seeds; time and bytes to --targets
+                                     over the seeds; time, bytes and joules to
+                                     --targets; means over the last --window
   figures/*.pdf                      one line per setting; runs that differ by
                                      random_seed only become one line, the mean
                                      over seeds with a 95 % band
@@ -68,6 +73,9 @@ several run folders write the tables of each into --output, and:
 python -m results attack RUN...      what the messages of a run tell an observer
                                      (--help says more)
 python -m results figure KIND RUN... one figure: privacy against utility, ROC, ...
+python -m results compare RUN...     differences, with tests of significance
+python -m results bundle RUN...      an archive that redraws every figure
+python -m results export-legacy ...  what notebooks of the reference system read
 python -m results report RUN...      one HTML page with all in it
 python -m results watch RUN          the same page, live
 
@@ -77,7 +85,7 @@ named, the others are drawn, and the exit code is 6.
 examples:
   python -m results runs/quickstart
   python -m results runs/quickstart --output paper --width double
-  python -m results runs/quickstart --targets 80 90
+  python -m results runs/quickstart --targets 80 90 test_loss=0.5
   python -m results runs/lr_*_seed* --output comparison
   python -m results runs/* --output comparison --metrics test_acc test_loss \\
       --labels "D-PSGD" "ours" --log test_loss --format pdf png
@@ -117,10 +125,18 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--targets",
         nargs="+",
-        type=float,
+        type=_target,
         default=[],
-        metavar="PER_CENT",
-        help="test accuracies: tell when each was first reached",
+        metavar="TARGET",
+        help="tell when each was first reached, and at what cost: per cent of test accuracy, or "
+        "METRIC=VALUE, as test_loss=0.5",
+    )
+    add(
+        "--window",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of settings also the means over the last N evaluations",
     )
     add(
         "--tidy-csv",
@@ -158,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
         "like that span a factor of 8",
     )
     return parser  # fmt: skip
+
+
+def _target(text: str) -> Target:
+    from results.targets import parse_target
+
+    return parse_target(text)
 
 
 @contextmanager
@@ -263,7 +285,7 @@ def _tables(
     ]
     if len(runs) > 1:
         tables.append(write_csv(runs_table(compared), folder / f"{name}_runs.csv"))
-        table = settings_table(compared, args.targets)
+        table = settings_table(compared, args.targets, args.window)
         tables.append(write_csv(table, folder / f"{name}_settings.csv"))
     tables += write_tidy(runs, folder, name, args.tidy_csv)
     if tidy_rows(runs) > MOST_CSV_ROWS and not args.tidy_csv:

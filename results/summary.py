@@ -14,6 +14,7 @@ from results.metrics import ACCURACY, headlines, label, unit
 from results.settings import Setting
 from results.style import human_bytes
 from results.tables import final, settings_table
+from results.targets import Target
 
 
 def summary(run: Run) -> str:
@@ -100,7 +101,10 @@ def _outcome(run: Run) -> list[str]:
 
 def reached(times: pd.DataFrame) -> list[str]:
     """The rows of `results.tables.time_to_accuracy`, one line each."""
-    return [f"  {row['target']:g} % accuracy".ljust(24) + _when(row) for _, row in times.iterrows()]
+    return [
+        f"  {Target(row['target'], row['metric']).words}".ljust(24) + _when(row)
+        for _, row in times.iterrows()
+    ]
 
 
 def _when(row: pd.Series) -> str:

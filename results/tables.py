@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +15,10 @@ from results.csvfile import write_csv
 from results.curves import BYTES, SECONDS
 from results.interval import half_width_95
 from results.load import Run
-from results.metrics import ACCURACY, is_evaluation, is_mark, is_own
+from results.metrics import is_evaluation, is_mark, is_own
 from results.privacy import by_iteration, noise
 from results.settings import Setting
+from results.targets import Target, as_targets, costs, reached, window_mean
 
 #: metric -> its name in the wide table, where it keeps the reference system's
 WIDE_METRICS: Final[dict[str, str]] = {
@@ -31,7 +33,6 @@ WIDE_METRICS: Final[dict[str, str]] = {
 }
 #: Statistics over the nodes, in the wide table's order; std has ddof = 1.
 WIDE_STATISTICS: Final = ("mean", "std", "sum", "min", "max", "percentile_50", "percentile_95")
-_REACHED: Final = (SECONDS, "iteration", BYTES)
 
 
 def wide(run: Run) -> pd.DataFrame:
@@ -136,38 +137,53 @@ def _spent(run: Run) -> dict[str, Any]:
     return spent | {"simulated": run.simulated}
 
 
-def settings_table(compared: Sequence[Setting], targets: Sequence[float] = ()) -> pd.DataFrame:
+def settings_table(
+    compared: Sequence[Setting], targets: Sequence[float | Target] = (), window: int = 0
+) -> pd.DataFrame:
     """One row per setting of a comparison.
 
     Columns: setting, n (runs, one per seed), runs (their names), seeds, iteration (the last one
     after which all were evaluated); ``<metric> mean``, ``ci95_low``, ``ci95_high`` and ``n``: the
     mean over the seeds of the mean over the nodes at that iteration, its 95 % confidence interval
     (Student's t, NaN for one seed), and how many seeds have a finite number; the same for
-    bytes_per_node and seconds. For each target (per cent of test accuracy), the same for seconds,
-    iteration and bytes_per_node when a seed first reached it, over the n seeds that did.
+    bytes_per_node and seconds. With ``window``, the same for ``<metric> last<window>``, each
+    seed's mean over its last so many evaluations. For each target (numbers are per cent of test
+    accuracy), the same for seconds, iteration, bytes_per_node and, where recorded, energy_j (of
+    all nodes) when a seed first reached it, over the n seeds that did.
     """
-    metrics = compared_metrics([run for setting in compared for run in setting.runs])
-    return pd.DataFrame([_setting_row(setting, metrics, targets) for setting in compared])
+    runs = [run for setting in compared for run in setting.runs]
+    asked = _Asked(compared_metrics(runs), as_targets(targets), costs(runs), window)
+    return pd.DataFrame([_setting_row(setting, asked) for setting in compared])
 
 
-def _setting_row(
-    setting: Setting, metrics: Sequence[str], targets: Sequence[float]
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Asked:
+    metrics: Sequence[str]
+    targets: Sequence[Target]
+    costs: Sequence[str]
+    window: int
+
+
+def _setting_row(setting: Setting, asked: _Asked) -> dict[str, Any]:
+    runs = setting.runs
     row: dict[str, Any] = {
         "setting": setting.label,
-        "n": len(setting.runs),
-        "runs": " ".join(run.name for run in setting.runs),
-        "seeds": " ".join(str(run.attributes.get("random_seed", "?")) for run in setting.runs),
+        "n": len(runs),
+        "runs": " ".join(run.name for run in runs),
+        "seeds": " ".join(str(run.attributes.get("random_seed", "?")) for run in runs),
         "iteration": setting.shared[-1],
     }
-    wanted = {metric: (metric, "mean") for metric in metrics}
+    wanted = {metric: (metric, "mean") for metric in asked.metrics}
     wanted |= {BYTES: ("total_bytes", "mean"), SECONDS: ("elapsed_s", "max")}
     for name, column in wanted.items():
-        row |= _interval(name, [_last_shared(setting, run, column) for run in setting.runs])
-    for target in targets:
-        reached = [_reached(run, target) for run in setting.runs]
-        for what in _REACHED:
-            row |= _interval(f"{what} to {target:g}", [each.get(what, np.nan) for each in reached])
+        row |= _interval(name, [_last_shared(setting, run, column) for run in runs])
+    for metric in asked.metrics if asked.window else ():
+        means = [window_mean(run, metric, asked.window) for run in runs]
+        row |= _interval(f"{metric} last{asked.window}", means)
+    for target in asked.targets:
+        each = [reached(run, target) for run in runs]
+        for what in asked.costs:
+            row |= _interval(f"{what} to {target.label}", [one.get(what, np.nan) for one in each])
     return row
 
 
@@ -192,35 +208,23 @@ def _interval(name: str, values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def time_to_accuracy(runs: Sequence[Run], targets: Sequence[float]) -> pd.DataFrame:
-    """When each run first had a mean test accuracy, over its nodes, of at least each target.
+def time_to_accuracy(runs: Sequence[Run], targets: Sequence[float | Target]) -> pd.DataFrame:
+    """When each run first had a mean, over its nodes, as good as each target.
 
-    One row per run and target. Columns: run; target (per cent); seconds since the first training
-    step until the last node had done the iteration (simulated ones in a simulated run); iteration;
-    bytes_per_node, the mean over the nodes of what they had sent; simulated. A target that was
-    never reached, or a column that was not recorded, is NaN.
+    One row per run and target; numbers are per cent of test accuracy. Columns: run; target;
+    seconds since the first training step until the last node had done the iteration (simulated
+    ones in a simulated run); iteration; bytes_per_node, the mean over the nodes of what they had
+    sent; energy_j of all nodes, where it was recorded; simulated; metric. A target that was never
+    reached, or a column that was not recorded, is NaN.
     """
     rows = [
-        {"run": run.name, "target": target, "simulated": run.simulated, **_reached(run, target)}
+        {"run": run.name, "target": target.value, "simulated": run.simulated,
+         "metric": target.metric, **reached(run, target)}
         for run in runs
-        for target in targets
-    ]
-    return pd.DataFrame(rows, columns=["run", "target", *_REACHED, "simulated"])
-
-
-def _reached(run: Run, target: float) -> dict[str, float]:
-    """Seconds, iteration and bytes when the target was reached; empty if it was not."""
-    statistics = run.over_nodes
-    if ACCURACY not in statistics:
-        return {}
-    good = statistics[statistics[ACCURACY, "mean"] >= target]
-    if good.empty:
-        return {}
-    found = {"iteration": good.index[0]}
-    for name, column in ((SECONDS, ("elapsed_s", "max")), (BYTES, ("total_bytes", "mean"))):
-        if column in statistics:
-            found[name] = good.iloc[0][column]
-    return found
+        for target in as_targets(targets)
+    ]  # fmt: skip
+    columns = ["run", "target", *costs(runs), "simulated", "metric"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def write_wide(run: Run, path: Path) -> Path:

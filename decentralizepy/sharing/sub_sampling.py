@@ -78,19 +78,18 @@ def drawn(seed: int, alpha: float, n: int) -> Tensor:
     """
     rng = np.random.Generator(np.random.PCG64(seed))
     most = int(alpha * n + 5 * math.sqrt(alpha * n) + 16)
-    places = _places(rng, alpha, most, 0)
-    while places[-1] <= n:  # once in a few million calls
-        places = np.concatenate([places, _places(rng, alpha, most, places[-1])])
-    found = places[: np.searchsorted(places, n, side="right")]
-    found -= 1
-    return torch.from_numpy(found.astype(np.int64))
+    indices = _places(rng, alpha, most, -1)
+    while indices[-1] < n:  # once in a few million calls
+        more = _places(rng, alpha, most, int(indices[-1]))
+        indices = np.concatenate([indices, more])
+    return torch.from_numpy(indices[: np.searchsorted(indices, n)])
 
 
-def _places(rng: np.random.Generator, alpha: float, count: int, first: float) -> np.ndarray:
-    """The next successes [count] float64 of trials behind number ``first``."""
-    gaps = rng.standard_exponential(count)
-    gaps *= -1 / math.log1p(-alpha)
-    np.floor(gaps, out=gaps)
+def _places(rng: np.random.Generator, alpha: float, count: int, last: int) -> np.ndarray:
+    """The next successes [count] int64 of trials behind number ``last``."""
+    waits = rng.standard_exponential(count)
+    waits *= 1 / max(-math.log1p(-alpha), 1e-15)  # sums stay within int64
+    gaps = waits.astype(np.int64)
     gaps += 1
-    gaps[0] += first
+    gaps[0] += last
     return gaps.cumsum(out=gaps)

@@ -157,7 +157,7 @@ class Grid5000Backend(RemoteBackend):
             for site in _sites(request):
                 jobs.append(_submit(request, site))
                 note(_noted(request, jobs))
-        except BaseException:
+        except Exception:
             for job in jobs or live_jobs(request.name, _sites(request)):
                 delete(job)
             raise
@@ -207,12 +207,13 @@ class Grid5000Backend(RemoteBackend):
         return replace(noted, hosts=tuple(f"{user}@{node}" for node in nodes), deadline=deadline)
 
     def ssh_options(self, config: Config) -> Sequence[str]:
-        """Through the gate, from anywhere outside, unless the user says how."""
-        if config.SSH_OPTIONS:
-            return config.SSH_OPTIONS
-        if socket.getfqdn().endswith("grid5000.fr"):
-            return KEYS_CHANGE
-        return (*KEYS_CHANGE, "-J", f"{api().username}@{GATE}")
+        """The user's, which then also have to lead into Grid'5000."""
+        return config.SSH_OPTIONS or KEYS_CHANGE
+
+    def gate(self, config: Config) -> str:
+        """From anywhere outside, unless the user says how."""
+        inside = socket.getfqdn().endswith("grid5000.fr")
+        return "" if inside or config.SSH_OPTIONS else f"{api().username}@{GATE}"
 
     def place(
         self, plan: Plan, hosts: Sequence[Host], folder: RunFolder, former: int | None

@@ -5,14 +5,12 @@ from __future__ import annotations
 import ipaddress
 import random
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final, TypeVar
 
-from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.errors import RunError
 from decentralizepy.runfolder import RunFolder
 from orchestrator import container, staging
 from orchestrator.backends import ports
@@ -21,7 +19,7 @@ from orchestrator.config import Config
 from orchestrator.container import Bind, data_binds, image_of
 from orchestrator.hosts import code
 from orchestrator.hosts.base import Facts, Host, HostError, UnreachableError
-from orchestrator.hosts.ssh import SshHost
+from orchestrator.hosts.ssh import Control, SshHost
 from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import REPOSITORY
 from orchestrator.planning.placed import Place, Placed
@@ -86,11 +84,21 @@ class RemoteBackend:
 
     def connections(self, reservation: Reservation, config: Config) -> list[Host]:
         """By SSH, over one connection each."""
-        control = Path(tempfile.mkdtemp(prefix="dpy-"))
+        control = Control()
         return [
-            SshHost(target, base(config), tuple(self.ssh_options(config)), control)
+            SshHost(
+                target,
+                base(config),
+                tuple(self.ssh_options(config)),
+                control,
+                gate=self.gate(config),
+            )
             for target in reservation.hosts[: config.NB_MACHINE]
         ]
+
+    def gate(self, config: Config) -> str:
+        """The computer through which all hosts are reached; none by default."""
+        return ""
 
     def ssh_options(self, config: Config) -> Sequence[str]:
         """Of every ssh command."""
@@ -270,10 +278,3 @@ def on_all(hosts: Sequence[Host], do: Callable[[Host], Result]) -> list[Result]:
     if failed := [why for _, why in told if why]:
         raise RunError("\n".join(failed))
     return [found for found, _ in told]  # type: ignore[misc]
-
-
-def need(config: Config, path: object, keys: Mapping[str, bool]) -> None:
-    """Raise a `ConfigError` for what a back-end cannot do without."""
-    missing = [key for key, there in keys.items() if not there]
-    if missing:
-        raise ConfigError(f"{path}: BACKEND {config.backend!r} needs the key {missing[0]!r}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from decentralizepy.errors import ConfigError
 from orchestrator.backends.base import Note, Request, Reservation
-from orchestrator.backends.remote import RemoteBackend, need
+from orchestrator.backends.remote import RemoteBackend
 from orchestrator.config import Config
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import Site
@@ -19,7 +19,8 @@ class SshBackend(RemoteBackend):
     name: str = "ssh"
 
     def site(self, config: Config) -> Site:
-        need(config, "the configuration", {"HOSTS": bool(config.HOSTS)})
+        if not config.HOSTS:
+            raise ConfigError("BACKEND 'ssh' needs the key 'HOSTS': the hosts as ssh knows them")
         if len(config.HOSTS) < config.NB_MACHINE:
             raise ConfigError(
                 f"NB_MACHINE = {config.NB_MACHINE}, but HOSTS names {len(config.HOSTS)}: each "

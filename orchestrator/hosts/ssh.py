@@ -10,6 +10,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -47,20 +48,42 @@ STORAGE: Final = (
 )
 
 
+class Control:
+    """A folder for the sockets of connections that are used again; it goes with its last host."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dpy-"))
+        self._hosts = 0
+
+    def join(self) -> None:
+        self._hosts += 1
+
+    def leave(self) -> None:
+        self._hosts -= 1
+        if self._hosts <= 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @dataclass
 class SshHost:
     """One machine. ``target`` is what ssh is given, ``base`` our folder on the host's own disk.
 
-    ``options`` go to every ssh command; ``control`` is a folder for the sockets of connections that
-    are used again. ``python`` runs our runner there.
+    ``options`` go to every ssh command; ``control`` has the sockets of connections that are used
+    again. ``python`` runs our runner there. All hosts behind a ``gate`` share one
+    connection to it, since gateways take only a few.
     """
 
     target: str
     base: str
     options: tuple[str, ...] = ()
-    control: Path | None = None
+    control: Control | None = None
     python: str = "python3"
+    gate: str = ""
     in_place: bool = False
+
+    def __post_init__(self) -> None:
+        if self.control is not None:
+            self.control.join()
 
     @property
     def name(self) -> str:
@@ -118,7 +141,7 @@ class SshHost:
 
     def storage(self) -> str:
         """A name of the disk that our folder lies on; hosts that share it tell the same."""
-        return self._told(f"{self._in_base()}{STORAGE.format(name=uuid4().hex)}").strip()
+        return self.output(f"{self._in_base()}{STORAGE.format(name=uuid4().hex)}").strip()
 
     def put_data(self, folder: Path, names: Sequence[str], root: str) -> None:
         """Copy files and folders to the same places below ``root``; links are followed."""
@@ -126,6 +149,13 @@ class SshHost:
         sources = [f"./{name}" for name in names]
         options = ["--relative", "--copy-links", "--chmod=u+rwX"]
         self._rsync([*options, *sources, self._there(f"{root}/")], cwd=folder)
+
+    def output(self, command: str, data: bytes = b"", seconds: float = SHORT_S) -> str:
+        """What a command for the host's shell prints; raises `HostError` if it fails."""
+        code, out, err = self._run(command, data, seconds)
+        if code:
+            raise HostError(_last(err) or f"exit code {code}")
+        return out
 
     def start(self, job: Job) -> None:
         self._ask("start", **asdict(job))
@@ -165,12 +195,14 @@ class SshHost:
         self._ask("remove", root=root)
 
     def close(self) -> None:
-        if self.control is not None:
-            command = [*self._ssh(), "-O", "exit", self.target]
+        if self.control is None:
+            return
+        ends = [[*self._ssh(), "-O", "exit", self.target]]
+        ends += [[*self._to_gate(), "-O", "exit", self.gate]] if self.gate else []
+        for command in ends:
             with suppress(subprocess.TimeoutExpired):
                 subprocess.run(command, capture_output=True, check=False, timeout=CONNECT_S)
-            with suppress(OSError):  # until the last host has gone
-                self.control.rmdir()
+        self.control.leave()
 
     # ------------------------------------------------------------------ ssh
 
@@ -191,13 +223,6 @@ class SshHost:
             return dict(json.loads(out))
         except ValueError:
             raise HostError(f"{verb}: an answer that is not understood: {out[:200]!r}") from None
-
-    def _told(self, command: str) -> str:
-        """What a command for the host's shell prints."""
-        code, out, err = self._run(command, b"", SHORT_S)
-        if code:
-            raise HostError(_last(err) or f"exit code {code}")
-        return out
 
     def _shell(
         self, command: str, data: bytes = b"", seconds: float = SHORT_S, check: bool = True
@@ -230,11 +255,24 @@ class SshHost:
     def _ssh(self) -> list[str]:
         shared = []
         if self.control is not None:
-            path = f"ControlPath={self.control}/%C"
+            path = f"ControlPath={self.control.folder}/%C"
             shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
         alive = ["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=2"]
         quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
-        return ["ssh", *quiet, *alive, *shared, *self.options]
+        through: list[str] = []
+        if self.gate:
+            command = shlex.join([*self._to_gate(), "-W", "%h:%p", self.gate])
+            through = ["-o", f"ProxyCommand={command}"]
+        return ["ssh", *quiet, *alive, *shared, *through, *self.options]
+
+    def _to_gate(self) -> list[str]:
+        """The connection that all hosts share."""
+        shared: list[str] = []
+        if self.control is not None:
+            path = f"ControlPath={self.control.folder}/gate"
+            shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
+        quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
+        return ["ssh", *quiet, *shared, *self.options]
 
     def _rsync(
         self,

@@ -46,6 +46,10 @@ def _lines(plan: Placed, folder: RunFolder) -> Iterator[str]:
     yield from _data(plan.task.data)
     yield from _bytes(plan.traffic)
     yield from _expected(plan)
+    if plan.config.NETWORK_EMULATION is not None:
+        first, *more = plan.config.NETWORK_EMULATION.lines()
+        yield f"Network   {first}"
+        yield from (f"          {line}" for line in more)
     yield f"Results   {folder.root}"
     for machine in plan.machines:
         yield f"\nCommand of machine {machine.machine}"

@@ -172,9 +172,12 @@ def _problem(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    key = str(error["loc"][0])
+    key = ".".join(map(str, error["loc"]))
     if error["type"] == "missing":
-        return f"needs the key {key!r}: {_description(key)}"
+        described = _description(key)
+        return f"needs the key {key!r}" + (f": {described}" if described else "")
+    if error["type"] == "extra_forbidden":
+        return f"{key}: there is no such key"
     if error["type"] == "string_pattern_mismatch":
         message = "H:MM:SS is expected, as 1:30:00"
     if error["type"] == "string_too_long":

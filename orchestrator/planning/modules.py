@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import posixpath
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,11 @@ class Modules:
     search: tuple[Path, ...] = ()
 
     @property
+    def names(self) -> list[str]:
+        """Of files and folders that lie directly beside the INI."""
+        return list(dict.fromkeys(Path(name).parts[0] for name in self.files))
+
+    @property
     def bytes(self) -> int:
         return sum(path.stat().st_size for path in self.files.values())
 
@@ -35,40 +40,38 @@ class Modules:
 
 
 def find_modules(config: Config, path: Path, ini: Path, folders: list[Path]) -> Modules:
-    """What a JSON names, looked for beside its INI and in ``folders``; raises `ConfigError`."""
+    """What a JSON names, looked for beside its INI and in ``folders``; raises `ConfigError`.
+
+    Files and folders get beside the INI by the last part of their names.
+    """
     files: dict[str, Path] = {}
     search: dict[Path, None] = {}
+    taken = {ini.name, Path(config.GRAPH_FILE or ini).name}
     for given in config.MODULES:
-        where = f"{path}: {KEY}: {given:.200}"
-        folder, name = _found(given, [ini.parent, *folders], where)
-        taken = {ini.name, Path(config.GRAPH_FILE or ini).name}
-        if is_reserved(Path(name).parts[0]) or name in taken:
-            raise ConfigError(f"{where}: this name means something else in a run folder: rename it")
-        for file in _files(folder / name, where):
-            files[file.relative_to(folder).as_posix()] = file
-        search[folder] = None
-    found = Modules(files, tuple(search))
-    if found.bytes > MOST_BYTES:
+        where = f"{path}: {KEY}"
+        found = _found(given, [ini.parent, *folders], where)
+        if is_reserved(found.name) or found.name in taken:
+            raise ConfigError(f"{where}: {found.name!r} is taken in a run folder: rename it")
+        taken.add(found.name)
+        search[found.parent] = None
+        files |= {p.relative_to(found.parent).as_posix(): p for p in _files(found, where)}
+    modules = Modules(files, tuple(search))
+    if modules.bytes > MOST_BYTES:
         raise ConfigError(
-            f"{path}: {KEY}: {found.bytes:,} bytes are more than {MOST_BYTES >> 20} MiB: for data "
-            "there is DATASETS_DIR"
+            f"{path}: {KEY}: {modules.bytes:,} bytes are more than {MOST_BYTES >> 20} MiB: for "
+            "data there is DATASETS_DIR"
         )
-    return found
+    return modules
 
 
-def _found(given: str, folders: list[Path], where: str) -> tuple[Path, str]:
-    """The folder that has it, and its name there; of an absolute path the last part is kept."""
-    path = expanded(Path(given))
-    name = posixpath.normpath(given)
-    if path.is_absolute():
-        folders, name = [path.parent], path.name
-    if not name or name == "." or name.startswith(".."):
-        raise ConfigError(f"{where}: a file or folder beside {folders[0]} is expected")
+def _found(given: str, folders: list[Path], where: str) -> Path:
+    name = expanded(Path(given))
     for folder in folders:
-        if (folder / name).exists():
-            return folder, name
+        path = Path(os.path.abspath(folder / name))  # noqa: PTH100 - a symbolic link keeps its name
+        if path.exists() and path not in folder.absolute().parents and path != folder.absolute():
+            return path
     listed = ", ".join(dict.fromkeys(map(str, folders)))
-    raise ConfigError(f"{where}: no such file or folder; looked in {listed}")
+    raise ConfigError(f"{where}: {given:.200}: no such file or folder; looked in {listed}")
 
 
 def _files(path: Path, where: str) -> Iterator[Path]:
@@ -78,5 +81,5 @@ def _files(path: Path, where: str) -> Iterator[Path]:
         return
     found = [p for p in sorted(path.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     if not found:
-        raise ConfigError(f"{where}: there is no file in it")
+        raise ConfigError(f"{where}: there is no file in {path}")
     yield from found

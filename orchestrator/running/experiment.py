@@ -25,6 +25,7 @@ from decentralizepy.runfolder import RESERVED, MachineFolder, RunFolder, is_rese
 from orchestrator.backends.base import Backend, require
 from orchestrator.backends.choice import backend_for
 from orchestrator.config import Config
+from orchestrator.emulation.service import checks
 from orchestrator.errors import DetachedError
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.data import absolute
@@ -163,7 +164,7 @@ def _rehearsed(
     backend = backend_of(planned.config, planned.config_path, setting)
     former = None if folder is None else former_offset(folder)
     shown = preview(inputs, planned, setting, folder or example_folder(planned), former)
-    require(backend.check(shown))
+    require([*backend.check(shown), *checks(planned.config)])
     try:
         rehearse(shown, inputs.graph_path, setting.environment, screen, here=not backend.remote)
     except RunError as error:
@@ -355,7 +356,7 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Placed) -> None:
     if inputs.graph_path is not None and planned.graph_name is not None:
         beside["GRAPH_FILE"] = planned.graph_name
         (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
-    beside["MODULES"] = list(planned.task.modules.files)
+    beside["MODULES"] = planned.task.modules.names
     beside |= planned.scenario.keys | absolute(planned.config, inputs.path)
     write_json(folder.config, planned.config.resolved() | beside)
     own = {str(name): source for name, source in planned.task.experiment.own_files.items()}

@@ -79,7 +79,9 @@ class Fleet:
             self.execution.remove_key()  # the run folder is on storage that others have too
 
     def start(self) -> None:
-        """Start every machine that was not started before."""
+        """Start every machine that was not started before; the walltime counts from now."""
+        self.began = time.monotonic()
+        self._jobs = {m: self.execution.job(m) for m in self._jobs}
         self._each(lambda m: self.execution.hosts[m].start(self._jobs[m]), "starting")
 
     def _stage(self, machine: int) -> None:
@@ -463,10 +465,8 @@ def _quietly(do: Callable[[], None]) -> None:
 
 def _is_input(name: str) -> bool:
     """Whether an entry of a run folder is among what machines start from."""
-    return not (
-        re.fullmatch(r"machine\d+", name) or name in (KEY_NAME, "ledger.jsonl", "plan.json", "tables",
-                                               "figures", "results.log")
-    )  # fmt: skip
+    ours = (KEY_NAME, "ledger.jsonl", "plan.json", "tables", "figures", "results.log")
+    return re.fullmatch(r"machine\d+", name) is None and name not in ours
 
 
 def _killed(code: int) -> bool:

@@ -19,6 +19,8 @@ EVENTS: Final = (
     "reserving",
     "reserved",
     "submitted",
+    "emulating",
+    "unemulated",
     "started",
     "lost",
     "restarted",

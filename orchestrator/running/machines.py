@@ -16,6 +16,7 @@ from decentralizepy.files import write_atomic, write_json
 from decentralizepy.interrupts import Interrupted, Interrupts
 from decentralizepy.runfolder import RunFolder, has_records
 from orchestrator.backends.base import Backend, Reservation
+from orchestrator.emulation.service import emulate, unemulate
 from orchestrator.errors import DetachedError, ReservationError
 from orchestrator.hosts.base import Host, HostError, Job, UnreachableError
 from orchestrator.planning.inputs import Inputs
@@ -273,16 +274,23 @@ class Machines:
             resumed = frozenset(m for m in began if self._folder.machine(m).holds_a_run())
             self._plan = replace(self._plan, resumed=self._plan.resumed | resumed)
         hosts = self._backend.hosts(self._reservation, self._plan, self._hold)
-        places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        try:
+            places, offset = self._backend.place(self._plan, hosts, self._folder, self._former)
+        except BaseException:
+            for host in hosts:
+                host.close()
+            raise
         execution = self._execution(hosts, places, offset, self._record.number + 1)
         self._fleet = fleet = Fleet(execution, held=self._still_held)
         self._write(execution.plan)
         fleet.stage()
         plan = execution.plan
+        emulate(plan, hosts, self._folder, self._ledger, screen.say)
         self._ledger.append(
             "submitted", backend=self._backend.name, addresses=plan.addresses,
             number=execution.number, offset=plan.offset, places=[vars(p) for p in plan.places],
         )  # fmt: skip
+        execution.deadline = self._deadline()
         fleet.start()
         self._ledger.append("started", commands=len(plan.machines))
         return fleet
@@ -374,6 +382,8 @@ class Machines:
             self._fleet.close()
         if self._keep:
             return
+        if self._reservation is not None:
+            unemulate(self._ledger, self._screen.say)
         try:
             self._give_back()
         except ReservationError as error:  # it must not hide how the run ended

@@ -13,6 +13,7 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.text import plural
 from orchestrator.backends.base import Backend
+from orchestrator.emulation.service import emulated, unemulate
 from orchestrator.planning.inputs import Inputs
 from orchestrator.planning.placed import placed
 from orchestrator.planning.plan import Plan
@@ -25,7 +26,7 @@ from orchestrator.running.progress import line, progress_for
 from orchestrator.running.record import Record, read_record
 from orchestrator.running.resume import open_folder
 from orchestrator.running.tables import make_tables
-from orchestrator.status import overview, read_status
+from orchestrator.status import Status, overview, read_status
 from orchestrator.text import Screen
 
 #: Between two looks at a run that another process supervises.
@@ -85,7 +86,7 @@ def status(run: Found) -> dict[str, Any]:
         str(m): "silent" if one is None else (one.state if one.code is None else f"{one.code}")
         for m, one in seen.items()
     }
-    at = overview([read_status(f.status, m) for m, f in run.folder.machines().items()], run.total)
+    at = overview(statuses(run), run.total)
     return {
         "run_folder": str(run.folder.root),
         "backend": run.backend.name,
@@ -153,13 +154,18 @@ def helps(told: Mapping[str, Any]) -> list[str]:
 # ---------------------------------------------------------------------- attach
 
 
+def statuses(run: Found) -> list[Status]:
+    """What is here of what the machines tell."""
+    return [read_status(folder.status, m) for m, folder in run.folder.machines().items()]
+
+
 def follow(run: Found, screen: Screen) -> None:
     """The live view of a run that another process supervises, until that lets go of it."""
     with progress_for(screen, run.total) as progress:
         while is_supervised(run.folder):
-            found = run.folder.machines().items()
-            progress.update([read_status(folder.status, m) for m, folder in found])
+            progress.update(statuses(run))
             time.sleep(LOOK_S)
+        progress.update(statuses(run))
     record = read_record(run.folder.ledger)
     screen.say(f"the process that supervised it has ended; its last event was {record.last!r}")
 
@@ -174,8 +180,7 @@ def collect(run: Found, setting: Setting, screen: Screen) -> list[str]:
             missing = [] if not run.backend.remote else ["no machine is held: all there is is here"]
         else:
             missing = fleet.collect(finished=False)
-    found = run.folder.machines().items()
-    seen = overview([read_status(folder.status, m) for m, folder in found], run.total)
+    seen = overview(statuses(run), run.total)
     screen.say(f"  {line(seen)}")
     tables = make_tables(setting.results, run.folder, setting.environment)
     if not tables.ok:
@@ -192,7 +197,10 @@ def clean(run: Found, screen: Screen) -> None:
             if fleet is not None:
                 _end(fleet, ledger, record, screen)
         request = run.backend.request(run.plan, run.folder.root.name)
-        reservation = run.backend.find(request) if record.held else None
+        may_be_ours = record.held or emulated(run.folder.ledger)
+        reservation = run.backend.find(request) if may_be_ours else None
+        if reservation is not None:
+            unemulate(ledger, screen.say)
         reservation = reservation or record.reservation
         if reservation is not None:
             run.backend.release(reservation)

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from results.attacks.alike import alike
 from results.attacks.losstable import LossTable
 from results.attacks.names import INFORMATION, NON_MEMBERS
 from results.attacks.scores import auc, auc_interval, known, tpr_columns
@@ -86,20 +87,7 @@ def _outside(truth: Truth, kind: str, target: int, seed: int) -> np.ndarray:
         return truth.members[target]
     if truth.labels is None:
         raise ValueError("non-members local go by labels, and the targets of this run are none")
-    return _alike(truth.labels, truth.tested, truth.members[target], seed)
-
-
-def _alike(labels: np.ndarray, among: np.ndarray, example: np.ndarray, seed: int) -> np.ndarray:
-    """As many of ``among`` as can be had with the label shares of ``example``."""
-    classes, wanted = np.unique(labels[example], return_counts=True)
-    there = [among[labels[among] == label] for label in classes]
-    scale = min(len(some) / count for some, count in zip(there, wanted, strict=True))
-    rng = np.random.default_rng((seed, 0))
-    drawn = [
-        rng.choice(some, int(scale * count), replace=False)
-        for some, count in zip(there, wanted, strict=True)
-    ]
-    return np.sort(np.concatenate(drawn)) if drawn else among[:0]
+    return alike(truth.labels, truth.tested, truth.members[target], seed)
 
 
 def attack(

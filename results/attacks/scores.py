@@ -84,6 +84,14 @@ def roc(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr])
 
 
+def advantage(members: np.ndarray, others: np.ndarray) -> float:
+    """The largest |TPR - FPR| of all thresholds; NaN without members or without others."""
+    if not len(members) or not len(others):
+        return float("nan")
+    fpr, tpr = roc(members, others)
+    return float(np.abs(tpr - fpr).max())
+
+
 def tpr_columns(members: np.ndarray, others: np.ndarray) -> dict[str, float]:
     """`tpr_at_fpr` under the reference system's names."""
     return {f"tpr_at_fpr{_short(fpr)}": tpr for fpr, tpr in tpr_at_fpr(members, others).items()}

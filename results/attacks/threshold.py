@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results.attacks.alike import alike
 from results.attacks.losstable import LossTable
 from results.attacks.saved import Saved
-from results.attacks.scores import auc, auc_interval, known, tpr_columns
+from results.attacks.scores import advantage, auc, auc_interval, known, tpr_columns
 from results.attacks.world import Truth
 
 
@@ -20,8 +21,10 @@ def threshold(truth: Truth, table: LossTable, seed: int = 0) -> pd.DataFrame:
     Columns of the reference system: agent, target, iteration, roc_auc, gini_auc (2 AUC - 1), both
     ``_balanced`` (as many test samples as members, drawn from ``seed``) and ``_class<c>``. Beside
     them: ``roc_auc_within`` (the classes' AUCs, weighted by members: what is left of roc_auc when
-    labels tell nothing), the 95 % interval ``roc_auc_low`` to ``roc_auc_high``, TPR at low FPR,
-    generalization_gap (mean loss of the test set less that of the members), members.
+    labels tell nothing), attacker_advantage (the largest |TPR - FPR|; ``_niid``: against test
+    samples with the sender's label shares), the 95 % interval ``roc_auc_low`` to
+    ``roc_auc_high``, TPR at low FPR, generalization_gap (mean loss of the test set
+    less that of the members), members.
     """
     return pd.DataFrame([_row(truth, saved, losses, seed) for saved, losses in table.rows()])
 
@@ -44,6 +47,8 @@ def _row(truth: Truth, saved: Saved, losses: np.ndarray, seed: int) -> dict[str,
         "gini_auc": 2 * whole - 1,
         "gini_auc_balanced": 2 * balanced - 1,
         "roc_auc_within": _within(by_class, truth, inside),
+        "attacker_advantage": advantage(members, others),
+        "attacker_advantage_niid": advantage(members, losses[_same_labels(truth, inside, seed)]),
         **tpr_columns(members, others),
         "generalization_gap": _mean(others) - _mean(members),
         "members": len(inside),
@@ -51,6 +56,12 @@ def _row(truth: Truth, saved: Saved, losses: np.ndarray, seed: int) -> dict[str,
         **{f"roc_auc_class{label}": value for label, value in by_class.items()},
         **{f"gini_auc_class{label}": 2 * value - 1 for label, value in by_class.items()},
     }
+
+
+def _same_labels(truth: Truth, inside: np.ndarray, seed: int) -> np.ndarray:
+    if truth.labels is None:
+        return truth.tested
+    return alike(truth.labels, truth.tested, inside, seed)
 
 
 def _mean(losses: np.ndarray) -> float:

@@ -72,6 +72,19 @@ class Victims:
         found = sample_losses(self._template, self._task, row, self._parts, self._batch)
         return np.asarray(found.numpy(), dtype=np.float32)
 
+    def right(self, state: np.ndarray) -> np.ndarray:
+        """Which samples [samples] the model of a flat ``state_dict`` classifies as they are."""
+        row = row_of_state(self._template, torch.from_numpy(np.ascontiguousarray(state)))
+        self._template.load(row.to(self._device))
+        self._template.mode(False)
+        found = []
+        with torch.inference_mode():
+            for part in self._parts:
+                for start in range(0, len(part), self._batch):
+                    x, y = part.slice(start, min(start + self._batch, len(part)))
+                    found.append((self._template.model(x).argmax(dim=1) == y).cpu())
+        return np.asarray(torch.cat(found).numpy())
+
 
 @dataclass(frozen=True)
 class World:

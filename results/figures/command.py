@@ -7,7 +7,10 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from results.load import Run
 
 #: kind -> its module, which has ABOUT, add_arguments and draw
 KINDS: Final = {
@@ -66,6 +69,16 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--name", help="its file name, without an ending (the kind)")
     add("--width", choices=WIDTHS, default=WIDTHS[0], help="one column (3.33 in) or two (6.9 in)")
     add("--format", nargs="+", choices=FORMATS, default=["pdf"], help="kinds of files (pdf)")
+
+
+def drawable(kind: str, runs: Sequence[Run]) -> bool:
+    """Whether runs have what a kind shows without flags of its own."""
+    try:
+        args = parser().parse_args([kind, *(str(run.folder) for run in runs)])
+        _module(kind).draw(runs, args)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What it takes to reach an accuracy: bytes, seconds or iterations, a bar per setting."""
+"""What it takes to reach an accuracy or a loss: a bar per setting."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from results.plots import NothingToPlotError, RunFigure, legend_of, put_legend
 from results.settings import settings
 from results.style import COLOURS, byte_unit, styled
 from results.tables import settings_table
+from results.targets import ENERGY, Target, as_targets, parse_target
 
-ABOUT = "bytes, seconds or iterations until the mean test accuracy first reaches a target"
-COSTS = {"bytes": "bytes_per_node", "seconds": "seconds", "iterations": "iteration"}
-_WORDS = {"bytes": "Bytes sent per node", "seconds": "Time (s)", "iterations": "Iterations"}
+ABOUT = "bytes, seconds, iterations or joules until a mean accuracy or loss reaches a target"
+COSTS = {"bytes": "bytes_per_node", "seconds": "seconds", "iterations": "iteration",
+         "joules": ENERGY}  # fmt: skip
+_WORDS = {"bytes": "Bytes sent per node", "seconds": "Time (s)", "iterations": "Iterations",
+          "joules": "Energy of all nodes (J)"}  # fmt: skip
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
 
 
 def add_arguments(add: argparse._ActionsContainer) -> None:
     """The flags of this figure."""
     add.add_argument(
-        "--target", dest="targets", action="append", type=float, required=True,
-        metavar="PER_CENT", help="a test accuracy; may be repeated",
+        "--target", dest="targets", action="append", type=parse_target, required=True,
+        metavar="TARGET", help="per cent of test accuracy, or METRIC=VALUE; may be repeated",
     )  # fmt: skip
     add.add_argument("--cost", choices=COSTS, default="bytes", help="what it takes (bytes)")
 
@@ -35,29 +38,35 @@ def draw(runs: Sequence[Run], args: argparse.Namespace) -> RunFigure:
 
 
 def to_target(
-    runs: Sequence[Run], targets: Sequence[float], cost: str = "bytes", width: str = "single"
+    runs: Sequence[Run],
+    targets: Sequence[float | Target],
+    cost: str = "bytes",
+    width: str = "single",
 ) -> RunFigure:
     """Means over the seeds that reached it, with 95 % intervals; what never did has no bar.
 
     Raises `NothingToPlotError` if no run reached any target.
     """
-    table = settings_table(settings(runs), targets)
-    frames = [_of_target(table, target, COSTS[cost]) for target in targets]
+    wanted = as_targets(targets)
+    table = settings_table(settings(runs), wanted)
+    if f"{COSTS[cost]} to {wanted[0].label} mean" not in table:
+        raise NothingToPlotError(f"no run recorded {COSTS[cost]}")
+    frames = [_of_target(table, target, COSTS[cost]) for target in wanted]
     data = pd.concat(frames, ignore_index=True)
     if not np.isfinite(data["mean"]).any():
-        raise NothingToPlotError(f"no run reached {' or '.join(f'{t:g} %' for t in targets)}")
+        raise NothingToPlotError(f"no run reached {' or '.join(map(_said, wanted))}")
     divisor, unit = byte_unit(float(np.nanmax(data["mean"]))) if cost == "bytes" else (1.0, "")
     labels = [*table["setting"]]
     with styled():
         made = RunFigure(width, data)
         axes = made.add_subplot()
-        each = 0.8 / len(targets)
-        for number, (target, frame) in enumerate(zip(targets, frames, strict=True)):
-            places = np.arange(len(labels)) + (number - (len(targets) - 1) / 2) * each
+        each = 0.8 / len(wanted)
+        for number, (target, frame) in enumerate(zip(wanted, frames, strict=True)):
+            places = np.arange(len(labels)) + (number - (len(wanted) - 1) / 2) * each
             values = frame["mean"].to_numpy() / divisor
             axes.barh(
                 places, values, each * 0.9, color=COLOURS[number % len(COLOURS)], alpha=0.8,
-                hatch=_HATCHES[number % len(_HATCHES)], label=f"{target:g} %",
+                hatch=_HATCHES[number % len(_HATCHES)], label=_said(target),
             )  # fmt: skip
             half = (frame["high"] - frame["low"]).to_numpy() / 2 / divisor
             axes.errorbar(values, places, xerr=np.nan_to_num(half), fmt="none", color="#333333",
@@ -73,10 +82,14 @@ def to_target(
     return made
 
 
-def _of_target(table: pd.DataFrame, target: float, column: str) -> pd.DataFrame:
-    name = f"{column} to {target:g}"
+def _said(target: Target) -> str:
+    return f"{target.label} %" if target.metric.endswith("_acc") else target.label
+
+
+def _of_target(table: pd.DataFrame, target: Target, column: str) -> pd.DataFrame:
+    name = f"{column} to {target.label}"
     return pd.DataFrame({
-        "setting": table["setting"], "target": target, "cost": column,
-        "mean": table[f"{name} mean"], "low": table[f"{name} ci95_low"],
+        "setting": table["setting"], "target": target.value, "metric": target.metric,
+        "cost": column, "mean": table[f"{name} mean"], "low": table[f"{name} ci95_low"],
         "high": table[f"{name} ci95_high"], "n": table[f"{name} n"],
     })  # fmt: skip

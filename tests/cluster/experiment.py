@@ -20,6 +20,19 @@ VALUES = {
 }  # fmt: skip
 
 
+#: Kills the command in the moment that it calls a method.
+DEADLY = """
+import os, runpy, signal, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+from orchestrator.running import fleet, machines
+owner = getattr({"Fleet": fleet, "Machines": machines}[sys.argv[2]], sys.argv[2])
+setattr(owner, sys.argv[3], lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+script = sys.argv[1]
+del sys.argv[1:4]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
 class Run:
     """The experiment in a folder, with an environment, on a place."""
 
@@ -35,9 +48,12 @@ class Run:
         (found,) = (path for path in self.results.iterdir() if not path.name.startswith("."))
         return found
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, killed_in: tuple[str, str] | None = None) -> subprocess.Popen[str]:
+        """``killed_in``: a class and its method; who calls it dies at once."""
+        deadly = [COMMAND[0], "-c", DEADLY, COMMAND[1], *(killed_in or ())]
         return subprocess.Popen(
-            [*COMMAND, *(words or (str(self.config),))], cwd=self.root, env=self.environment,
+            [*(deadly if killed_in else COMMAND), *(words or (str(self.config),))],
+            cwd=self.root, env=self.environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 

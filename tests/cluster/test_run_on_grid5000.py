@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,23 @@ def test_a_killed_orchestrator_finds_its_job_again(run: Run, grid5000: Any) -> N
     assert done.returncode == 0, done.stderr
     assert posts(grid5000) == 1 and grid5000.left() == []
     assert experiment.weights(run.folder) == experiment.local_weights(run)
+
+
+@pytest.mark.parametrize(
+    ("where", "last"),
+    [(("Machines", "_note"), "reserving"), (("Fleet", "collect"), "finished")],
+    ids=["between request and ledger", "while collecting"],
+)
+def test_killed_at_an_awkward_moment(
+    run: Run, grid5000: Any, where: tuple[str, str], last: str
+) -> None:
+    command = run.start(killed_in=where)
+    assert command.wait(300) == -signal.SIGKILL
+    assert run.events()[-1] == last and len(grid5000.api.live_jobs()) == 1
+    done = run.verb("resume")
+    assert done.returncode == 0, done.stderr
+    assert posts(grid5000) == 1 and grid5000.left() == []
+    assert run.events().count("started") == 1 and len(experiment.weights(run.folder)) == 16
 
 
 def test_a_node_that_is_dead_at_the_start_is_named_and_the_job_ends(

@@ -338,6 +338,7 @@ class Nodes(RuleBasedStateMachine):
         """The other worker is gone, and what it had."""
         self.dead = True
         theirs = self.pools[1].arena
+        theirs.counters.release = lambda *_: None  # type: ignore[method-assign]  # it is dead
         self.pools[0].forgive(1)
         self.sent.clear()
         self.kept = [

@@ -185,6 +185,20 @@ def test_a_users_own_module_is_kept(make: Make, setting: Build) -> None:
     assert (outcome.folder.root / "mine.py").read_text() == "class Mine:\n    pass\n"
 
 
+def test_further_files_of_the_users_are_kept_and_found_again(make: Make, setting: Build) -> None:
+    path, given = make(MODULES=["more/helper.py"]), setting()
+    path.with_name("more").mkdir()
+    (path.parent / "more" / "helper.py").write_text("x = 1\n")
+    outcome, _ = run(path, given)
+    assert (outcome.folder.root / "helper.py").read_text() == "x = 1\n"
+    assert path.parent / "more" in outcome.plan.task.search
+    (path.parent / "more" / "helper.py").unlink()
+    assert run(outcome.folder.config, given)[0].complete
+    path.with_name("plan.json").write_text("")
+    with pytest.raises(ConfigError, match=r"MODULES: 'plan\.json' is taken"):
+        run(make(MODULES=["plan.json"]), given)
+
+
 OWN = """
 class Rotating:
     def __init__(self, n: int): ...

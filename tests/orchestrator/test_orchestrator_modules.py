@@ -33,17 +33,17 @@ def own(tmp_path: Path) -> Path:
     return folder
 
 
-def test_files_keep_their_place_beside_the_ini(make: Make, own: Path, tmp_path: Path) -> None:
+def test_files_are_beside_the_ini(make: Make, own: Path, tmp_path: Path) -> None:
     """In the run folder too, from which the run can be repeated."""
     inputs, planned = make_plan(make(MODULES=["own/pack", str(own / "table.csv")]), Setting())
     shown = preview(inputs, planned, Setting(), example_folder(planned))
-    names = ["own/pack/inner.py", "table.csv"]
+    names = ["pack/inner.py", "table.csv"]
     assert list(shown.task.modules.files) == names
-    assert shown.task.search == (tmp_path, own)
+    assert shown.task.search == (own.parent, own)
     command = shown.command(0)
     place = command.index("--modules")
     assert command[place + 1 : place + 3] == names
-    assert "own/pack/inner.py, table.csv: 10 B, beside the INI" in describe(
+    assert "pack/inner.py, table.csv: 10 B, beside the INI" in describe(
         shown, example_folder(planned)
     )
 
@@ -54,21 +54,21 @@ def test_a_run_folder_has_them_and_names_them(make: Make, own: Path) -> None:
     folder = create_run_folder(planned, setting.now())
     write_inputs(folder, inputs, preview(inputs, planned, setting, folder))
     assert (folder.root / "table.csv").read_text() == "1,2\n"
-    assert json.loads(folder.config.read_text())["MODULES"] == ["own/pack/inner.py", "table.csv"]
+    assert json.loads(folder.config.read_text())["MODULES"] == ["pack", "table.csv"]
     again, _ = make_plan(folder.config, setting)
-    assert again.modules.files["own/pack/inner.py"] == folder.root / "own" / "pack" / "inner.py"
+    assert again.modules.files["pack/inner.py"] == folder.root / "pack" / "inner.py"
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("nowhere.py", "no such file or folder; looked in"),
-        ("../small.ini", "a file or folder beside"),
-        (".", "a file or folder beside"),
-        ("small.ini", "means something else in a run folder"),
-        ("ring.edges", "means something else in a run folder"),
-        ("machine0", "means something else in a run folder"),
-        ("empty", "there is no file in it"),
+        ("own/../small.ini", "is taken in a run folder"),
+        (".", "no such file or folder"),
+        ("small.ini", "is taken in a run folder"),
+        ("ring.edges", "is taken in a run folder"),
+        ("machine0", "is taken in a run folder"),
+        ("empty", "there is no file in"),
         ("big", "bytes are more than 64 MiB: for data there is DATASETS_DIR"),
     ],
 )

@@ -153,7 +153,7 @@ def test_a_run_outlives_its_orchestrator_and_is_found_again(
 ) -> None:
     path = write()
     command = started(path)
-    assert await_true(lambda: (path.parent / "results").exists() and training(path), 30)
+    assert await_true(lambda: (path.parent / "results").exists() and training(path), 60)
     command.send_signal(number)
     _, errors = command.communicate(timeout=20)
     folder = only_run(path)
@@ -174,7 +174,7 @@ def test_a_run_outlives_its_orchestrator_and_is_found_again(
 def test_ctrl_c_collects_and_frees(write: Experiment) -> None:
     path = write()
     command = started(path)
-    assert await_true(lambda: (path.parent / "results").exists() and training(path), 30)
+    assert await_true(lambda: (path.parent / "results").exists() and training(path), 60)
     command.send_signal(signal.SIGINT)
     _, errors = command.communicate(timeout=30)
     assert command.returncode == 130, errors
@@ -188,7 +188,7 @@ def test_clean_frees_what_a_killed_orchestrator_left(
 ) -> None:
     path = write()
     command = started(path)
-    assert await_true(lambda: (path.parent / "results").exists() and training(path), 30)
+    assert await_true(lambda: (path.parent / "results").exists() and training(path), 60)
     folder, setting = only_run(path), faked("gated")
     assert main(["clean", str(folder.root)], setting) == 2, "it is still supervised"
     command.kill()
@@ -207,7 +207,7 @@ def test_clean_frees_what_a_killed_orchestrator_left(
 def test_a_connection_that_is_cut_costs_nothing(write: Experiment, server: sshd.Sshd) -> None:
     path = write()
     command = started(path)
-    assert await_true(lambda: (path.parent / "results").exists() and training(path), 30)
+    assert await_true(lambda: (path.parent / "results").exists() and training(path), 60)
     server.stop()
     (path.parent / "gate").touch()
     time.sleep(1.5)
@@ -269,12 +269,12 @@ def test_a_machine_that_fails_is_named_with_what_it_printed(
 def test_the_walltime_ends_a_run_though_nobody_watches(
     write: Experiment, faked: Callable[..., Setting]
 ) -> None:
-    path = write(walltime="0:00:06")
+    path = write(walltime="0:00:12")
     command = started(path)
-    assert await_true(lambda: (path.parent / "results").exists() and training(path), 30)
+    assert await_true(lambda: (path.parent / "results").exists() and training(path), 60)
     command.kill()
     command.communicate()
-    assert await_true(lambda: len(leftovers(path)) == 1, 20), "only the folder stays"
+    assert await_true(lambda: len(leftovers(path)) == 1, 60), "only the folder stays"
     with pytest.raises(RunError, match="walltime"):
         resume_experiment(only_run(path).root, faked("gated"), Screen(io.StringIO()))
     assert leftovers(path) == []

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import ring
 from results.attacks import all_of_them as a
-from results.attacks.classifier import Learning, _alike, _models
+from results.attacks.alike import alike
+from results.attacks.classifier import Learning, _models
 from results.attacks.lira import against, confidence
 from results.attacks.losstable import LossTable
 from results.attacks.saved import Saved
@@ -63,6 +65,8 @@ def test_threshold_is_a_plain_recomputation(truth: Truth) -> None:
         values = losses[0, row.agent, at].astype(np.float32)
         assert row.roc_auc == pytest.approx(roc_auc_score(member, -values))
         assert row.gini_auc == pytest.approx(2 * row.roc_auc - 1)
+        ranks = stats.ks_2samp(values[member], values[~member]).statistic
+        assert row.attacker_advantage == pytest.approx(ranks)  # sup |TPR - FPR|
         gap = values[~member].mean() - values[member].mean()
         assert row.generalization_gap == pytest.approx(gap, rel=1e-5)
         for label in range(3):
@@ -81,6 +85,8 @@ def test_labels_alone_give_a_pooled_auc_and_none_within(truth: Truth) -> None:
     frame = a.threshold(skewed, table(losses))
     assert frame.loc[0, "roc_auc"] > 0.8
     assert frame["roc_auc_within"].to_list() == [0.5] * NODES
+    assert frame["attacker_advantage"].min() > 0.3
+    assert frame["attacker_advantage_niid"].max() < 0.1
 
 
 def test_top_k_counts_members_among_the_least_lost(truth: Truth) -> None:
@@ -175,10 +181,10 @@ def test_which_models_and_non_members(truth: Truth) -> None:
         3
     ] * 4
     own = truth.members[0]
-    alike = _alike(truth.labels, truth.tested, own, 1)
-    shares = [np.bincount(truth.labels[at], minlength=3) / len(at) for at in (alike, own)]
+    chosen = alike(truth.labels, truth.tested, own, 1)
+    shares = [np.bincount(truth.labels[at], minlength=3) / len(at) for at in (chosen, own)]
     np.testing.assert_allclose(*shares, atol=0.05)
-    assert np.isin(alike, truth.tested).all()
+    assert np.isin(chosen, truth.tested).all()
 
 
 # ----------------------------------------------------------------------- on real runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from results.tables import (
     wide,
     write_wide,
 )
+from results.targets import parse_target
 from results.tidy import tidy, tidy_rows, write_tidy
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -293,3 +295,24 @@ def test_time_to_accuracy_without_tests_or_seconds(make_run: Callable[..., Any])
     times = time_to_accuracy(load_runs([untested.root, timeless.root]), [20.0])
     assert times["iteration"].isna().tolist() == [True, False]
     assert times["seconds"].isna().all()
+
+
+def test_losses_are_targets_too_and_joules_a_cost(make_run: Callable[..., Any]) -> None:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"energy_j": 2.0 * row["iteration"]}
+
+    written = make_run(change=change)
+    runs = load_runs([written.root])
+    loss = written.values("test_loss", 20).mean()
+    targets = [parse_target(f"test_loss={loss + 1e-9}"), parse_target("test_loss=0.0001"), 20.0]
+    times = time_to_accuracy(runs, targets)
+    assert times["metric"].tolist() == ["test_loss", "test_loss", "test_acc"]
+    assert times["iteration"].tolist()[:2] == pytest.approx([20, math.nan], nan_ok=True)
+    assert times["energy_j"].iloc[0] == 5 * 40
+    (row,) = settings_table(settings(runs), [targets[1]], window=2).to_dict("records")
+    assert row["seconds to test_loss 0.0001 n"] == 0
+    last = [written.values("test_acc", t).mean() for t in (20, 30)]
+    assert row["test_acc last2 mean"] == pytest.approx(np.mean(last))
+    for text in ("high", "test_loss=", "=nan"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse_target(text)

@@ -1,0 +1,80 @@
+"""What old notebooks read: the steps of the reference's own notebooks work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from results.cli import main
+
+
+@pytest.fixture
+def run(make_run: Callable[..., Any]) -> Any:
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"test_niid_acc": row["test_acc"] + row["uid"]}
+
+    written = make_run(change=change)
+    (written.root / "attacks").mkdir()
+    rows = [
+        {"agent": uid, "target": 0, "iteration": t, "roc_auc": 0.6, "attacker_advantage": 0.2 + t,
+         "attacker_advantage_niid": uid / 10}
+        for t in (1, 30) for uid in range(5)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(written.root / "attacks/threshold_experiment.csv", index=False)
+    return written
+
+
+def test_the_wide_table_of_both_notebooks(run: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["export-legacy", str(run.root), "--output", str(out)]) == 0
+    table = pd.read_csv(out / "formatted_results/run.csv")
+    names = ["test_acc", "total_bytes", "test_niid_acc"]
+    columns = {f"{n} {s}" for n in names for s in ("mean", "std", "sum", "min", "max")}
+    columns |= {f"{n} {end} confidence" for n in names[::2] for end in ("lower", "upper")}
+    columns |= {f"Attacker advantage mean PRE-STEP{end}" for end in ("", "-niid")}
+    assert columns <= set(table) and table["number_agents"].tolist() == [5] * 4
+    row, values = table[table["iteration"] == 30].iloc[0], run.values("test_niid_acc", 30)
+    assert row["test_niid_acc sum"] == pytest.approx(values.sum())
+    half = 1.96 * values.std(ddof=1) / np.sqrt(5)
+    assert row["test_niid_acc upper confidence"] == pytest.approx(values.mean() + half)
+    assert row["Attacker advantage mean PRE-STEP"] == pytest.approx(30.2)
+    assert row["Attacker advantage mean PRE-STEP-niid"] == pytest.approx(0.2)
+    assert table["Attacker advantage mean PRE-STEP"].isna().tolist() == [False, True, True, False]
+
+
+def test_the_notebooks_own_steps_give_the_same(run: Any, tmp_path: Path) -> None:
+    """Read file by file as they do, and aggregate anew."""
+    out = tmp_path / "out"
+    assert main(["export-legacy", str(run.root), "--output", str(out)]) == 0
+    folder, parts, privacy, uid = out / "my_results/run", [], [], 0
+    for machine, count in enumerate((3, 2)):
+        for rank in range(count):
+            frame = pd.read_json(folder / f"machine{machine}/{rank}_results.json")
+            parts.append(frame.assign(uid=uid, iteration=frame.index))
+            name = f"machine{machine}/privacy/summary/{uid}/privacy-summary-PRE-STEP-niid.json"
+            privacy.append(pd.read_json(folder / name))
+            uid += 1
+    used = pd.concat(parts)[["iteration", "test_acc", "total_bytes", "test_niid_acc"]].dropna()
+    mean = used.groupby("iteration")["test_niid_acc"].mean()
+    table = pd.read_csv(out / "formatted_results/run.csv").set_index("iteration")
+    np.testing.assert_allclose(table["test_niid_acc mean"], mean)
+    every = pd.concat(privacy)
+    every = every[every["slice feature"] == "Entire dataset"]
+    advantage = every.groupby("iteration")["Attacker advantage"].mean()
+    assert advantage.to_dict() == pytest.approx({1: 0.2, 30: 0.2})
+
+
+def test_what_is_missing_is_said(
+    make_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_run().root
+    assert main(["export-legacy", str(root), "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert "no test_niid_acc" in said and "no privacy summaries" in said
+    table = pd.read_csv(tmp_path / "out/formatted_results/run.csv")
+    assert "test_acc mean" in table and not [name for name in table if "niid" in name]
