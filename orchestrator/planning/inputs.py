@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +13,9 @@ from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import expanded, read_text_file
 from decentralizepy.jsonfile import parse_json
 from decentralizepy.overrides import Override, from_flags, from_json
-from decentralizepy.runfolder import is_reserved
 from orchestrator.config import Config, keys
+from orchestrator.planning.data import DataFolder, find_data
+from orchestrator.planning.modules import Modules, find_modules
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph
@@ -54,7 +55,8 @@ class Inputs:
     simulate_path: Path | None = None
     faults_path: Path | None = None
     overrides: tuple[Override, ...] = ()
-    modules: tuple[Path, ...] = ()  # further files of the user's
+    data: DataFolder | None = None
+    modules: Modules = field(default_factory=Modules)
 
 
 def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
@@ -79,18 +81,9 @@ def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
         simulate_path=_named(config.SIMULATE, path, "SIMULATE"),
         faults_path=_named(config.FAULTS, path, "FAULTS"),
         overrides=tuple(override for override, _ in overrides.values()),
-        modules=_modules(config, path),
+        data=find_data(config, path),
+        modules=find_modules(config, path, ini_path, folders(path)),
     )
-
-
-def _modules(config: Config, path: Path) -> tuple[Path, ...]:
-    """The files of MODULES; raises `ConfigError` for two of one name, or one that is taken."""
-    found = tuple(find(name, path, "MODULES") for name in config.MODULES)
-    names = [module.name for module in found]
-    for name in names:
-        if is_reserved(name) or names.count(name) > 1:
-            raise ConfigError(f"{path}: MODULES: {name!r} is taken in a run folder: rename it")
-    return found
 
 
 def _overrides(config: Config, path: Path, given: Sequence[str]) -> dict[str, tuple[Override, Any]]:
