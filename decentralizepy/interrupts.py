@@ -35,6 +35,10 @@ class Interrupts:
             self._armed = False
             raise Interrupted(signal.Signals(number).name)
 
+    def check(self) -> None:
+        """Called now and then where a run goes on: signals come to the main thread by themselves,
+        elsewhere somebody has to ask."""
+
     def rearm(self) -> None:
         """Somebody has decided that the run goes on: the next signal counts as the first."""
         self._armed = True

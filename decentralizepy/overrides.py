@@ -158,6 +158,17 @@ def with_key(text: str, section: str, key: str, value: str) -> str:
     return _ended("".join(lines[:end])) + entry + "".join(lines[end:])
 
 
+def without_key(text: str, section: str, key: str) -> str:
+    """``text`` without a key's lines, if it has them."""
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
+    start, end = _section(lines, section) or (0, 0)
+    for at in range(start, end):
+        found = _ENTRY.match(lines[at])
+        if found and found["key"].strip().lower() == key:
+            return "".join([*lines[:at], *lines[_after(lines, at) :]])
+    return text
+
+
 def _ended(text: str) -> str:
     return text if text.endswith("\n") or not text else text + "\n"
 

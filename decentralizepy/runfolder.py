@@ -98,7 +98,8 @@ SENT_MODELS: Final = "attacked_model"
 RESERVED: Final = frozenset({
     "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key",
     "network.json", "results.log", "tables", "figures", "args.json", "run.json", "data.json",
-    "status.json", "faults.jsonl", "stdout.log", "checkpoints", "attacks", SENT_MODELS,
+    "status.json", "faults.jsonl", "stdout.log", "checkpoints", "attacks", "usage.jsonl",
+    "power.jsonl", SENT_MODELS,
 })  # fmt: skip
 
 
@@ -123,6 +124,16 @@ class MachineFolder:
     @property
     def status(self) -> Path:
         return self.root / "status.json"
+
+    @property
+    def usage(self) -> Path:
+        """CPU, memory and network every few seconds (`decentralizepy.usage`)."""
+        return self.root / "usage.jsonl"
+
+    @property
+    def power(self) -> Path:
+        """What the machine's computer drew, where somebody has measured it."""
+        return self.root / "power.jsonl"
 
     def records(self, worker: int) -> Path:
         return self.root / f"records_{worker}.jsonl"

@@ -149,6 +149,7 @@ class Settings:
     evaluation: EvaluationOptions = EvaluationOptions()
     #: further files that own modules need, by their names beside the INI
     further: abc.Mapping[str, Path] = field(default_factory=dict)
+    usage_after: float = 0.0  # seconds; 0: never
     #: 32 bytes that all machines of the run share; None leaves the wire in the clear
     key: bytes | None = field(default=None, repr=False)
 

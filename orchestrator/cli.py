@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: What can be done with a run folder, beside ``run`` with a configuration.
 VERBS: Final = ("status", "attach", "resume", "collect", "clean", "doctor")
+#: File by which the folder of a sweep is known (`orchestrator.sweep.planned`).
+SWEEP_LIST: Final = "sweep.json"
 DESCRIPTION: Final = """\
 Run a decentralized learning experiment: CONFIG.json says where and how big it is, the INI that it
 names says what to train. The machines are started, their progress shown, and everything ends up
@@ -75,6 +77,8 @@ def main(arguments: Sequence[str] | None = None, setting: Setting | None = None)
             return _act(verb, options, setting)
         if options.set and options.resume is not None:
             raise ConfigError("--set: a run goes on as it began; leave it out with --resume")
+        if _is_sweep(options):
+            return _sweep(options, setting)
         return _dry_run(options, setting) if options.dry_run else _run(options, setting)
     except RefusedError as error:
         return _fail(str(error), EXIT_REFUSED)
@@ -123,6 +127,12 @@ def _act(verb: str, options: argparse.Namespace, setting: Setting | None) -> int
     if options.path is None:
         raise ConfigError(f"{verb}: name a run folder")
     screen = Screen(sys.stderr if options.json else sys.stdout)
+    if verb == "clean" and (options.path / SWEEP_LIST).is_file():
+        from orchestrator.sweep.command import clean_sweep
+
+        if _agreed(options, f"end all runs in {options.path} and free their machines?"):
+            clean_sweep(options.path, setting, screen)
+        return EXIT_OK
     if verb == "resume":
         return _run_or_resume(options.path, None, (), options, setting)
     run = verbs.find_run(options.path, setting)
@@ -141,6 +151,30 @@ def _act(verb: str, options: argparse.Namespace, setting: Setting | None) -> int
     elif _agreed(options, f"end the run in {options.path} and free its machines?"):
         verbs.clean(run, screen)
     return EXIT_OK
+
+
+def _is_sweep(options: argparse.Namespace) -> bool:
+    """Whether the configuration has a sweep; raises `ConfigError` for one that cannot be read."""
+    from orchestrator.planning.inputs import read_config
+
+    found = options.config is not None and read_config(options.config).sweep is not None
+    if options.retry_failed and not found:
+        raise ConfigError("--retry-failed goes with a configuration that has a sweep")
+    return found
+
+
+def _sweep(options: argparse.Namespace, setting: Setting | None) -> int:
+    from orchestrator.running.experiment import Setting
+    from orchestrator.sweep.command import sweep_command
+
+    setting = setting or Setting()
+    if not options.dry_run:
+        setting.interrupts.install()
+        if setting.ask is None and not options.yes and sys.stdin.isatty() and sys.stderr.isatty():
+            setting = replace(setting, ask=_ask_what_then)
+    screen = Screen(sys.stderr if options.json else sys.stdout)
+    code, told = sweep_command(options, setting, screen, lambda what: _agreed(options, what))
+    return _fail(told, code) if code else EXIT_OK
 
 
 def _agreed(options: argparse.Namespace, question: str) -> bool:
@@ -183,6 +217,9 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="plan or result as JSON on stdout, the rest on stderr"
     )
     parser.add_argument("--yes", action="store_true", help="ask nothing")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="of a sweep, run again what failed before"
+    )
     parser.add_argument(
         "--set",
         action="append",

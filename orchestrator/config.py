@@ -28,6 +28,7 @@ from decentralizepy.config import SECTIONS
 from decentralizepy.cpus import allotted
 from decentralizepy.overrides import from_json, once
 from orchestrator.emulation.settings import Emulation
+from orchestrator.sweep.section import Sweep
 
 #: Where results go when the JSON doesn't say; in the repository, ignored by git.
 DEFAULT_SAVE_DIR: Final = "results/my_results"
@@ -337,6 +338,11 @@ class Config(BaseModel):
         description="With slurm: lines of the job's script before anything is started, as "
         '["module load python"].',
     )
+    USAGE_AFTER: Seconds = Field(
+        0.0,
+        description="CPU, memory and network of every machine every so many seconds, and power "
+        "where a cluster measures it; 0: never.",
+    )
     queue: str = Field("default", description="Queue of the reservation.")
     job_type: JobTypes = Field((), description="Type of the reservation, as night; [[]] is none.")
     STORAGE: str | bool | int | None = Field(
@@ -345,6 +351,9 @@ class Config(BaseModel):
         "what they record, in place of the site's home.",
     )
     DOWNLOAD_ALL: Boolean = Field(False, description="No effect: logs and graphs always come home.")
+    sweep: Sweep | None = Field(
+        None, description="Many experiments in one reservation, as docs/sweeps.md says."
+    )
 
     @field_validator("job_name")
     @classmethod

@@ -30,8 +30,10 @@ _TABLES: Final = """\
 
 `<experiment>.csv`: a row per evaluation. `iteration`; for every metric `<metric> mean`, `std` (of
 a sample), `sum`, `min`, `max`, `percentile_50` and `percentile_95` over the nodes, those of the
-reference system first and under its names; `experience_name`, `number_agents`; then the run's
-settings.
+reference system first and under its names; where machines were sampled, `cpu_s`,
+`sent_bytes`, `received_bytes` and, where power was measured, `energy_j` of all machines since the
+first training step, and `memory_bytes`, the most since the row before; `experience_name`,
+`number_agents`; then the run's settings.
 
 `<name>_tidy.parquet` and, up to a million rows or with `--tidy-csv`, `<name>_tidy.csv`: a row per
 node, iteration and metric.

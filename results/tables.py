@@ -19,6 +19,7 @@ from results.metrics import is_evaluation, is_mark, is_own
 from results.privacy import by_iteration, noise
 from results.settings import Setting
 from results.targets import Target, as_targets, costs, reached, window_mean
+from results.usage import usage
 
 #: metric -> its name in the wide table, where it keeps the reference system's
 WIDE_METRICS: Final[dict[str, str]] = {
@@ -39,7 +40,8 @@ def wide(run: Run) -> pd.DataFrame:
     """One row per evaluated iteration of a run.
 
     Columns: iteration; ``<metric> <statistic>`` for the metrics that were recorded, those of
-    `WIDE_METRICS` first, and the `WIDE_STATISTICS` over the nodes; experience_name; number_agents;
+    `WIDE_METRICS` first, and the `WIDE_STATISTICS` over the nodes; what was sampled of the
+    machines (`results.usage`); experience_name; number_agents;
     then the run's attributes.
     """
     statistics = run.over_nodes
@@ -48,10 +50,16 @@ def wide(run: Run) -> pd.DataFrame:
         for statistic in WIDE_STATISTICS:
             name = f"{WIDE_METRICS.get(metric, metric)} {statistic}"
             columns[name] = statistics[metric, statistic].to_numpy()
-    table = _with_attacks(pd.DataFrame(columns), run)
+    table = _with_attacks(_with_usage(pd.DataFrame(columns), run), run)
     constants = {"experience_name": run.experiment, "number_agents": run.nodes,
                  **run.attributes, **noise(run.attributes)}  # fmt: skip
     return table.assign(**{key: v for key, v in constants.items() if key not in table.columns})
+
+
+def _with_usage(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The table with what all machines had taken by then (`results.usage`)."""
+    taken = usage(run)
+    return table.merge(taken, left_on="iteration", right_index=True, how="left")
 
 
 def _with_attacks(table: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -134,7 +142,9 @@ def _spent(run: Run) -> dict[str, Any]:
     }
     last = run.over_nodes.iloc[-1]
     spent = {name: last.get(column, np.nan) for name, column in wanted.items()}
-    return spent | {"simulated": run.simulated}
+    taken = usage(run)
+    more = {str(name): taken[name].iloc[-1] for name in taken} if len(taken) else {}
+    return spent | more | {"simulated": run.simulated}
 
 
 def settings_table(

@@ -231,7 +231,7 @@ def read_key(
 def _check_numbers(args: argparse.Namespace) -> None:
     least_of = {"machines": 1, "iterations": 0, "averaging_steps": 1, "threads": 1}
     least_of |= {"checkpoint_after": 0, "wait_limit": 0, "progress_limit": 1}
-    least_of |= {"start_timeout": 1}
+    least_of |= {"start_timeout": 1, "usage_after": 0}
     least_of |= {"test_after": 0, "train_evaluate_after": 0}
     for name, least in least_of.items():
         if not getattr(args, name) >= least:  # NaN is not, either
@@ -313,6 +313,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         faults=_faults(args, mapping, simulation, (machine, workers), fixed),
         evaluation=evaluation,
         further=_further(args.modules, experiment.path.parent),
+        usage_after=args.usage_after,
         key=read_key(args, experiment, addresses),
     )
     _check_writable(settings.log_dir, "-ld")

@@ -203,6 +203,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the longest local training (default: %(default)g)",
     )
     add(
+        "--usage_after",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="write CPU, memory and network of this machine every S seconds; 0: never (default: "
+        "%(default)g)",
+    )
+    add(
         "--key",
         type=Path,
         metavar="FILE",

@@ -24,6 +24,7 @@ from decentralizepy.supervision.control import ControlPlane, connect
 from decentralizepy.supervision.progress import Progress, say
 from decentralizepy.supervision.status import Status
 from decentralizepy.supervision.workers import Server
+from decentralizepy.usage import sampling
 from decentralizepy.words import Failed
 
 
@@ -62,8 +63,9 @@ class Supervisor:
         except OSError as error:
             provenance.withdraw(self.settings, made)
             raise self._no_room(error) from None
-        self.status.attempt = self.settings.attempt
-        self._server = Server(self.settings.threads)
+        settings = self.settings
+        self.status.attempt = settings.attempt
+        self._server = Server(settings.threads)
         try:
             control = connect(self.settings)
         except ConfigError:
@@ -73,8 +75,9 @@ class Supervisor:
             raise
         outcome = "failed"
         try:
-            self._prepare_data()
-            self._attempts(control)
+            with sampling(settings.folder.usage, settings.usage_after, self._elapsed):
+                self._prepare_data()
+                self._attempts(control)
             outcome = "done"
         except KeyboardInterrupt:
             outcome = "interrupted"
@@ -88,6 +91,10 @@ class Supervisor:
             raise
         finally:
             self._finish(control, outcome, () if outcome != "refused" else made)
+
+    def _elapsed(self) -> float | None:
+        """Seconds of training; None before it."""
+        return None if self.status.began is None else self.status.seconds
 
     def _attempts(self, control: ControlPlane) -> None:
         """Start the workers, and again after each rollback, until the run is over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import expanded, read_text_file
 from decentralizepy.jsonfile import parse_json
-from decentralizepy.overrides import Override, from_flags, from_json
+from decentralizepy.overrides import Override, from_flags, from_json, without_key
 from orchestrator.config import Config, keys
+from orchestrator.planning.change import NO_CHANGE, Change
 from orchestrator.planning.data import DataFolder, find_data
 from orchestrator.planning.modules import Modules, find_modules
 
@@ -59,13 +60,14 @@ class Inputs:
     modules: Modules = field(default_factory=Modules)
 
 
-def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
+def read_inputs(path: Path, given: Sequence[str] = (), change: Change = NO_CHANGE) -> Inputs:
     """Read a JSON and the files that it names; raises `ConfigError`.
 
-    ``given``: keys of the INI after ``--set``, which go before those of the JSON.
+    ``given``: keys of the INI after ``--set``, which go before those of the JSON. ``change`` is
+    made to what the files say.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a symbolic link keeps its name
-    config = read_config(path)
+    config = read_config(path) if change is NO_CHANGE else _changed_config(path, change)
     overrides = _overrides(config, path, given)
     values = {name: value for name, (_, value) in overrides.items()}
     config = config.model_copy(update={"INI": values})
@@ -75,7 +77,7 @@ def read_inputs(path: Path, given: Sequence[str] = ()) -> Inputs:
         path=path,
         config=config,
         ini_path=ini_path,
-        ini_text=read_text(ini_path),
+        ini_text=_without(read_text(ini_path), change.without),
         graph_path=graph_path,
         graph=_graph(graph_path, config, path),
         simulate_path=_named(config.SIMULATE, path, "SIMULATE"),
@@ -96,6 +98,23 @@ def _overrides(config: Config, path: Path, given: Sequence[str]) -> dict[str, tu
     if WRITTEN in found:
         raise ConfigError(f"{found[WRITTEN][0].where}: this file is written for every run")
     return found
+
+
+def _changed_config(path: Path, change: Change) -> Config:
+    """The JSON with a change made, checked as if it had been written so."""
+    text = read_text(path)
+    parse_config(text, path)
+    value = {key: each for key, each in _object(text, path).items() if key != "sweep"}
+    ini = {key: each for key, each in value.get("INI", {}).items() if key not in change.without}
+    changed = value | dict(change.values) | {"INI": ini | dict(change.ini)}
+    return parse_config(json.dumps(changed), path)
+
+
+def _without(text: str, names: Iterable[str]) -> str:
+    for name in names:
+        section, _, key = name.partition(".")
+        text = without_key(text, section, key)
+    return text
 
 
 def _named(name: str | None, path: Path, key: str) -> Path | None:

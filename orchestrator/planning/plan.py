@@ -96,6 +96,7 @@ def resilience_arguments(config: Config) -> list[str]:
         "--wait_limit": config.WAIT_LIMIT,
         "--progress_limit": config.PROGRESS_LIMIT,
         "--start_timeout": config.START_TIMEOUT,
+        "--usage_after": config.USAGE_AFTER or None,
     }
     given = ((flag, value) for flag, value in values.items() if value is not None)
     return [word for flag, value in given for word in (flag, _word(value))]

@@ -27,6 +27,8 @@ from orchestrator.backends.choice import backend_for
 from orchestrator.config import Config
 from orchestrator.emulation.service import checks
 from orchestrator.errors import DetachedError
+from orchestrator.monitoring.power import fetch_power
+from orchestrator.planning.change import NO_CHANGE, Change
 from orchestrator.planning.costs import cache_path, read_costs, remember
 from orchestrator.planning.data import absolute
 from orchestrator.planning.describe import headline
@@ -84,16 +86,24 @@ class Outcome:
 
 
 def run_experiment(
-    path: Path, setting: Setting, screen: Screen, given: Sequence[str] = ()
+    path: Path,
+    setting: Setting,
+    screen: Screen,
+    given: Sequence[str] = (),
+    change: Change = NO_CHANGE,
+    folder: RunFolder | None = None,
 ) -> Outcome:
     """Everything; raises `ConfigError` or `RunError`, with nothing left running.
 
-    ``given``: keys of the INI after ``--set``.
+    ``given``: keys of the INI after ``--set``. ``folder``: the run's own (default: a new one).
     """
     began = time.monotonic()
-    inputs, planned = make_plan(path, setting, given=given)
+    inputs, planned = make_plan(path, setting, given, change)
     shown = _rehearsed(inputs, planned, setting, screen)
-    folder = create_run_folder(planned, setting.now())
+    if folder is None:
+        folder = create_run_folder(planned, setting.now())
+    else:
+        folder.root.mkdir(parents=True, exist_ok=True)
     screen.say(f"run folder {folder.root}")
     with _room(folder), held(folder.ledger) as hold:
         write_inputs(folder, inputs, preview(inputs, planned, setting, folder, shown.offset))
@@ -236,6 +246,7 @@ def _measured(
     seconds: float,
     missing: Sequence[str],
 ) -> Outcome:
+    fetch_power(planned, folder, screen)
     reality = _learn(planned, folder, seconds, setting.costs)
     if not planned.config.records_nothing:
         screen.say("  making tables and figures")
@@ -255,12 +266,14 @@ def make_run_plan(folder: RunFolder, setting: Setting) -> tuple[Inputs, Plan]:
     return inputs, as_resumed(planned, inputs, folder)
 
 
-def make_plan(path: Path, setting: Setting, given: Sequence[str] = ()) -> tuple[Inputs, Plan]:
+def make_plan(
+    path: Path, setting: Setting, given: Sequence[str] = (), change: Change = NO_CHANGE
+) -> tuple[Inputs, Plan]:
     """Read everything and lay it out; starts and writes nothing.
 
-    ``given`` are keys of the INI after ``--set``.
+    ``given`` are keys of the INI after ``--set``; ``change`` is made to what the files say.
     """
-    inputs = read_inputs(path, given)
+    inputs = read_inputs(path, given, change)
     config = inputs.config
     site = backend_of(config, inputs.path, setting).site(config)
     task = read_task(inputs, config.OFFSET or NOMINAL_OFFSET, site.workers)

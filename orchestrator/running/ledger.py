@@ -29,6 +29,7 @@ EVENTS: Final = (
     "released",
     "failed",
     "detached",
+    "cell",
 )
 
 

@@ -408,6 +408,7 @@ class Machines:
         told: list[Loss] = list(fleet.execution.losses)
 
         def watch(statuses: Sequence[Status]) -> None:
+            self._interrupts.check()
             for loss in fleet.execution.losses[len(told) :]:
                 self._tell(loss)
                 told.append(loss)

@@ -1,0 +1,1 @@
+"""Many experiments from one JSON, in one reservation."""
