@@ -98,8 +98,8 @@ SENT_MODELS: Final = "attacked_model"
 RESERVED: Final = frozenset({
     "g5k_config.json", "config.ini", "ip.json", "plan.json", "ledger.jsonl", "run.key",
     "network.json", "results.log", "tables", "figures", "args.json", "run.json", "data.json",
-    "status.json", "faults.jsonl", "stdout.log", "checkpoints", "attacks",
-    "usage.jsonl", "power.jsonl", SENT_MODELS,
+    "status.json", "faults.jsonl", "stdout.log", "checkpoints", "attacks", "usage.jsonl",
+    "power.jsonl", SENT_MODELS,
 })  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import abc
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +147,8 @@ class Settings:
     simulation: Simulation | None = None
     faults: FaultPlan | None = None
     evaluation: EvaluationOptions = EvaluationOptions()
+    #: further files that own modules need, by their names beside the INI
+    further: abc.Mapping[str, Path] = field(default_factory=dict)
     usage_after: float = 0.0  # seconds; 0: never
     #: 32 bytes that all machines of the run share; None leaves the wire in the clear
     key: bytes | None = field(default=None, repr=False)

@@ -8,6 +8,7 @@ The upper-case keys are those of the reference system. `Config` is also the sour
 
 from __future__ import annotations
 
+import getpass
 import ipaddress
 import json
 import re
@@ -35,7 +36,7 @@ LIMIT: Final = 10**9
 #: Bytes of a job_name: folders and files are named by it, which may have 255 with what is added.
 MOST_NAME_BYTES: Final = 200
 #: A folder whose name needs no quoting anywhere.
-_PLAIN_FOLDER: Final = r"^/[\w./+@-]*$"
+PLAIN_FOLDER: Final = r"^/[\w./+@-]*$"
 _MOMENT: Final = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"
 _WALLTIME: Final = r"^\d{1,4}:[0-5]\d:[0-5]\d$"
 
@@ -193,8 +194,8 @@ class Config(BaseModel):
     )
     MODULES: Texts = Field(
         (),
-        description="Further files that the user's own modules need, looked for as GRAPH_FILE is; "
-        "they get into the run folder, and onto Python's path.",
+        description="Further files and folders that the user's own modules need, looked for as "
+        "GRAPH_FILE is; they lie beside the INI on every machine, and are compared.",
     )
     AVERAGING_STEPS: Count = Field(1, description="Gossip rounds per training iteration.")
     RESET_OPTIMIZER: Literal[0, 1] = Field(
@@ -241,10 +242,16 @@ class Config(BaseModel):
         description='Options of every ssh command, as ["-F", "my_ssh_config"]; the user\'s own '
         "ssh configuration is used without them.",
     )
-    HOST_DIR: Annotated[str, Field(pattern=_PLAIN_FOLDER)] | None = Field(
+    HOST_DIR: Annotated[str, Field(pattern=PLAIN_FOLDER)] | None = Field(
         None,
         description="Folder on each machine's own disk for runs, code and prepared data sets "
         "(/tmp/decentralizepy-USER if absent).",
+    )
+    DATASETS_DIR: Text | None = Field(
+        None,
+        description="The folder that the INI calls /datasets: on this computer, relative to this "
+        "file, and copied to every machine's own disk once; or hosts:/PATH, a folder that the "
+        "machines see.",
     )
     CONTAINER: Text | None = Field(
         None,
@@ -430,6 +437,11 @@ class Config(BaseModel):
         if self.BACKEND is not None:
             return self.BACKEND
         return "local" if self.cluster in (None, "", "local") else "grid5000"
+
+    @property
+    def host_dir(self) -> str:
+        """Our folder on each machine's own disk."""
+        return self.HOST_DIR or f"/tmp/decentralizepy-{getpass.getuser()}"
 
     @property
     def train_evaluate_after(self) -> int:

@@ -19,6 +19,8 @@ from typing import Final, Protocol
 
 from decentralizepy.errors import ConfigError
 from decentralizepy.locks import lock
+from orchestrator.planning.data import MOUNT as DATASETS
+from orchestrator.planning.data import Data
 from orchestrator.singularity import PRIVATE, Engine, Say
 
 DEFINITION: Final = "compute_container.def"
@@ -36,7 +38,6 @@ CODE: Final = ("decentralizepy", "run_configuration")
 LOGS: Final = "/logs"
 ADDRESSES: Final = "/ip.json"
 TREE: Final = "/decentralizepy"
-DATASETS: Final = "/datasets"
 #: Whichever engine a host has, called by a shell that is replaced by it.
 ANY_ENGINE: Final = (
     "sh",
@@ -184,6 +185,13 @@ class Bind:
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(fields)
         return "--mount", line.getvalue()
+
+
+def data_binds(data: Data | None) -> list[Bind]:
+    """Data sets, as the rendered INI names them and as users' modules may."""
+    if data is None:
+        return []
+    return [Bind(data.root, target, read_only=True) for target in (data.root, DATASETS)]
 
 
 def flags(binds: Sequence[Bind], gpu: bool = False) -> list[str]:

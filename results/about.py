@@ -42,8 +42,8 @@ node, iteration and metric.
 
 `<name>_time_to_accuracy.csv`, with `--targets`: a row per run and target: `seconds`, `iteration`
 and `bytes_per_node` when the mean of `metric` (`test_acc`, in per cent, unless the target names
-another) first was as good (empty if it never was); `energy_j` of all machines where power was
-measured; `simulated` for simulated seconds.
+another) first was as good (empty if it never was); `energy_j` of all nodes where it was recorded;
+`simulated` for simulated seconds.
 
 `comparison_runs.csv`: a row per run: its setting as in the legends, `outcome` and `error`, nodes,
 evaluations and the last `iteration`; `<metric> mean` and `std` over the nodes at the end;

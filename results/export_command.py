@@ -42,17 +42,30 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command."""
-    from results.export import write_legacy
-    from results.load import load_runs
-
     args = parser().parse_args(argv)
-    for run in load_runs(args.run_folder):
-        for path in write_legacy(run, args.output, _niid(run, args)):
-            print(path)
+    for path in export(args.run_folder, args.output, args.cache_dir, args.set):
+        print(path)
     return 0
 
 
-def _niid(run: Run, args: argparse.Namespace) -> pd.DataFrame | None:
+def export(
+    folders: Sequence[str | Path],
+    output: str | Path,
+    cache_dir: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> list[Path]:
+    """What the command writes for each run: a table and a folder. Warns of what is missing."""
+    from results.export import write_legacy
+    from results.load import load_runs
+
+    return [
+        path
+        for run in load_runs(folders)
+        for path in write_legacy(run, Path(output), _niid(run, cache_dir, overrides))
+    ]
+
+
+def _niid(run: Run, cache_dir: Path | None, overrides: Sequence[str]) -> pd.DataFrame | None:
     """Accuracy on test samples with the node's label shares; None where that cannot be had."""
     from decentralizepy.errors import ConfigError
     from results.attacks.niid import niid_accuracy
@@ -60,6 +73,6 @@ def _niid(run: Run, args: argparse.Namespace) -> pd.DataFrame | None:
     if "test_niid_acc" in run.records.column_names:
         return None
     try:
-        return niid_accuracy(run.folder, args.cache_dir or cache_home(), args.set)
+        return niid_accuracy(run.folder, cache_dir or cache_home(), overrides)
     except (ValueError, ConfigError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from results.load import Run
+from results.spread import RunWarning
 
 #: attack -> its columns that are metrics of a node and iteration
 METRICS: Final[dict[str, tuple[str, ...]]] = {
@@ -26,25 +28,46 @@ METRICS: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 #: the reference system measures noise by it: its level "16th" is a 16th of it
 FULL_NOISE: Final = 0.225
+_KEYS: Final = frozenset({"agent", "target", "iteration"})
 _STATISTICS: Final = ("mean", "std", "sum", "min", "max", "percentile_50", "percentile_95")
 
 
 def attack_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables that attacks have left in a run folder, by attack.
 
-    Ours lie in ``attacks/``, those of the reference system in the folder itself. Files that cannot
-    be read count as absent.
+    Ours lie in ``attacks/``, the reference system's in the folder itself. Warns of files that
+    cannot be read or are no such tables, and leaves them out.
     """
     found: dict[str, pd.DataFrame] = {}
     for attack in METRICS:
         for path in (*folder.glob(f"attacks/{attack}_*.csv"), *folder.glob(f"{attack}_*.csv")):
-            try:
-                frame = pd.read_csv(path)
-            except (OSError, ValueError):
-                continue
-            if "agent" in frame:
+            frame = _read(path, attack)
+            if frame is not None:
                 found.setdefault(attack, frame)
     return found
+
+
+def _read(path: Path, attack: str) -> pd.DataFrame | None:
+    """None for what is no table of an attack: of numbers, with its columns."""
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        _left_out(path, str(error))
+        return None
+    metrics = [name for name in METRICS[attack] if name in frame]
+    if "agent" not in frame or not metrics:
+        _left_out(path, f"no columns agent and {METRICS[attack][0]}")
+        return None
+    keys = [name for name in ("agent", "target", "iteration", *metrics) if name in frame]
+    numbers = frame[keys].apply(pd.to_numeric, errors="coerce")
+    whole = numbers[[key for key in keys if key not in metrics]].notna().all(axis=1)
+    if not whole.all():
+        _left_out(path, f"{int((~whole).sum())} cut or damaged row(s)")
+    return frame.assign(**numbers)[whole].astype(dict.fromkeys(_KEYS & set(keys), int))
+
+
+def _left_out(path: Path, why: str) -> None:
+    warnings.warn(f"{path}: {why}; left out", RunWarning, stacklevel=4)
 
 
 def by_iteration(run: Run) -> pd.DataFrame:

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from results.curves import BYTES, SECONDS
 from results.load import Run
 from results.metrics import ACCURACY
 from results.usage import ENERGY, usage
 
-#: what it took -> its column of the statistics over nodes; joules (cumulative, as bytes are) are
-#: those of the machines where the nodes told none
+#: what it took -> its column of the statistics over nodes
 COSTS: Final = {
     SECONDS: ("elapsed_s", "max"),
     BYTES: ("total_bytes", "mean"),
-    ENERGY: (ENERGY, "sum"),
 }
 
 
@@ -66,7 +65,7 @@ def parse_target(text: str) -> Target:
 
 
 def reached(run: Run, target: Target) -> dict[str, float]:
-    """Iteration and `COSTS` when a run first was as good; empty if it never was."""
+    """Iteration, `COSTS` and joules when a run first was as good; empty if it never was."""
     over = run.over_nodes
     if target.metric not in over:
         return {}
@@ -77,17 +76,27 @@ def reached(run: Run, target: Target) -> dict[str, float]:
     found = {"iteration": float(good.index[0])}
     there = {name: column for name, column in COSTS.items() if column in over}
     found |= {name: float(good.iloc[0][column]) for name, column in there.items()}
-    measured = usage(run) if ENERGY not in found else over.iloc[:0]
-    if ENERGY in measured and good.index[0] in measured.index:
-        found[ENERGY] = float(measured[ENERGY][good.index[0]])
+    joules = _joules(run)
+    if good.index[0] in joules.index:
+        found[ENERGY] = float(joules[good.index[0]])
     return found
 
 
+def _joules(run: Run) -> pd.Series:
+    """Joules since the start by iteration: as measured at the machines, else as recorded by nodes;
+    empty without either."""
+    taken = usage(run)
+    if ENERGY in taken:
+        return taken[ENERGY]
+    if (ENERGY, "sum") in run.over_nodes:
+        return run.over_nodes[ENERGY, "sum"]
+    return pd.Series(dtype=float)
+
+
 def costs(runs: Sequence[Run]) -> list[str]:
-    """The columns of tables of targets; joules only where they are known of some run."""
+    """The columns of tables of targets; joules only where some run recorded them."""
     names = [SECONDS, "iteration", BYTES]
-    known = (COSTS[ENERGY] in run.over_nodes or ENERGY in usage(run) for run in runs)
-    return [*names, ENERGY] if any(known) else names
+    return [*names, ENERGY] if any(len(_joules(run)) for run in runs) else names
 
 
 def window_mean(run: Run, metric: str, window: int) -> float:

@@ -26,6 +26,7 @@ from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.overrides import read_changed
 from decentralizepy.registry import fact
+from decentralizepy.runfolder import is_reserved
 from decentralizepy.scenario.faultplan import FaultPlan, Kill, describe, read_fault_plan
 from decentralizepy.scenario.simulation import Simulation, read_simulation
 from decentralizepy.settings import (
@@ -311,6 +312,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         simulation=simulation,
         faults=_faults(args, mapping, simulation, (machine, workers), fixed),
         evaluation=evaluation,
+        further=_further(args.modules, experiment.path.parent),
         usage_after=args.usage_after,
         key=read_key(args, experiment, addresses),
     )
@@ -324,6 +326,17 @@ def settings_of(args: argparse.Namespace) -> Settings:
             "(--resume)"
         )
     return settings
+
+
+def _further(names: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Files beside the INI by name; raises `ConfigError`."""
+    for name in names:
+        relative = Path(name)
+        if relative.is_absolute() or ".." in relative.parts or not (folder / name).is_file():
+            raise ConfigError(f"--modules {name:.200}: there is no such file in {folder}")
+        if is_reserved(relative.parts[0]):
+            raise ConfigError(f"--modules {name}: this name means something else in a run folder")
+    return {name: folder / name for name in names}
 
 
 def with_servers(mapping: Mapping, wired: Wiring, args: argparse.Namespace) -> Mapping:

@@ -218,6 +218,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "('decentralizepy keys' makes one)",
     )
     add(
+        "--modules",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="further files beside the INI that own modules need: kept with the run, and the same "
+        "on all machines",
+    )
+    add(
         "--digests",
         action="store_true",
         help="write the SHA-256 of every node's parameters after every iteration",

@@ -64,7 +64,8 @@ def begin(settings: Settings, flags: dict[str, Any]) -> Settings:
     for name, source in experiment.files.items():
         if not Path(name).is_absolute():
             write_atomic(folder.root / name, source.read_text(encoding="utf-8"))
-    for relative, source in experiment.own_files.items():
+    own = {str(name): source for name, source in experiment.own_files.items()}
+    for relative, source in (own | dict(settings.further)).items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(folder.root / relative, source.read_bytes())
     graph = None if flags["graph_file"] is None else Path(flags["graph_file"])
@@ -252,9 +253,9 @@ def _files(settings: Settings) -> dict[str, str]:
 
 
 def _modules(settings: Settings) -> dict[str, str]:
-    """Digests of the users' own modules that the INI names."""
-    modules = settings.experiment.modules.items()
-    return {name: hashlib.sha256(source.read_bytes()).hexdigest() for name, source in modules}
+    """Digests of the users' own modules that the INI names, and of the further files."""
+    modules = settings.experiment.modules | dict(settings.further)
+    return {n: hashlib.sha256(source.read_bytes()).hexdigest() for n, source in modules.items()}
 
 
 def code_digest() -> str:

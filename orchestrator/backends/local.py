@@ -16,7 +16,7 @@ from orchestrator import container
 from orchestrator.backends import ports, process
 from orchestrator.backends.base import Check, Note, Request, Reservation
 from orchestrator.config import Config
-from orchestrator.container import TREE, Bind, image_of
+from orchestrator.container import TREE, Bind, data_binds, image_of
 from orchestrator.hosts.base import Host
 from orchestrator.hosts.local import LocalHost
 from orchestrator.planning.inputs import REPOSITORY
@@ -65,6 +65,7 @@ class LocalBackend:
             return ()
         cache = cache_home(self.ours)
         ours = [Bind(path, path) for path in (root, str(cache))]
+        ours += data_binds(plan.task.data)
         tree = Bind(str(REPOSITORY), TREE, read_only=True)
         search, gpu = [TREE, root], plan.config.DEVICE != "cpu"
         return container.core(str(image), [*ours, tree], search, str(cache.parent), gpu)

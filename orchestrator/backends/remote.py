@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import ipaddress
 import random
 import sys
@@ -13,14 +12,15 @@ from typing import Final, TypeVar
 
 from decentralizepy.errors import RunError
 from decentralizepy.runfolder import RunFolder
-from orchestrator import container
+from orchestrator import container, staging
 from orchestrator.backends import ports
 from orchestrator.backends.base import Check, Reservation
 from orchestrator.config import Config
-from orchestrator.container import Bind, image_of
+from orchestrator.container import Bind, data_binds, image_of
 from orchestrator.hosts import code
 from orchestrator.hosts.base import Facts, Host, HostError, UnreachableError
 from orchestrator.hosts.ssh import Control, SshHost
+from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import REPOSITORY
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
@@ -117,7 +117,7 @@ class RemoteBackend:
         places = [
             place_of(config, host, fact, root) for host, fact in zip(hosts, facts, strict=True)
         ]
-        core = self.core or contained(config, root)
+        core = self.core or contained(config, root, plan.task.data)
         if core:
             places = [replace(place, core=core) for place in places]
         return places, common_offset(offers, facts, width)
@@ -139,11 +139,13 @@ class RemoteBackend:
         return []
 
     def stage(self, host: Host, plan: Placed, machine: int) -> None:
-        """The core, as it is here, and the container if one is asked for."""
+        """The core, as it is here, and the container and data sets if they are asked for."""
         if isinstance(host, SshHost):
             host.put_bundle(code.core(), "code")
             if (image := image_of(plan.config.CONTAINER, REPOSITORY)) is not None:
                 container.stage(image, host, images(plan.config))
+        if plan.task.data is not None and isinstance(host, staging.Store):
+            staging.stage(plan.task.data, host)
 
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         place = plan.places[machine]
@@ -176,7 +178,7 @@ def reserved_seconds(plan: Plan) -> int:
 
 def base(config: Config) -> str:
     """Our folder on every host."""
-    return config.HOST_DIR or f"/tmp/decentralizepy-{getpass.getuser()}"
+    return config.host_dir
 
 
 def images(config: Config) -> str:
@@ -184,10 +186,10 @@ def images(config: Config) -> str:
     return f"{base(config)}/images"
 
 
-def contained(config: Config, root: str) -> tuple[str, ...]:
+def contained(config: Config, root: str, data: Data | None = None) -> tuple[str, ...]:
     """How the core is started in the container that is asked for; empty if none is.
 
-    All that is ours on a host lies in one folder, which is bound at its own path.
+    All that is ours on a host lies in one folder, which is bound at its own path; so are data sets.
     """
     image = image_of(config.CONTAINER, REPOSITORY)
     if image is None:
@@ -195,7 +197,7 @@ def contained(config: Config, root: str) -> tuple[str, ...]:
     ours = base(config)
     return container.core(
         f"{images(config)}/{container.staged_name(image)}",
-        [Bind(ours, ours)],
+        [Bind(ours, ours), *data_binds(data)],
         [f"{ours}/code/{code.core().digest}", root],
         gpu=config.DEVICE != "cpu",
     )

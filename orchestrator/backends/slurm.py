@@ -199,6 +199,7 @@ class SlurmBackend(RemoteBackend):
     def stage(self, host: Host, plan: Placed, machine: int) -> None:
         if machine == 0:
             unpack(code.core(), common(plan) / "code")
+        super().stage(host, plan, machine)
 
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         found = super().environment(plan, machine)

@@ -31,7 +31,16 @@ from orchestrator.running.ledger import Ledger, read_ledger
 DEPLOY_S: Final = 600.0
 REMOVE_S: Final = 180.0
 #: No connection stays when EnOSlib has done its work.
-SSH: Final = "-o ControlMaster=no -o BatchMode=yes -o ConnectTimeout=10"
+SSH: Final = "-o ControlMaster=no -o BatchMode=yes -o ConnectTimeout=30"
+#: For hosts that are busy; the user's own settings go before these.
+ANSIBLE: Final = {
+    "ANSIBLE_SSH_ARGS": SSH,
+    "ANSIBLE_TIMEOUT": "30",
+    "ANSIBLE_GATHER_TIMEOUT": "60",
+    "ANSIBLE_SSH_RETRIES": "2",
+}
+#: Deploying may be repeated: it begins by removing what is there.
+TRIES: Final = 2
 
 Say = Callable[[str], None]
 
@@ -64,10 +73,25 @@ def emulate(
     reached = [asdict(one) for one in on_all(hosts, access)]
     ledger.append("emulating", hosts=reached)
     say("  emulating the network")
-    ask({"verb": "deploy", "hosts": reached, "addresses": plan.addresses,
-         "links": [constraint(link) for link in links]}, DEPLOY_S)  # fmt: skip
+    deploy(reached, plan.addresses, links)
     seen = measured(hosts, plan.addresses, plan.offset, links)
     _judge(asked, seen, links, names, folder, say)
+
+
+def deploy(
+    hosts: Sequence[Mapping[str, Any]], addresses: Sequence[str], links: Sequence[Link]
+) -> None:
+    """Let EnOSlib make the network what the links say; raises `RunError`."""
+    request = {"verb": "deploy", "hosts": hosts, "addresses": addresses,
+               "links": [constraint(link) for link in links]}  # fmt: skip
+    for left in reversed(range(TRIES)):
+        try:
+            ask(request, DEPLOY_S)
+        except RunError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _judge(
@@ -172,7 +196,7 @@ def environment() -> dict[str, str]:
     """Of EnOSlib's process, which starts in another folder than ours."""
     here = Path(__file__).resolve().parents[2]
     path = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {"ANSIBLE_SSH_ARGS": SSH, **os.environ, "PYTHONPATH": path}
+    return {**ANSIBLE, **os.environ, "PYTHONPATH": path}
 
 
 def _end(process: subprocess.Popen[str]) -> None:

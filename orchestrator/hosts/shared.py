@@ -14,15 +14,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from decentralizepy.jsonfile import read_object
 from orchestrator.backends.process import tail
 from orchestrator.hosts.base import STDOUT, Facts, HostError, Job, Seen, UnreachableError
+from orchestrator.hosts.ssh import COPY_S, FOLDER, STORAGE
 
 #: Seconds within which an agent answers.
 ANSWER_S: Final = 30.0
 POLL_S: Final = 0.05
 KEY: Final = 'umask 077; mkdir -p "$1" && chmod 700 "$1" && rm -f "$1/run.key" && cat >"$1/run.key"'
+#: Copies the further names from the first folder to the second.
+COPY: Final = (
+    'cd "$1" || {{ echo "$1 is not on a storage that the nodes see" >&2; exit 1; }}; '
+    'mkdir -p "$2" && to=$2 && shift 2 && '
+    'exec cp -RL --parents --remove-destination --preserve=timestamps -- "$@" "$to"'
+).format()
 
 
 @dataclass
@@ -70,6 +78,37 @@ class SharedHost:
         )
         if done.returncode:
             raise HostError(f"staging the key failed: {done.stderr.decode(errors='replace')}")
+
+    def call(self, command: Sequence[str]) -> int:
+        """Run a short command in our folder on the node; returns its exit code."""
+        return self._stepped('exec "$@"', command).returncode
+
+    def storage(self) -> str:
+        """A name of the disk that our folder lies on; nodes that share it tell the same."""
+        return self._checked(STORAGE.format(name=uuid4().hex), ()).strip()
+
+    def put_data(self, folder: Path, names: Sequence[str], root: str) -> None:
+        """The node itself copies what lies on the common storage."""
+        self._checked(COPY, (str(folder), root, *names), COPY_S)
+
+    def _checked(self, script: str, words: Sequence[str], seconds: float = 60) -> str:
+        done = self._stepped(script, words, seconds)
+        if done.returncode:
+            raise HostError(done.stderr.strip() or f"exit code {done.returncode}")
+        return done.stdout
+
+    def _stepped(
+        self, script: str, words: Sequence[str], seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script for the node's shell in our folder there."""
+        command = [*self.step, "sh", "-c", FOLDER.format(base=self.local) + script, "sh", *words]
+        try:
+            return subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                timeout=seconds,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise UnreachableError(f"no answer within {seconds:g} s") from None
 
     def key_of(self, root: str) -> str:
         """Where the key of a run is on the node."""

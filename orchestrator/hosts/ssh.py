@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from orchestrator.hosts.base import Facts, HostError, Job, Seen, UnreachableError
 from orchestrator.hosts.code import Bundle, runner
@@ -39,6 +40,11 @@ POLL_S: Final = 0.2
 FOLDER: Final = (
     'umask 077; mkdir -p "{base}" && [ -O "{base}" ] && [ ! -L "{base}" ] && cd "{base}" || '
     '{{ echo "{base} is not ours" >&2; exit 1; }}; '
+)
+#: Names the disk below our folder, unless it has a name: of whatever host is first, for all.
+STORAGE: Final = (
+    'new=".storage.$$.{name}"; echo {name} >"$new" && '
+    '{{ ln "$new" .storage 2>/dev/null || mv -n "$new" .storage; }}; rm -f "$new"; cat .storage'
 )
 
 
@@ -132,6 +138,17 @@ class SshHost:
     def call(self, command: Sequence[str]) -> int:
         """Run a short command in our folder; returns its exit code."""
         return self._shell(f"{self._in_base()}exec {shlex.join(command)}", check=False)
+
+    def storage(self) -> str:
+        """A name of the disk that our folder lies on; hosts that share it tell the same."""
+        return self.output(f"{self._in_base()}{STORAGE.format(name=uuid4().hex)}").strip()
+
+    def put_data(self, folder: Path, names: Sequence[str], root: str) -> None:
+        """Copy files and folders to the same places below ``root``; links are followed."""
+        self._shell(f"{self._in_base()}mkdir -p {shlex.quote(root)}")
+        sources = [f"./{name}" for name in names]
+        options = ["--relative", "--copy-links", "--chmod=u+rwX"]
+        self._rsync([*options, *sources, self._there(f"{root}/")], cwd=folder)
 
     def output(self, command: str, data: bytes = b"", seconds: float = SHORT_S) -> str:
         """What a command for the host's shell prints; raises `HostError` if it fails."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from decentralizepy.config import Component
 from decentralizepy.runfolder import RunFolder
 from decentralizepy.text import bytes_text, plural, seconds_text
+from orchestrator.planning.data import Data
 from orchestrator.planning.placed import Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.traffic import Traffic
@@ -39,6 +40,10 @@ def _lines(plan: Placed, folder: RunFolder) -> Iterator[str]:
     yield f"Nodes     {_named(plan.task.wiring.program)}"
     for one in plan.task.overrides:
         yield f"Set       [{one.section}] {one.key} = {one.text}    ({one.where})"
+    if (modules := plan.task.modules).files:
+        names = ", ".join(modules.files)
+        yield f"Modules   {names}: {bytes_text(modules.bytes)}, beside the INI"
+    yield from _data(plan.task.data)
     yield from _bytes(plan.traffic)
     yield from _expected(plan)
     if plan.config.NETWORK_EMULATION is not None:
@@ -84,6 +89,17 @@ def _graph(plan: Plan) -> str:
         f"({graph['edges_between_machines']:,} between machines), {degree}, "
         f"{'connected' if graph['connected'] else 'not connected'}"
     )
+
+
+def _data(data: Data | None) -> Iterator[str]:
+    if data is None:
+        return
+    what = f"{', '.join(data.names)} of {data.source}"
+    if data.copied:
+        yield f"Data      {what}: {plural(data.files, 'file')}, {bytes_text(data.bytes)}"
+        yield f"          copied to {data.root} once on each machine's disk"
+    else:
+        yield f"Data      {what}, used where it lies"
 
 
 def _bytes(traffic: Traffic) -> Iterator[str]:

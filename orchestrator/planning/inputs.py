@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +13,10 @@ from decentralizepy.errors import ConfigError, nearest
 from decentralizepy.files import expanded, read_text_file
 from decentralizepy.jsonfile import parse_json
 from decentralizepy.overrides import Override, from_flags, from_json, without_key
-from decentralizepy.runfolder import is_reserved
 from orchestrator.config import Config, keys
 from orchestrator.planning.change import NO_CHANGE, Change
+from orchestrator.planning.data import DataFolder, find_data
+from orchestrator.planning.modules import Modules, find_modules
 
 if TYPE_CHECKING:
     from decentralizepy.graphs.graph import Graph
@@ -55,7 +56,8 @@ class Inputs:
     simulate_path: Path | None = None
     faults_path: Path | None = None
     overrides: tuple[Override, ...] = ()
-    modules: tuple[Path, ...] = ()  # further files of the user's
+    data: DataFolder | None = None
+    modules: Modules = field(default_factory=Modules)
 
 
 def read_inputs(path: Path, given: Sequence[str] = (), change: Change = NO_CHANGE) -> Inputs:
@@ -81,18 +83,9 @@ def read_inputs(path: Path, given: Sequence[str] = (), change: Change = NO_CHANG
         simulate_path=_named(config.SIMULATE, path, "SIMULATE"),
         faults_path=_named(config.FAULTS, path, "FAULTS"),
         overrides=tuple(override for override, _ in overrides.values()),
-        modules=_modules(config, path),
+        data=find_data(config, path),
+        modules=find_modules(config, path, ini_path, folders(path)),
     )
-
-
-def _modules(config: Config, path: Path) -> tuple[Path, ...]:
-    """The files of MODULES; raises `ConfigError` for two of one name, or one that is taken."""
-    found = tuple(find(name, path, "MODULES") for name in config.MODULES)
-    names = [module.name for module in found]
-    for name in names:
-        if is_reserved(name) or names.count(name) > 1:
-            raise ConfigError(f"{path}: MODULES: {name!r} is taken in a run folder: rename it")
-    return found
 
 
 def _overrides(config: Config, path: Path, given: Sequence[str]) -> dict[str, tuple[Override, Any]]:

@@ -92,6 +92,7 @@ class Placed(Plan):
             *(("--key", place.key) if place.key and self.encrypted else ()),
             *resilience_arguments(config),
             *self.scenario.arguments(folder.root),
+            *(("--modules", *modules) if (modules := self.task.modules.files) else ()),
             *(["--resume"] if again else []),
         ]
 
@@ -127,6 +128,8 @@ class Placed(Plan):
             "row_length": self.task.row_length,
             "commands": [self.command(machine) for machine in range(len(self.machines))],
             "files": dict(self.files),
+            "modules": self.task.modules.as_dict(),
+            "data": self.task.data and self.task.data.as_dict(),
             "traffic": self.traffic.as_dict(),
             "estimate": asdict(self.estimate),
             "notes": list(self.notes),

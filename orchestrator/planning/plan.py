@@ -239,6 +239,8 @@ def _notes(config: Config, task: Task, graph: Graph, site: Site) -> tuple[str, .
         notes.append(f"OFFSET = {config.OFFSET} is not used: the INI's own offset is {offset}")
     if config.WAIT_LIMIT is not None and config.ON_LOSS != "wait":
         notes.append(f"WAIT_LIMIT is not used: ON_LOSS is {config.ON_LOSS}, not wait")
+    if config.DATASETS_DIR is not None and task.data is None:
+        notes.append("DATASETS_DIR is not used: no path of the INI begins with /datasets")
     if site.assumed:
         notes.append(f"CPUs are counted on the machines; {site.workers} each are assumed here")
     elif site.workers * config.NB_MACHINE > site.cores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from decentralizepy.drivers import Wiring, driver, wiring
 from decentralizepy.errors import ConfigError
 from decentralizepy.overrides import Override, blamed, changed
 from decentralizepy.registry import Target, definition, fact, options
+from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import Inputs
+from orchestrator.planning.modules import Modules
 from orchestrator.planning.render import communication, render, with_communication
 
 
@@ -27,6 +29,8 @@ class Task:
     row: tuple[int, int] | None  # parameters and floating-point buffers, if known
     search: tuple[Path, ...] = ()  # where the user's own modules are found
     overrides: tuple[Override, ...] = ()  # keys of the INI that were set from outside
+    data: Data | None = None  # what it reads of DATASETS_DIR
+    modules: Modules = field(default_factory=Modules)  # the user's further files
 
     @property
     def row_length(self) -> int | None:
@@ -39,8 +43,8 @@ def read_task(inputs: Inputs, offset: int, workers: int) -> Task:
     Raises `ConfigError`.
     """
     name = _driver(inputs)
-    experiment, wired = blamed(
-        lambda changes: _read(render_ini(inputs, offset, workers, changes), inputs.ini_path, name),
+    experiment, wired, data = blamed(
+        lambda changes: _read(*render_ini(inputs, offset, workers, changes), inputs.ini_path, name),
         inputs.overrides,
     )
     model = _defined(experiment.model.target)
@@ -50,14 +54,18 @@ def read_task(inputs: Inputs, offset: int, workers: int) -> Task:
         sharing=_defined(experiment.sharing.target),
         model=model,
         row=_row(model, experiment.model.options),
-        search=(inputs.ini_path.parent, *(module.parent for module in inputs.modules)),
+        search=tuple(dict.fromkeys((inputs.ini_path.parent, *inputs.modules.search))),
         overrides=inputs.overrides,
+        data=data,
+        modules=inputs.modules,
     )
 
 
-def _read(text: str, path: Path, driver: str | None) -> tuple[Experiment, Wiring]:
+def _read(
+    text: str, data: Data | None, path: Path, driver: str | None
+) -> tuple[Experiment, Wiring, Data | None]:
     experiment = parse_experiment(text, path)
-    return experiment, wiring(experiment, driver)
+    return experiment, wiring(experiment, driver), data
 
 
 def _driver(inputs: Inputs) -> str | None:
@@ -71,16 +79,21 @@ def _driver(inputs: Inputs) -> str | None:
     return name
 
 
-def render_ini(inputs: Inputs, offset: int, workers: int, overrides: Sequence[Override]) -> str:
-    """The INI that every machine gets, with the keys that are set from outside.
+def render_ini(
+    inputs: Inputs, offset: int, workers: int, overrides: Sequence[Override]
+) -> tuple[str, Data | None]:
+    """The INI that every machine gets, with the keys that are set from outside; and its data.
 
     The first port is the INI's own, else the JSON's OFFSET, else the free one that was found.
     """
     config, path = inputs.config, inputs.ini_path
     values = config.resolved() | {"OFFSET": offset, "WORKERS": workers}
     text = changed(render(inputs.ini_text, values, path), overrides, path)
+    data = None
+    if inputs.data is not None:
+        text, data = inputs.data.moved(text, path)
     keep = communication(text, path).get("offset", "")
-    return with_communication(text, path, None if keep else offset)
+    return with_communication(text, path, None if keep else offset), data
 
 
 def _defined(target: Target) -> Target:

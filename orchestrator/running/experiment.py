@@ -30,6 +30,7 @@ from orchestrator.errors import DetachedError
 from orchestrator.monitoring.power import fetch_power
 from orchestrator.planning.change import NO_CHANGE, Change
 from orchestrator.planning.costs import cache_path, read_costs, remember
+from orchestrator.planning.data import absolute
 from orchestrator.planning.describe import headline
 from orchestrator.planning.inputs import Inputs, read_inputs, save_folder
 from orchestrator.planning.placed import INI, Placed, placed
@@ -368,12 +369,11 @@ def write_inputs(folder: RunFolder, inputs: Inputs, planned: Placed) -> None:
     if inputs.graph_path is not None and planned.graph_name is not None:
         beside["GRAPH_FILE"] = planned.graph_name
         (folder.root / planned.graph_name).write_bytes(inputs.graph_path.read_bytes())
-    beside |= planned.scenario.keys
-    beside["MODULES"] = [module.name for module in inputs.modules]
-    for module in inputs.modules:
-        (folder.root / module.name).write_bytes(module.read_bytes())
+    beside["MODULES"] = planned.task.modules.names
+    beside |= planned.scenario.keys | absolute(planned.config, inputs.path)
     write_json(folder.config, planned.config.resolved() | beside)
-    for relative, source in planned.task.experiment.own_files.items():
+    own = {str(name): source for name, source in planned.task.experiment.own_files.items()}
+    for relative, source in (own | dict(planned.task.modules.files)).items():
         (folder.root / relative).parent.mkdir(parents=True, exist_ok=True)
         (folder.root / relative).write_bytes(source.read_bytes())
     write_json(folder.plan, planned.as_dict(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -464,10 +465,8 @@ def _quietly(do: Callable[[], None]) -> None:
 
 def _is_input(name: str) -> bool:
     """Whether an entry of a run folder is among what machines start from."""
-    return not (
-        name.startswith("machine") or name in (KEY_NAME, "ledger.jsonl", "plan.json", "tables",
-                                               "figures", "results.log")
-    )  # fmt: skip
+    ours = (KEY_NAME, "ledger.jsonl", "plan.json", "tables", "figures", "results.log")
+    return re.fullmatch(r"machine\d+", name) is None and name not in ours
 
 
 def _killed(code: int) -> bool:

@@ -175,7 +175,7 @@ def _network(length: int) -> nn.Module:
 def _fit(
     model: nn.Module, x: Tensor, y: Tensor, learning: Learning, order: torch.Generator
 ) -> None:
-    counts = torch.bincount(y, minlength=2).float()
+    counts = torch.stack([(y == side).sum() for side in (0, 1)]).float()
     loss = nn.CrossEntropyLoss(weight=len(y) / (2 * counts))
     optimizer = torch.optim.SGD(model.parameters(), lr=learning.lr, momentum=learning.momentum)
     for _ in range(learning.epochs):

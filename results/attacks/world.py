@@ -75,15 +75,18 @@ class Victims:
     def right(self, state: np.ndarray) -> np.ndarray:
         """Which samples [samples] the model of a flat ``state_dict`` classifies as they are."""
         row = row_of_state(self._template, torch.from_numpy(np.ascontiguousarray(state)))
+        return np.asarray(self._right(row).numpy())
+
+    def _right(self, row: torch.Tensor) -> torch.Tensor:
         self._template.load(row.to(self._device))
         self._template.mode(False)
-        found = []
+        found = [torch.zeros(0, dtype=torch.bool)]
         with torch.inference_mode():
             for part in self._parts:
                 for start in range(0, len(part), self._batch):
                     x, y = part.slice(start, min(start + self._batch, len(part)))
                     found.append((self._template.model(x).argmax(dim=1) == y).cpu())
-        return np.asarray(torch.cat(found).numpy())
+        return torch.cat(found)
 
 
 @dataclass(frozen=True)

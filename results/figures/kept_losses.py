@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,14 +53,16 @@ def _spread(values: Sequence[int], most: int) -> list[int]:
     return [values[i] for i in places]
 
 
-def kept_losses(run: Run, args: argparse.Namespace) -> KeptLosses:
+def kept_losses(
+    run: Run, cache_dir: Path | None = None, overrides: Sequence[str] = ()
+) -> KeptLosses:
     """The losses of a run's models, from its ``attacks`` folder or worked out now."""
     from results.attacks.losstable import loss_table
     from results.attacks.saved import find
     from results.attacks.world import world
 
     saved = find(run.folder)
-    seen = world(run.folder, args.cache_dir or cache_home(), args.set)
+    seen = world(run.folder, cache_dir or cache_home(), overrides)
     table = loss_table(
         saved, seen.truth.samples, lambda: seen.victims().losses, run.folder / "attacks"
     )

@@ -26,7 +26,9 @@ def add_arguments(add: argparse._ActionsContainer) -> None:
 
 def draw(runs: Sequence[Run], args: argparse.Namespace) -> RunFigure:
     """The figure of the first run."""
-    return loss_distribution(kept_losses(runs[0], args), args.node, args.iterations)
+    return loss_distribution(
+        kept_losses(runs[0], args.cache_dir, args.set), args.node, args.iterations
+    )
 
 
 def loss_distribution(kept: KeptLosses, node: int = 0, iterations: Sequence[int] = ()) -> RunFigure:

@@ -34,7 +34,7 @@ def add_arguments(add: argparse._ActionsContainer) -> None:
 
 def draw(runs: Sequence[Run], args: argparse.Namespace) -> RunFigure:
     """The figure of the first run."""
-    return roc_figure(kept_losses(runs[0], args), args.node, args.iterations)
+    return roc_figure(kept_losses(runs[0], args.cache_dir, args.set), args.node, args.iterations)
 
 
 def roc_figure(kept: KeptLosses, node: int = 0, iterations: Sequence[int] = ()) -> RunFigure:

@@ -186,8 +186,8 @@ def test_the_orchestrator_imports_the_torch_free_part_of_the_core():
     )
 
 
-def test_enoslib_is_imported_inside_functions_of_two_back_ends():
-    allowed = ("orchestrator.backends.grid5000", "orchestrator.backends.ssh")
+def test_enoslib_is_imported_inside_functions_of_two_modules():
+    allowed = ("orchestrator.backends.grid5000", "orchestrator.emulation.enos")
     assert not offences(
         sources(*ROOMS), lambda module, name: within(name, "enoslib") and module not in allowed
     )

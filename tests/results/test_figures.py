@@ -15,7 +15,8 @@ from decentralizepy.graphs.generators import ring
 from results.cli import main
 from results.figures.command import KINDS
 from results.load import load_run
-from results.privacy import by_iteration, noise
+from results.privacy import attack_tables, by_iteration, noise
+from results.spread import RunWarning
 from results.tables import wide
 
 
@@ -198,6 +199,21 @@ def test_tables_of_the_reference_system_are_found_too(runs: list[Path]) -> None:
     path = root / "attacks/threshold_experiment.csv"
     path.rename(root / "threshold_experiment.csv")
     assert "roc_auc mean" in by_iteration(load_run(root))
+
+
+def test_damaged_tables_of_attacks_are_reported(runs: list[Path]) -> None:
+    folder = runs[0] / "attacks"
+    path = folder / "threshold_experiment.csv"
+    whole = path.read_text()
+    path.write_text(whole.rsplit("\n", 2)[0] + "\n4,x")  # its last row is cut
+    with pytest.warns(RunWarning, match=r"threshold_experiment.csv: 1 cut or damaged row"):
+        found = attack_tables(runs[0])
+    assert len(found["threshold"]) == whole.count("\n") - 2
+    assert found["threshold"]["agent"].dtype == int
+    for text, said in (("", "No columns"), ("a,b\n1,2\n", "no columns agent and roc_auc")):
+        path.write_text(text)
+        with pytest.warns(RunWarning, match=said):
+            assert "threshold" not in attack_tables(runs[0])
 
 
 def test_noise_in_the_references_measure() -> None:
