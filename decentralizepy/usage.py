@@ -97,15 +97,15 @@ def sampling(path: Path, every_s: float, elapsed: Callable[[], float | None]) ->
         return
     over, first = threading.Event(), measure()
 
-    def sample() -> None:
+    def sample(now: dict[str, float]) -> None:
         with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(_line(first, elapsed())) + "\n")
+            out.write(json.dumps(_line(first, now, elapsed())) + "\n")
 
     def now_and_then() -> None:
         while not over.wait(every_s):
-            sample()
+            sample(measure())
 
-    sample()
+    sample(first)
     thread = threading.Thread(target=now_and_then, name="usage", daemon=True)
     thread.start()
     try:
@@ -113,11 +113,12 @@ def sampling(path: Path, every_s: float, elapsed: Callable[[], float | None]) ->
     finally:
         over.set()
         thread.join()
-        sample()
+        sample(measure())
 
 
-def _line(first: dict[str, float], elapsed_s: float | None) -> dict[str, Any]:
-    now = measure()
+def _line(
+    first: dict[str, float], now: dict[str, float], elapsed_s: float | None
+) -> dict[str, Any]:
     since = {key: now[key] - first[key] for key in ("sent_bytes", "received_bytes")}
     told = None if elapsed_s is None else round(elapsed_s, 3)
     return {"time": round(time.time(), 3), "elapsed_s": told, **now, **since}

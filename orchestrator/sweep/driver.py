@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.files import write_json
 from decentralizepy.interrupts import Interrupted
 from decentralizepy.text import bytes_text, plural, seconds_text
-from orchestrator.backends.base import Backend
 from orchestrator.backends.process import describe_exit, environment, start, tail, wait_all
 from orchestrator.errors import DetachedError, RefusedError, ReservationError
 from orchestrator.running.experiment import (
@@ -141,14 +140,12 @@ class Driver:
         """All of them in one reservation, which is given back in any case but when we leave."""
         try:
             self._reserved.get([cell.estimated_s for cell in todo])
-            backend = Lent(self._real, self._reserved.lent)
-            setting = replace(self.setting, backend=cast(Backend, backend))
             if self.sweep.parallel == 1:
                 for cell in todo:
-                    self._one(cell, setting, self.screen)
+                    self._one(cell, self.setting, self.screen)
             else:
-                self._at_once(todo, setting)
-            self._collect_again(todo, setting)
+                self._at_once(todo)
+            self._collect_again(todo)
         except DetachedError as error:
             why = str(error).partition("\n")[0]
             self._reserved.leave(why)
@@ -161,11 +158,11 @@ class Driver:
             raise
         self._reserved.release()
 
-    def _collect_again(self, todo: Sequence[PlannedCell], setting: Setting) -> None:
+    def _collect_again(self, todo: Sequence[PlannedCell]) -> None:
         """What could not be collected before; raises `DetachedError` where it still cannot."""
         for cell in todo:
             if self._real.remote and _uncollected(cell):
-                self._one(cell, setting, self.screen, needed=True)
+                self._one(cell, self.setting, self.screen, needed=True)
                 if _uncollected(cell):
                     raise DetachedError(
                         f"{cell.name} has finished and was not collected: the machines are still "
@@ -199,6 +196,9 @@ class Driver:
             self._learn(cell, outcome)
 
     def _outcome(self, cell: PlannedCell, setting: Setting, screen: Screen) -> Outcome:
+        before = read_record(cell.folder.ledger).reservation
+        backend = Lent(self._real, self._reserved, None if before is None else before.ids)
+        setting = replace(setting, backend=backend)
         if can_resume(cell.folder):
             return resume_experiment(cell.folder.root, setting, screen)
         sweep = self.sweep
@@ -232,23 +232,23 @@ class Driver:
 
     # ------------------------------------------------------------------ several at a time
 
-    def _at_once(self, todo: Sequence[PlannedCell], setting: Setting) -> None:
+    def _at_once(self, todo: Sequence[PlannedCell]) -> None:
         relays = {cell.name: Relay() for cell in todo}
         with ThreadPoolExecutor(self.sweep.parallel) as pool:
-            futures = [pool.submit(self._beside, cell, setting, relays[cell.name]) for cell in todo]
+            futures = [pool.submit(self._beside, cell, relays[cell.name]) for cell in todo]
             try:
                 _await(futures)
             except BaseException as error:
                 _end(futures, list(relays.values()), error)
                 raise
 
-    def _beside(self, cell: PlannedCell, setting: Setting, relay: Relay) -> None:
+    def _beside(self, cell: PlannedCell, relay: Relay) -> None:
         """In a thread of its own, what it says in a file."""
         relay.check()
         logs = self.sweep.folder / "logs"
         logs.mkdir(exist_ok=True)
         with (logs / f"{cell.name}.log").open("a", encoding="utf-8") as log:
-            own = replace(setting, interrupts=relay, ask=None)
+            own = replace(self.setting, interrupts=relay, ask=None)
             self._one(cell, own, Screen(log))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.base import Backend, Check, Note, Request, Reservation
@@ -14,15 +15,28 @@ from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import Site
 
 
-@dataclass(frozen=True)
+class Lender(Protocol):
+    """Who holds the machines."""
+
+    def lent(self) -> Reservation:
+        """What runs get."""
+
+    def live(self) -> bool:
+        """Whether it is still ours."""
+
+
+@dataclass
 class Lent:
-    """The back-end ``real``, whose reservation is ``lent`` to a run.
+    """The back-end ``real``, whose reservation is lent to one run.
 
     To the run it is a back-end like any other; whoever lends the machines gives them back.
+    ``former`` are the ids of the reservation under which the run was started before, if it was.
     """
 
     real: Backend
-    lent: Callable[[], Reservation]
+    lender: Lender
+    former: tuple[str, ...] | None = None
+    _taken: bool = field(default=False, init=False)
 
     @property
     def name(self) -> str:
@@ -54,16 +68,21 @@ class Lent:
         return self.real.request(plan, run)
 
     def find(self, request: Request) -> Reservation | None:
-        """What is lent now, also to a run that was started under an earlier reservation: it finds
-        nothing of its own there, and begins anew."""
-        return self.lent() if self.real.remote else None
+        """What is lent, if it is what the run had before; an earlier reservation is gone."""
+        lent = self.lender.lent()
+        same = self._taken or self.former is None or self.former == lent.ids
+        return lent if self.real.remote and same and self.lender.live() else None
 
     def reserve(self, request: Request, plan: Plan, note: Note) -> Reservation:
         """As many of the machines as the run has."""
-        lent = self.lent()
+        lent = self.lender.lent()
         reservation = replace(lent, hosts=lent.hosts[: plan.config.NB_MACHINE])
+        self._taken = True
         note(reservation)
         return reservation
+
+    def deposits(self, places: Sequence[Place], config: Config) -> list[Host]:
+        return self.real.deposits(places, config)
 
     def hosts(self, reservation: Reservation, plan: Plan, hold: int | None) -> list[Host]:
         return self.real.hosts(reservation, plan, hold)

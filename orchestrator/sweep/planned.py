@@ -26,10 +26,10 @@ from orchestrator.sweep.expansion import Cell, expand
 NOT_COUNTED: Final = frozenset({
     "BACKEND", "CLUSTERS", "COLLECT_AFTER", "CONFIG_NAME", "CONTAINER", "DOWNLOAD_ALL",
     "ENVIRONMENT", "ENV_NAME", "FAULTS", "GRAPH_FILE", "HOSTS", "HOST_DIR", "HOST_TIMEOUT",
-    "LOCAL_SAVE_DIR", "LOG_LEVEL", "MARGIN", "MONITOR", "NETWORK", "OFFSET", "PROGRESS_LIMIT",
-    "PROJECT", "PYTHON", "SBATCH", "SERVERS", "SETUP", "SIMULATE", "SSH_OPTIONS", "START_TIMEOUT",
-    "STORAGE", "USAGE_AFTER", "WAIT", "WAIT_LIMIT", "WORKERS", "cluster", "description",
-    "job_name", "job_type", "queue", "reservation", "sweep", "walltime",
+    "LOCAL_SAVE_DIR", "LOG_LEVEL", "MARGIN", "MODULES", "MONITOR", "NETWORK", "OFFSET",
+    "PROGRESS_LIMIT", "PROJECT", "PYTHON", "SBATCH", "SERVERS", "SETUP", "SIMULATE", "SSH_OPTIONS",
+    "START_TIMEOUT", "STORAGE", "USAGE_AFTER", "WAIT", "WAIT_LIMIT", "WORKERS", "cluster",
+    "description", "job_name", "job_type", "queue", "reservation", "sweep", "walltime",
 })  # fmt: skip
 MOST_NAME_BYTES: Final = 150
 #: A record, and its share of the tables; figures and logs of a run.
@@ -90,6 +90,9 @@ def plan_sweep(path: Path, setting: Setting, given: Sequence[str] = ()) -> Plann
     """Read, expand and lay out everything; raises `ConfigError`. Starts and writes nothing."""
     config = read_config(path)
     assert config.sweep is not None, "a configuration with a sweep"
+    if config.sweep.parallel > 1 and config.NETWORK_EMULATION is not None:
+        raise ConfigError(f"{path}: sweep: runs at the same time would share the emulated network: "
+                          "set parallel to 1")  # fmt: skip
     if config.sweep.parallel > 1 and config.OFFSET is not None:
         raise ConfigError(f"{path}: sweep: runs at the same time need ports of their own: leave "
                           "out OFFSET, or set parallel to 1")  # fmt: skip
@@ -139,6 +142,7 @@ def digest(cell: Cell, inputs: Inputs, plan: Plan) -> str:
         inputs.ini_text,
         plan.graph.get("digest"),
         dict(plan.files),
+        [hashlib.sha256(module.read_bytes()).hexdigest() for module in inputs.modules],
         {str(name): source.read_text(encoding="utf-8", errors="replace")
          for name, source in plan.task.experiment.own_files.items()},
     ]  # fmt: skip

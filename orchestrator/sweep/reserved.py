@@ -50,6 +50,10 @@ class Reserved:
         assert self._reservation is not None, "got before it is lent"
         return self._reservation
 
+    def live(self) -> bool:
+        """Whether the scheduler still knows of it; raises `ReservationError` where it is silent."""
+        return self._asked is not None and self._backend.find(self._asked) is not None
+
     def left_s(self) -> float | None:
         """Seconds until the machines are no longer ours; None: no limit."""
         ends = (self.lent().deadline, self._ends)
@@ -78,8 +82,9 @@ class Reserved:
         found = self._backend.find(request)
         if found is None:
             self._ledger.append("released", why="it is gone")
-        elif not found.hosts:
-            self._asked = request
+            return None
+        self._asked = request
+        if not found.hosts:
             found = self._backend.reserve(request, plan, self._note)
         return found
 
