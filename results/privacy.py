@@ -52,10 +52,12 @@ def _read(path: Path, attack: str) -> pd.DataFrame | None:
     try:
         frame = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        return _left_out(path, str(error))
+        _left_out(path, str(error))
+        return None
     metrics = [name for name in METRICS[attack] if name in frame]
     if "agent" not in frame or not metrics:
-        return _left_out(path, f"no columns agent and {METRICS[attack][0]}")
+        _left_out(path, f"no columns agent and {METRICS[attack][0]}")
+        return None
     keys = [name for name in ("agent", "target", "iteration", *metrics) if name in frame]
     numbers = frame[keys].apply(pd.to_numeric, errors="coerce")
     whole = numbers[[key for key in keys if key not in metrics]].notna().all(axis=1)
