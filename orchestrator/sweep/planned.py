@@ -142,7 +142,8 @@ def digest(cell: Cell, inputs: Inputs, plan: Plan) -> str:
         inputs.ini_text,
         plan.graph.get("digest"),
         dict(plan.files),
-        [hashlib.sha256(module.read_bytes()).hexdigest() for module in inputs.modules],
+        {name: hashlib.sha256(source.read_bytes()).hexdigest()
+         for name, source in inputs.modules.files.items()},
         {str(name): source.read_text(encoding="utf-8", errors="replace")
          for name, source in plan.task.experiment.own_files.items()},
     ]  # fmt: skip
