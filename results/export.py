@@ -15,16 +15,18 @@ import numpy as np
 import pandas as pd
 
 from decentralizepy.files import replacing, write_json
+from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import LEGACY_RESULTS, RunFolder
 from results.csvfile import write_csv
 from results.load import Run
-from results.privacy import attack_tables
+from results.privacy import FULL_NOISE, attack_tables, noise
 from results.spread import RunWarning
 
 NIID: Final = "test_niid_acc"
 #: where the attack took place, as the notebooks call it -> our column
 PLACES: Final = {"PRE-STEP": "attacker_advantage", "PRE-STEP-niid": "attacker_advantage_niid"}
 _AGGREGATED: Final = ("test_acc", "total_bytes", NIID)
+_VARIANTS: Final = {"ZeroSumSharing": "zerosum", "Muffliato": "muffliato", "Sharing": "nonoise"}
 _STATISTICS: Final = ("mean", "std", "sum", "min", "max")
 _Z95: Final = 1.96
 _SUMMARY_COLUMNS: Final = ("iteration", "slice feature", "slice value", "attack type",
@@ -73,28 +75,55 @@ def formatted(run: Run, values: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def write_legacy(run: Run, output: Path, niid: pd.DataFrame | None = None) -> list[Path]:
-    """Write ``formatted_results/<run>.csv`` and ``my_results/<run>``; returns both.
+def legacy_name(run: Run) -> str:
+    """A run's name with what the notebooks parse from it, as ``_static_zerosum_16th_1avgsteps``.
 
-    The folder has ``machine<m>/<rank>_results.json``, the configuration, attack tables, and
-    ``machine<m>/privacy/summary/<uid>/privacy-summary-<place>.json``.
+    They know noise by its share of 0.225, and nothing else of a name.
     """
-    values = node_values(run, niid)
+    found = run.attributes
+    driver = str(found.get("eval_file", "")).lower()
+    variant = _VARIANTS.get(str(found.get("sharing_class", "")))
+    level = noise(found).get("noise_level_value")
+    share = "nonoise" if level is None else f"{FULL_NOISE / level:.3g}th".replace(".", "p")
+    words = [
+        f"{run.nodes}nodes", "dynamic" if "dynamic" in driver else "static", variant,
+        f"{found.get('averaging_steps', 1)}avgsteps", "" if share == variant else share,
+        f"seed{found['random_seed']}" if "random_seed" in found else "",
+    ]  # fmt: skip
+    there = set(run.name.split("_"))
+    return "_".join([run.name, *(word for word in words if word and word not in there)])
+
+
+def write_legacy(run: Run, output: Path, niid: pd.DataFrame | None = None) -> list[Path]:
+    """Write ``formatted_results/<name>.csv`` and ``my_results/<name>``; returns both.
+
+    The name is `legacy_name`. The folder has ``machine<m>/<rank>_results.json``, the configuration,
+    attack tables, and ``machine<m>/privacy/summary/<uid>/privacy-summary-<place>.json``.
+    """
+    values, name = node_values(run, niid), legacy_name(run)
     if NIID not in values:
         _warn(run, f"no {NIID}: keep models (save_models_for_attacks) whose targets are classes")
-    table = write_csv(formatted(run, values), output / "formatted_results" / f"{run.name}.csv")
-    root = RunFolder(output / "my_results" / run.name)
+    table = write_csv(formatted(run, values), output / "formatted_results" / f"{name}.csv")
+    root = RunFolder(output / "my_results" / name)
     for _, node in values.groupby(["machine", "rank"]):
         machine, rank = int(node["machine"].iloc[0]), int(node["rank"].iloc[0])
         write_json(root.machine(machine).results(rank), _series(node))
-    for name in ("config.ini", "g5k_config.json"):
-        if (run.folder / name).is_file():
-            with replacing(root.root / name) as aside:
-                aside.write_bytes((run.folder / name).read_bytes())
+    _write_configuration(run, root)
     for attack, frame in attack_tables(run.folder).items():
-        write_csv(frame, root.root / f"{attack}_{run.name}.csv")
+        numbered = frame.drop(columns="Unnamed: 0", errors="ignore")
+        numbered.insert(0, "", range(len(numbered)))  # the index that pandas writes
+        write_csv(numbered, root.root / f"{attack}_{name}.csv")
     _write_summaries(run, root, dict(zip(values["uid"], values["machine"], strict=True)))
     return [table, root.root]
+
+
+def _write_configuration(run: Run, root: RunFolder) -> None:
+    """The notebooks ask the JSON for nodes and machines, which runs by hand lack."""
+    sizes = {"NB_AGENTS": run.nodes, "NB_MACHINE": run.machines}
+    write_json(root.config, sizes | read_object(RunFolder(run.folder).config) | sizes)
+    if RunFolder(run.folder).ini.is_file():
+        with replacing(root.ini) as aside:
+            aside.write_bytes(RunFolder(run.folder).ini.read_bytes())
 
 
 def _series(node: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,11 +28,19 @@ class Access:
     become: bool
 
 
+def ssh_options(options: Sequence[str], gate: str) -> list[str]:
+    """Of every connection that EnOSlib makes, through the gate if there is one."""
+    if not gate:
+        return list(options)
+    through = shlex.join(["ssh", "-o", "BatchMode=yes", *options, "-W", "%h:%p", gate])
+    return [*options, "-o", f"ProxyCommand={through}"]
+
+
 def access(host: Host) -> Access:
     """Root on a host; raises `HostError` where we cannot be."""
     assert isinstance(host, SshHost), "only hosts by ssh can be emulated"
     user, _, address = host.target.rpartition("@")
-    options = shlex.join(host.options)
+    options = shlex.join(ssh_options(host.options, host.gate))
     if host.call(["sh", "-c", '[ "$(id -u)" = 0 ]']) == 0:
         return Access(host.name, address, user or None, options, become=False)
     if host.call(["sh", "-c", GRANT]) == 0:

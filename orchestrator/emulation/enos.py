@@ -10,7 +10,10 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+#: Hosts at a time: a gateway takes about ten connections that are being made.
+FORKS: Final = 8
 
 
 def deploy(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def main() -> int:
         with contextlib.redirect_stdout(sys.stderr):
             import enoslib
 
-            enoslib.set_config(ansible_stdout="noop")
+            enoslib.set_config(ansible_stdout="noop", ansible_forks=FORKS)
             answer = verbs[request["verb"]](request)
     except Exception as error:  # of EnOSlib and of Ansible, of many kinds
         answer = {"error": f"{type(error).__name__}: {error}"}

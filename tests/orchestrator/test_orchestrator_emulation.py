@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from orchestrator_fakes import REPOSITORY, values
 from decentralizepy.errors import ConfigError
 from orchestrator.config import Config
 from orchestrator.emulation import measure, service
+from orchestrator.emulation.access import ssh_options
 from orchestrator.emulation.measure import Found, Measured
 from orchestrator.emulation.settings import Emulation, Link, bits_per_second, fraction
 from orchestrator.planning.inputs import parse_config
@@ -187,6 +189,17 @@ def test_the_program_that_measures_runs_against_itself() -> None:
     assert first.round_trip_ms > 0 and first.rate is not None and first.rate > 50e6
     assert first.datagrams == measure.datagrams(0.1) and first.arrived > 0.9 * first.datagrams
     assert (second.rate, second.datagrams) == (None, 0)
+
+
+# ---------------------------------------------------------------------- reached
+
+
+def test_the_gate_is_reached_with_the_same_options() -> None:
+    assert ssh_options(["-F", "my file"], "") == ["-F", "my file"]
+    *given_, last = ssh_options(["-F", "my file"], "me@gate")
+    assert given_ == ["-F", "my file", "-o"]
+    command = shlex.split(last.removeprefix("ProxyCommand="))
+    assert command == ["ssh", "-o", "BatchMode=yes", "-F", "my file", "-W", "%h:%p", "me@gate"]
 
 
 # ---------------------------------------------------------------------- the ledger

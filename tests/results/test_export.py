@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ import pandas as pd
 import pytest
 
 from results.cli import main
+from results.export import legacy_name
+from results.load import load_run
+from results.privacy import attack_tables
+
+#: what the notebooks parse from a folder's name stands in it
+NAME = "run_5nodes_static_nonoise_1avgsteps_seed1"
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def run(make_run: Callable[..., Any]) -> Any:
 def test_the_wide_table_of_both_notebooks(run: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["export-legacy", str(run.root), "--output", str(out)]) == 0
-    table = pd.read_csv(out / "formatted_results/run.csv")
+    table = pd.read_csv(out / f"formatted_results/{NAME}.csv")
     names = ["test_acc", "total_bytes", "test_niid_acc"]
     columns = {f"{n} {s}" for n in names for s in ("mean", "std", "sum", "min", "max")}
     columns |= {f"{n} {end} confidence" for n in names[::2] for end in ("lower", "upper")}
@@ -51,7 +59,7 @@ def test_the_notebooks_own_steps_give_the_same(run: Any, tmp_path: Path) -> None
     """Read file by file as they do, and aggregate anew."""
     out = tmp_path / "out"
     assert main(["export-legacy", str(run.root), "--output", str(out)]) == 0
-    folder, parts, privacy, uid = out / "my_results/run", [], [], 0
+    folder, parts, privacy, uid = out / f"my_results/{NAME}", [], [], 0
     for machine, count in enumerate((3, 2)):
         for rank in range(count):
             frame = pd.read_json(folder / f"machine{machine}/{rank}_results.json")
@@ -61,12 +69,42 @@ def test_the_notebooks_own_steps_give_the_same(run: Any, tmp_path: Path) -> None
             uid += 1
     used = pd.concat(parts)[["iteration", "test_acc", "total_bytes", "test_niid_acc"]].dropna()
     mean = used.groupby("iteration")["test_niid_acc"].mean()
-    table = pd.read_csv(out / "formatted_results/run.csv").set_index("iteration")
+    table = pd.read_csv(out / f"formatted_results/{NAME}.csv").set_index("iteration")
     np.testing.assert_allclose(table["test_niid_acc mean"], mean)
     every = pd.concat(privacy)
     every = every[every["slice feature"] == "Entire dataset"]
     advantage = every.groupby("iteration")["Attacker advantage"].mean()
     assert advantage.to_dict() == pytest.approx({1: 0.2, 30: 0.2})
+
+
+def test_the_newer_notebooks_load_it_too(run: Any, tmp_path: Path) -> None:
+    """They take nodes and machines from the JSON, and expect an index column in attack tables."""
+    assert main(["export-legacy", str(run.root), "--output", str(tmp_path)]) == 0
+    folder = tmp_path / "my_results" / NAME
+    config = json.loads((folder / "g5k_config.json").read_text())
+    assert (config["NB_AGENTS"], config["NB_MACHINE"]) == (5, 2)
+    attacks = pd.read_csv(folder / f"threshold_{NAME}.csv").drop(columns="Unnamed: 0")
+    node = pd.read_json(folder / "machine1/1_results.json").assign(uid=4)
+    node["iteration"] = node.index
+    merged = node.merge(attacks.rename(columns={"agent": "uid"}), on=["uid", "iteration"])
+    assert merged["roc_auc"].tolist() == [0.6, 0.6]
+    # and our own reader takes the folder for one of the reference system's
+    again = load_run(folder)
+    assert again.nodes == 5 and set(attack_tables(folder)) == {"threshold"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"sharing_class": "ZeroSumSharing", "noise_std": 0.225 / 16}, "_zerosum_1avgsteps_16th"),
+        ({"sharing_class": "Muffliato", "noise_std": 0.09, "averaging_steps": 10,
+          "eval_file": "testingPeerSamplerDynamic.py"}, "_dynamic_muffliato_10avgsteps_2p5th"),
+    ],
+)  # fmt: skip
+def test_names_say_what_the_notebooks_parse(
+    run: Any, attributes: dict[str, Any], words: str
+) -> None:
+    assert words in legacy_name(replace(load_run(run.root), attributes=attributes))
 
 
 def test_what_is_missing_is_said(
@@ -76,5 +114,5 @@ def test_what_is_missing_is_said(
     assert main(["export-legacy", str(root), "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
     assert "no test_niid_acc" in said and "no privacy summaries" in said
-    table = pd.read_csv(tmp_path / "out/formatted_results/run.csv")
+    table = pd.read_csv(tmp_path / f"out/formatted_results/{NAME}.csv")
     assert "test_acc mean" in table and not [name for name in table if "niid" in name]

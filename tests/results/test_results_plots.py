@@ -195,7 +195,7 @@ def test_figure_grows_with_its_legend(make_run: Callable[..., Any]) -> None:
 def test_a_legend_stays_in_its_figure(count: int, text: str) -> None:
     data = pd.DataFrame({"iteration": [1, 2], "mean": [1.0, 2.0]})
     drawn = [Curve(text.format(i), data, None, None, "", i) for i in range(count)]
-    figure = plots._figure(drawn, "test_acc", "iteration", plots.Look(), False)
+    figure = plots.draw_curves(drawn, "test_acc", "iteration", plots.Look(), False)
     with styled():
         figure.draw_without_rendering()
         box = figure.legends[0].get_window_extent()
