@@ -75,6 +75,7 @@ def make_grid5000(installed: None) -> Iterator[Callable[..., g5k.Grid5000]]:
 
         yield make
         for grid in made:
+            hosts.end_connections(grid.testbed)
             unwell += grid.left() + grid.api.unused()
     unwell += [line for grid in made for line in hosts.leftovers(grid.testbed)]
     assert unwell == []

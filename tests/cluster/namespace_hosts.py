@@ -504,6 +504,18 @@ def take_down(name: str, record: dict[str, Any]) -> None:
     _remove(name, [Path(folder) for folder in record["folders"]])
 
 
+def end_connections(testbed: Testbed) -> None:
+    """End what ssh keeps open for a minute after its user was killed; it would end by itself."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = path.read_bytes()
+            if b"ControlPersist" in command and str(testbed.ssh_config).encode() in command:
+                os.kill(int(path.parent.name), signal.SIGTERM)
+                until = time.monotonic() + 10
+                while path.exists() and path.read_bytes() and time.monotonic() < until:
+                    time.sleep(0.02)
+
+
 def leftovers(testbed: Testbed) -> list[str]:
     """What is left on this machine of a testbed that was taken down, as sentences; [] is right.
 

@@ -105,6 +105,8 @@ class Slurm:
         for node in self.nodes:
             self.start_node(node)
         self.wait_for(lambda: self.states() == dict.fromkeys(self._names(), "idle"))
+        for host in (self.head, *self.nodes):
+            host.settle()  # slurmctld starts a helper a moment after itself
 
     def start_node(self, node: hosts.Host) -> None:
         """Start slurmd on a host that has just booted; it is idle again a moment later."""

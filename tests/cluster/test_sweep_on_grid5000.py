@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from pathlib import Path
@@ -14,15 +13,6 @@ from experiment import Run
 def begun(folder: Path) -> bool:
     """Whether any cell's machines were started."""
     return any('"started"' in ledger.read_text() for ledger in folder.glob("*/ledger.jsonl"))
-
-
-def connections(grid5000: Any) -> list[bytes]:
-    """Those that ssh keeps open by itself for a minute, if nobody is left to close them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            found.append(path.read_bytes())
-    return [line for line in found if str(grid5000.testbed.ssh_config).encode() in line]
 
 
 def test_a_killed_sweep_goes_on_in_the_same_job(grid5000: Any, tmp_path: Path) -> None:
@@ -45,6 +35,3 @@ def test_a_killed_sweep_goes_on_in_the_same_job(grid5000: Any, tmp_path: Path) -
     listed = json.loads((folder / "sweep.json").read_text())["cells"]
     assert [cell["state"] for cell in listed] == ["done", "done"]
     assert list(folder.glob("figures/*.pdf")) and grid5000.left() == []
-    until = time.monotonic() + 75
-    while connections(grid5000) and time.monotonic() < until:
-        time.sleep(0.2)

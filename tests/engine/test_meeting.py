@@ -27,6 +27,7 @@ from decentralizepy.node.node import Node, Program
 from decentralizepy.runfolder import MachineFolder, machine_records
 from decentralizepy.settings import Intervals
 from decentralizepy.training.trainer import Learner
+from decentralizepy.training.training import Training
 from decentralizepy.transport.router import Traffic
 
 # ------------------------------------------------------------------------------ frontier
@@ -170,8 +171,9 @@ class Desk:
         self.written: list[tuple[int, int, bool]] = []
         self.said: list[Any] = []
         evaluator: Any = SimpleNamespace(
-            intervals=intervals, measure=lambda t, row, learner: {"loss": float(row[0])}
-        )
+            intervals=intervals, measure=lambda t, row, learner: {"loss": float(row[0])},
+            trainer=SimpleNamespace(training=Training()),
+        )  # fmt: skip
         reporter: Any = SimpleNamespace(record=self._record)
         meeting: Any = SimpleNamespace(
             join=lambda t, rows: self.said.append((t, sorted(rows))),
