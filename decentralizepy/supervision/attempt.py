@@ -66,7 +66,7 @@ KEY_TIMEOUT: Final = 5.0
 #: how long the end of the workers' server may take
 _SERVER_PATIENCE: Final = 2.0
 #: how long workers of a run that failed may take to write what they know
-_LAST_WORDS_S: Final = 2.0
+_LAST_WORDS_S: Final = 5.0
 _TICK: Final = 0.2
 _TICK_TOGETHER: Final = 0.02
 
