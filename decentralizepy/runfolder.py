@@ -93,6 +93,10 @@ WHERE_RECORDED: Final = frozenset({"validation_loss", "validation_acc"})
 
 #: folder of a machine with models for attacks, as the reference system lays it out
 SENT_MODELS: Final = "attacked_model"
+#: what is kept of a model -> how its files' names begin; `sent_model` makes them
+_SENT: Final = {"models": "model", "losses": "losses"}
+#: (kind, iteration, sender, receiver) in a name that `MachineFolder.sent_model` made
+SENT_NAME: Final = re.compile(r"(model|losses)_it(\d{1,12})_(-?\d{1,9})_to(-?\d{1,9})\.npy")
 
 #: names of files and folders that mean something in a run folder or in a machine's
 RESERVED: Final = frozenset({
@@ -165,8 +169,7 @@ class MachineFolder:
         self, machine: int, rank: int, form: str, iteration: int, uid: int, target: int
     ) -> Path:
         """What ``uid`` sent to ``target``, as ``form`` says: its numbers, or its losses."""
-        kind = {"models": "model", "losses": "losses"}[form]
-        name = f"{kind}_it{iteration}_{uid}_to{target}.npy"
+        name = f"{_SENT[form]}_it{iteration}_{uid}_to{target}.npy"
         return self.root / SENT_MODELS / f"machine{machine}" / str(rank) / name
 
     def sent(self, worker: int) -> Path:

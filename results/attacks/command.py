@@ -103,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Attack every run; those that cannot be are named. Returns the exit code."""
+    from results.cli import EXIT_OK, EXIT_PARTIAL
+
     if args.output is not None and len(args.run_folder) > 1:
         raise ValueError("--output is for one run; several keep theirs in RUN/attacks each")
     failed = 0
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
     if failed == len(args.run_folder):
         raise ValueError("none of these runs could be attacked")
-    return 6 if failed else 0
+    return EXIT_PARTIAL if failed else EXIT_OK
 
 
 def attack_run(folder: Path, args: argparse.Namespace) -> list[Path]:

@@ -5,16 +5,12 @@ Both lie in ``machine<m>/attacked_model/machine<m>/<rank>/``; see docs/formats.m
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
-from decentralizepy.runfolder import SENT_MODELS, MachineFolder, RunFolder
-
-_NAME: Final = re.compile(r"(model|losses)_it(\d{1,12})_(-?\d{1,9})_to(-?\d{1,9})\.npy")
+from decentralizepy.runfolder import SENT_MODELS, SENT_NAME, MachineFolder, RunFolder
 
 
 @dataclass(frozen=True, order=True)
@@ -47,7 +43,7 @@ def find(run: Path) -> list[Saved]:
     found: dict[tuple[int, int, int], Saved] = {}
     for machine in machines:
         for path in sorted((machine.root / SENT_MODELS).rglob("*.npy"), reverse=True):
-            if match := _NAME.fullmatch(path.name):
+            if match := SENT_NAME.fullmatch(path.name):
                 kind, *numbers = match.groups()
                 iteration, agent, target = map(int, numbers)
                 found[iteration, agent, target] = Saved(

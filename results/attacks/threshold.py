@@ -11,7 +11,7 @@ import pandas as pd
 from results.attacks.alike import alike
 from results.attacks.losstable import LossTable
 from results.attacks.saved import Saved
-from results.attacks.scores import advantage, auc, auc_interval, known, tpr_columns
+from results.attacks.scores import advantage, auc, auc_interval, tpr_columns
 from results.attacks.world import Truth
 
 
@@ -35,7 +35,6 @@ def _row(truth: Truth, saved: Saved, losses: np.ndarray, seed: int) -> dict[str,
     whole, balanced = auc(members, others), auc(*_balanced(members, others, seed, saved))
     low, high = auc_interval(members, others)
     by_class = dict(_by_class(truth, losses, inside, outside))
-    finite = known(members)[np.isfinite(known(members))]
     return {
         "agent": saved.agent,
         "target": saved.target,
@@ -52,7 +51,7 @@ def _row(truth: Truth, saved: Saved, losses: np.ndarray, seed: int) -> dict[str,
         **tpr_columns(members, others),
         "generalization_gap": _mean(others) - _mean(members),
         "members": len(inside),
-        "finite": len(finite) / max(len(inside), 1),
+        "finite": float(np.isfinite(members).mean()) if len(inside) else float("nan"),
         **{f"roc_auc_class{label}": value for label, value in by_class.items()},
         **{f"gini_auc_class{label}": 2 * value - 1 for label, value in by_class.items()},
     }
@@ -94,8 +93,8 @@ def _within(by_class: dict[int, float], truth: Truth, inside: np.ndarray) -> flo
     if truth.labels is None:
         return float("nan")
     counts = np.bincount(truth.labels[inside], minlength=max(by_class, default=0) + 1)
-    known = {label: value for label, value in by_class.items() if not np.isnan(value)}
-    total = sum(counts[label] for label in known)
+    told = {label: value for label, value in by_class.items() if not np.isnan(value)}
+    total = sum(counts[label] for label in told)
     if not total:
         return float("nan")
-    return float(sum(counts[label] * value for label, value in known.items()) / total)
+    return float(sum(counts[label] * value for label, value in told.items()) / total)
