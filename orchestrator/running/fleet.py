@@ -274,7 +274,8 @@ class Fleet:
 
         Machine 0 decides: where it ends too, the run has failed. A command that was killed could
         not tell it; one that ended by itself has told it so, and machine 0 gets the time to follow.
-        Before training has begun, it does not go on either.
+        Before training has begun, it does not go on either. A machine 0 that is done without it,
+        perhaps before we took the host's silence for a loss, has gone on.
         """
         if policy == "fail" or (policy == "wait" and not _killed(code)):
             return False
@@ -284,6 +285,8 @@ class Fleet:
                 return True
             time.sleep(process.POLL_S)
             self._look()
+        if self._code(0) == 0:
+            return policy == "drop"
         return self._code(0) is None and self._has_begun()
 
     def _has_begun(self) -> bool:

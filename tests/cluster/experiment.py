@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(REPOSITORY / "g5k_execution.py")]
@@ -73,10 +74,7 @@ class Run:
         return [json.loads(line)["event"] for line in lines]
 
     def await_event(self, event: str, seconds: float = 150) -> None:
-        until = time.monotonic() + seconds
-        while event not in self.events():
-            assert time.monotonic() < until, self.events()
-            time.sleep(0.02)
+        until(lambda: event in self.events(), seconds, told=self.events)
 
 
 def weights(folder: Path) -> dict[str, bytes]:

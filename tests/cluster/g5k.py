@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +19,7 @@ from g5k_api import Api, Deployment
 from g5k_client import write_yaml
 from g5k_reference import Cluster, Node, Site
 from oar import Job
+from waiting import until
 
 PASSWORD = "secret"
 END_S = 60.0
@@ -88,10 +88,8 @@ class Grid5000:
 
         Waits for what is already ending.
         """
-        deadline = time.monotonic() + END_S
-        while any(line.endswith("finishing") for line in self.api.live_jobs()):
-            assert time.monotonic() < deadline, self.api.live_jobs()
-            time.sleep(0.05)
+        live = self.api.live_jobs
+        until(lambda: not any(line.endswith("finishing") for line in live()), END_S, told=live)
         return self.api.live_jobs() + self.testbed.strangers()
 
     # -- how it is set up --

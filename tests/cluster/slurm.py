@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import namespace_hosts as hosts
+from waiting import until
 
 READY_S = 60.0
 PORT = 6818
@@ -162,10 +162,7 @@ class Slurm:
 
     def wait_for(self, condition: Callable[[], object], timeout: float = READY_S) -> None:
         """Until `condition` holds; what the daemons have logged if it does not."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.05)
+        until(condition, timeout, told=self.logs)
 
     def logs(self) -> str:
         """The ends of all daemons' logs."""

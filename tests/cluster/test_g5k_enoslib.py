@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 
 import namespace_hosts as hosts
 import pytest
+from waiting import until
 
 CLUSTER = "paradoxe"
 NODES = [f"{CLUSTER}-{number}.rennes.grid5000.fr" for number in (1, 2, 3)]
@@ -28,13 +28,6 @@ def wanted(enoslib, nodes=2, **settings):
 
 def names(roles):
     return sorted(host.address for host in roles["worker"])
-
-
-def until(condition, timeout=30):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_nodes_are_reserved_used_and_given_back(enoslib, grid5000):

@@ -9,6 +9,7 @@ import pytest
 from g5k_api import Api
 from g5k_client import fresh, write_yaml
 from g5k_reference import Cluster, Node, Site
+from waiting import until
 
 errors = pytest.importorskip("enoslib.errors", reason="EnOSlib is not installed")
 grid_errors = pytest.importorskip("grid5000.exceptions")
@@ -62,13 +63,6 @@ def provider(enoslib):
         )
 
     return make
-
-
-def until(condition, timeout=20):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def posts(api):

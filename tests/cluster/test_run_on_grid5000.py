@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import experiment
 import pytest
 from experiment import Run
+from waiting import until
 
 CLUSTER = "paradoxe"
 
@@ -94,12 +95,12 @@ def test_a_run_that_ended_with_its_job_while_nobody_watched(run: Run, grid5000: 
     command.kill()
     command.wait()
     homes = grid5000.testbed.folder / "homes" / "rennes"
-    ended = f"*/decentralizepy/runs/{run.folder.name}/machine*/*_weight_*"
-    until = time.monotonic() + 150
-    while len(list(homes.glob(ended))) < 16:
-        assert time.monotonic() < until, list(homes.rglob("machine*"))
-        time.sleep(0.1)
-    time.sleep(2)  # status.json is deposited last of all
+    ended = f"*/decentralizepy/runs/{run.folder.name}/machine*/status.json"
+
+    def states() -> list[str]:  # a status is copied after the weights
+        return [json.loads(path.read_text())["state"] for path in homes.glob(ended)]
+
+    until(lambda: states() == ["done", "done"], told=states)
     (job,) = grid5000.api.oars["rennes"].jobs()
     grid5000.api.oars["rennes"].end(job.uid)
     assert grid5000.left() == []

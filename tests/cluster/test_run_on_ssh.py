@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import experiment
 import pytest
 from experiment import Run
+from waiting import until
 
 pytestmark = pytest.mark.timeout(400)  # on a busy computer
 LONG = {
@@ -36,10 +37,8 @@ def iteration(run: Run, machine: int) -> int:
 
 def await_sets_at_home(run: Run) -> None:
     """Until every machine has a complete checkpoint here."""
-    until = time.monotonic() + 150
-    while len({p.parent.parent.parent for p in run.results.glob("*/*/*/*/set.json")}) < 3:
-        assert time.monotonic() < until, run.events()
-        time.sleep(0.05)
+    sets = functools.partial(run.results.glob, "*/*/*/*/set.json")
+    until(lambda: len({p.parent.parent.parent for p in sets()}) == 3, told=run.events)
 
 
 def test_the_same_numbers_as_here_and_nothing_is_left(run: Run, testbed: Any) -> None:
@@ -81,7 +80,7 @@ def test_wait_starts_the_machine_again_once_its_host_is_back(run: Run, testbed: 
     command = run.start()
     await_sets_at_home(run)
     testbed.hosts[2].kill()
-    time.sleep(6)
+    run.await_event("lost")
     testbed.hosts[2].start()
     testbed.hosts[2].wait()
     out, errors = command.communicate(timeout=300)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from experiment import Run
+from waiting import until
 
 
 def begun(folder: Path) -> bool:
@@ -20,10 +20,8 @@ def test_a_killed_sweep_goes_on_in_the_same_job(grid5000: Any, tmp_path: Path) -
               walltime="0:20:00", WAIT=60, sweep={"seeds": [90, 91]})  # fmt: skip
     folder = run.results / "sweep_small"
     command = run.start()
-    until = time.monotonic() + 90
-    while not begun(folder):
-        assert time.monotonic() < until and command.poll() is None, command.communicate()
-        time.sleep(0.05)
+    until(lambda: begun(folder) or command.poll() is not None)
+    assert begun(folder), command.communicate()
     command.kill()
     command.wait()
     assert len(grid5000.api.live_jobs()) == 1

@@ -134,7 +134,8 @@ def test_nan_ends_the_run(model: str, stopping: Diverged) -> None:
     folder = MachineFolder(root / "machine0")
     assert "[ERROR] node 3: parameters are not finite" in folder.log(3).read_text()
     rows = {(row["uid"], row["iteration"]): row for row in machine_records(folder).rows}
-    assert rows.keys() >= {(uid, t) for uid in range(NODES) for t in (1, 2)}
+    # What node 3 has behind it when it trains a third time; how far the others are, nobody knows.
+    assert rows.keys() >= {(3, 1), (3, 2), (4, 1)}
     farthest = {3: 2, 4: 2, 5: 3}  # who waits for node 3; the others do not
     assert all(t <= farthest.get(uid, 6) for uid, t in rows)
     for (_, t), row in rows.items():  # what was measured is kept, though nobody met the others

@@ -1,0 +1,92 @@
+"""What the fleet makes of hosts that answer, fall silent, or have ended, in any order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from decentralizepy.errors import RunError
+from decentralizepy.runfolder import RunFolder
+from orchestrator.hosts.base import Job, Seen, UnreachableError
+from orchestrator.running import fleet
+from orchestrator.running.execution import Execution
+from orchestrator.running.fleet import Fleet
+
+RUNNING, DONE = Seen("running", status={"state": "running"}), Seen("ended", 0)
+
+
+@dataclass
+class ScriptedHost:
+    """Gives its answers one after the other, then the last one for ever; None is silence."""
+
+    answers: list[Seen | None]
+    in_place: bool = False
+    asked: int = field(default=0)
+
+    def poll(self, job: Job) -> Seen:
+        answer = self.answers[min(self.asked, len(self.answers) - 1)]
+        self.asked += 1
+        if answer is None:
+            raise UnreachableError("no answer")
+        return answer
+
+    def tail(self, job: Job, lines: int) -> str:
+        return "the last words"
+
+    def fetch(self, job: Job, folder: Path) -> None:
+        """Nothing is there to bring home."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WATCH_S", "PACE_S", "LINGER_S", "TOLD_S"):
+        monkeypatch.setattr(fleet, name, 0.02)
+
+
+def watched(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execution:
+    """An execution on scripted hosts, watched to its end."""
+    config = SimpleNamespace(
+        ON_LOSS=on_loss, HOST_TIMEOUT=0.05, COLLECT_AFTER=60.0, walltime_seconds=None,
+    )  # fmt: skip
+    folder = RunFolder(Path("/r"))
+    places = [
+        SimpleNamespace(host=f"host-{m}", root="/r", deposit="", folder=folder)
+        for m in range(len(answers))
+    ]
+    plan: Any = SimpleNamespace(config=config, places=places, command=lambda machine, again: [])
+    backend: Any = SimpleNamespace(remote=True, grace_s=0.1, environment=lambda plan, machine: {})
+    hosts: Any = [ScriptedHost(list(one)) for one in answers]
+    execution = Execution(plan, RunFolder(tmp_path), hosts, backend)
+    machines = Fleet(execution)
+    try:
+        machines.watch(lambda statuses: None)
+    finally:
+        machines._pool.shutdown()
+    return execution
+
+
+def test_a_host_lost_while_the_others_train_is_dropped(tmp_path: Path) -> None:
+    steady: list[Seen | None] = [RUNNING] * 30
+    execution = watched(tmp_path, "drop", [*steady, DONE], [RUNNING, None])
+    assert [loss.machine for loss in execution.losses] == [1] and execution.gone == {1}
+
+
+def test_a_host_whose_silence_is_noticed_after_the_others_end_is_dropped(tmp_path: Path) -> None:
+    """The core had gone on without it and was done before its silence was long enough."""
+    execution = watched(tmp_path, "drop", [RUNNING, DONE], [RUNNING, None])
+    assert [loss.machine for loss in execution.losses] == [1]
+
+
+@pytest.mark.parametrize("policy", ["fail", "wait"])
+def test_the_other_policies_do_not_do_without_it(policy: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"machine 1 \(host-1\) failed, its host does not answer"):
+        watched(tmp_path, policy, [RUNNING, DONE], [RUNNING, None])
+
+
+def test_a_run_whose_machine_0_failed_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="machine 1"):
+        watched(tmp_path, "drop", [RUNNING, Seen("ended", 4)], [RUNNING, None])
