@@ -22,8 +22,10 @@ from uuid import uuid4
 from orchestrator.hosts.base import Facts, HostError, Job, Seen, UnreachableError
 from orchestrator.hosts.code import Bundle, runner
 
-#: Seconds for a connection, for a short command, and for copying.
+#: Seconds for a connection, between questions to a host that says nothing (it is given up after
+#: two), for a short command, and for copying.
 CONNECT_S: Final = 10
+ALIVE_S: Final = 5
 SHORT_S: Final = 40.0
 COPY_S: Final = 3600.0
 #: The exit code of ssh itself, and that of a host which does not have our runner.
@@ -257,7 +259,7 @@ class SshHost:
         if self.control is not None:
             path = f"ControlPath={self.control.folder}/%C"
             shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
-        alive = ["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=2"]
+        alive = ["-o", f"ServerAliveInterval={ALIVE_S}", "-o", "ServerAliveCountMax=2"]
         quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
         through: list[str] = []
         if self.gate:

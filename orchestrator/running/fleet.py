@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 from decentralizepy.communication.keys import KEY_NAME
@@ -14,7 +15,7 @@ from decentralizepy.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, Run
 from decentralizepy.files import write_json
 from decentralizepy.runfolder import has_records
 from orchestrator.backends import process
-from orchestrator.hosts.base import OUT_OF_TIME, HostError, Job, Seen, UnreachableError
+from orchestrator.hosts.base import OUT_OF_TIME, STDOUT, HostError, Job, Seen, UnreachableError
 from orchestrator.running.execution import Execution, Loss
 from orchestrator.status import Status, read_status
 
@@ -32,6 +33,8 @@ LINGER_S: Final = 2.0
 TOLD_S: Final = 10.0
 #: How often one machine is started again in a run (ON_LOSS = wait).
 MOST_RESTARTS: Final = 3
+#: Lines of a failed machine's output that are shown.
+TOLD_LINES: Final = 15
 #: Tries to bring a machine's folder home, and the pause between them.
 TRIES: Final = 4
 RETRY_S: Final = 3.0
@@ -64,6 +67,8 @@ class Fleet:
         self._doubted = time.monotonic()
         self._asked: dict[int, tuple[float, Job, Future[Seen | None]]] = {}
         self._pool = ThreadPoolExecutor(min(len(execution.hosts), MOST_ASKED))
+        self._carriers = ThreadPoolExecutor(min(len(execution.hosts), MOST_AT_ONCE))
+        self._on_the_way: dict[int, Future[None]] = {}
         self._waited_for: set[int] = set()
         self._jobs = {m: execution.job(m) for m in range(len(execution.hosts))}
         self._next_home = time.monotonic() + self._home_s
@@ -125,7 +130,7 @@ class Fleet:
                 return time.monotonic() - self.began
             if limit is not None and now - self.began > limit:
                 raise RunError(self._too_long())
-            self._bring_home_now_and_then(now)
+            self._bring_home_now_and_then()
             time.sleep(PACE_S if self.remote else process.POLL_S)
 
     def look(self) -> dict[int, Seen | None]:
@@ -326,18 +331,22 @@ class Fleet:
             self._look()
 
     def _why(self, machine: int, code: int) -> str:
-        told = self._tail(machine)
-        log = f"{self._jobs[machine].folder}/stdout.log"
-        where = log if not self.remote else f"{self.execution.plan.places[machine].host}:{log}"
+        where, told = self._tail(machine)
         shown = "\n".join(f"    {line}" for line in told.splitlines())
         cause = self._cause(machine, code)
         return f"{self._named(machine)} failed, {cause}\n  end of {where}:\n{shown}"
 
-    def _tail(self, machine: int) -> str:
+    def _tail(self, machine: int) -> tuple[str, str]:
+        """Where a machine's output lies, and its last lines; of a silent host what is home."""
+        if machine in self._silent_since:
+            home = self.execution.folder.machine(machine).root / STDOUT
+            return str(home), process.tail(home, TOLD_LINES)
+        log = f"{self._jobs[machine].folder}/{STDOUT}"
+        where = f"{self.execution.plan.places[machine].host}:{log}" if self.remote else log
         try:
-            return self.execution.hosts[machine].tail(self._jobs[machine], 15)
+            return where, self.execution.hosts[machine].tail(self._jobs[machine], TOLD_LINES)
         except (UnreachableError, HostError) as error:
-            return f"(not to be had: {error})"
+            return where, f"(not to be had: {error})"
 
     def _cause(self, machine: int, code: int) -> str:
         """How a machine ended, and what it said of it."""
@@ -400,6 +409,8 @@ class Fleet:
     def _fetch_patiently(self, machine: int) -> UnreachableError | HostError | None:
         """None, or why it could not be done."""
         hopeless = machine in self.execution.gone or machine in self._silent_since
+        if not hopeless and machine in self._on_the_way:
+            wait([self._on_the_way[machine]])
         for left in reversed(range(1 if hopeless else TRIES)):
             try:
                 self._fetch(machine)
@@ -415,13 +426,19 @@ class Fleet:
         home = self.execution.folder.machine(machine).root
         self.execution.hosts[machine].fetch(self._jobs[machine], home)
 
-    def _bring_home_now_and_then(self, now: float) -> None:
-        """Logs and checkpoints, from the hosts that answer, so that what dies loses little."""
-        if not self.remote or now < self._next_home:
+    def _bring_home_now_and_then(self) -> None:
+        """Logs and checkpoints, from the hosts that answer, so that what dies loses little.
+
+        Nobody waits for it here: a host that dies meanwhile is noticed as soon as any other.
+        """
+        if not self.remote or time.monotonic() < self._next_home:
             return
-        machines = [m for m in self.execution.machines if m not in self._silent_since]
-        self._at_once(lambda m: _quietly(lambda: self._fetch(m)), machines)
         self._next_home = time.monotonic() + self._home_s
+        for machine in self.execution.machines:
+            former = self._on_the_way.get(machine)
+            if machine not in self._silent_since and (former is None or former.done()):
+                fetch = partial(_quietly, partial(self._fetch, machine))
+                self._on_the_way[machine] = self._carriers.submit(fetch)
 
     def forget(self) -> None:
         """Remove the key everywhere, and the run's folder from hosts that keep copies."""
@@ -433,7 +450,8 @@ class Fleet:
         self.execution.remove_key()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._carriers):
+            pool.shutdown(wait=False, cancel_futures=True)
         for host in self.execution.hosts:
             host.close()
 
