@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 from decentralizepy.runfolder import RunFolder
+from orchestrator.backends.ports import Claims
 from orchestrator.config import Config
 from orchestrator.errors import RefusedError
 from orchestrator.hosts.base import Host
@@ -105,6 +106,10 @@ class Backend(Protocol):
     @property
     def grace_s(self) -> float:
         """Seconds that a command has to end by itself, once it is asked to."""
+
+    @property
+    def claims(self) -> Claims:
+        """Ports that its runs were given."""
 
     def site(self, config: Config) -> Site:
         """What this place offers for an experiment; asks nobody and reserves nothing."""

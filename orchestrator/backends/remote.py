@@ -46,6 +46,7 @@ class RemoteBackend:
     grace_s: float = 8.0
     pythons: tuple[str, ...] = field(default=(sys.executable, "python3"))
     core: tuple[str, ...] = ()  # the command before its verb, if it is not Python's module
+    claims: ports.Claims = field(default_factory=ports.Claims, compare=False)
 
     def site(self, config: Config) -> Site:
         """CPUs are counted on the machines, once there are any."""
@@ -120,7 +121,10 @@ class RemoteBackend:
         core = self.core or contained(config, root, plan.task.data)
         if core:
             places = [replace(place, core=core) for place in places]
-        return places, common_offset(offers, facts, width)
+        run = folder.root.name
+        return places, common_offset(
+            offers, facts, width, lambda first: self.claims.take(run, first, width)
+        )
 
     def examine(self, config: Config) -> Iterator[Check]:
         """Each host that is known now: can it be reached, and is it fit for a machine?"""
@@ -215,10 +219,12 @@ def offered(former: int | None) -> list[int]:
     return [*(() if former is None else (former,)), *drawn]
 
 
-def common_offset(offers: Sequence[int], facts: Sequence[Facts], width: int) -> int:
-    """The first offer that is free everywhere."""
+def common_offset(
+    offers: Sequence[int], facts: Sequence[Facts], width: int, claimed: Callable[[int], bool]
+) -> int:
+    """The first offer that is free everywhere, and that may be had."""
     free = set(offers).intersection(*(fact.free_offsets for fact in facts))
-    found = next((offset for offset in offers if offset in free), None)
+    found = next((offset for offset in offers if offset in free and claimed(offset)), None)
     if found is None:
         raise RunError(
             f"no {width} ports in a row are free on all hosts, of those from "

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.base import Backend, Check, Note, Request, Reservation
+from orchestrator.backends.ports import Claims
 from orchestrator.config import Config
 from orchestrator.hosts.base import Host
 from orchestrator.planning.placed import Place, Placed
@@ -49,6 +50,10 @@ class Lent:
     @property
     def grace_s(self) -> float:
         return self.real.grace_s
+
+    @property
+    def claims(self) -> Claims:
+        return self.real.claims
 
     def site(self, config: Config) -> Site:
         return self.real.site(config)
