@@ -14,7 +14,7 @@ from typing import Final, Protocol, runtime_checkable
 from orchestrator.hosts.base import HostError
 from orchestrator.planning.data import KEY, Data
 
-#: One copy at a time to each storage.
+#: One copy at a time to each storage, of whatever has a name there.
 _TURNS: Final[defaultdict[tuple[str, str], Lock]] = defaultdict(Lock)
 
 
@@ -38,9 +38,14 @@ def stage(data: Data, host: Store) -> None:
     if not data.copied:
         _look_for(data, host)
     elif not _is_there(data, host):
-        with _TURNS[host.storage(), data.root]:
+        with turn(host, data.root):
             if not _is_there(data, host):
                 _copy(data, host)
+
+
+def turn(host: Store, path: str) -> Lock:
+    """Held by the one who copies to a path of a storage."""
+    return _TURNS[host.storage(), path]
 
 
 def _look_for(data: Data, host: Store) -> None:

@@ -202,7 +202,9 @@ def test_a_container_sees_it_under_both_names(
     plan = shown(path)
     assert plan.task.data is not None
     root = plan.task.data.root
-    words = plan.places[0].core if place != SSH else contained(plan.config, "/r", plan.task.data)
+    words = plan.places[0].core
+    if place == SSH:
+        words = contained(plan.config, "/r", "/c", plan.task.data)
     for target in (root, "/datasets"):
         assert f"type=bind,source={root},destination={target},ro" in words
 
