@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, Protocol, runtime_checkable
 
-from orchestrator.hosts.base import HostError
+from decentralizepy.text import bytes_text
+from orchestrator.hosts.base import HostError, UnreachableError
 from orchestrator.planning.data import KEY, Data
 
 #: One copy at a time to each storage, of whatever has a name there.
@@ -41,6 +42,22 @@ def stage(data: Data, host: Store) -> None:
         with turn(host, data.root):
             if not _is_there(data, host):
                 _copy(data, host)
+
+
+def problem(data: Data, host: Store, free_bytes: int | None) -> str:
+    """Why a host could not get the data; empty if it has it, or has room for it. Copies nothing."""
+    try:
+        if not data.copied:
+            _look_for(data, host)
+        elif free_bytes is not None and free_bytes < data.bytes and not _is_there(data, host):
+            return (
+                f"{bytes_text(data.bytes)} are copied to {data.root} before a run, and "
+                f"{bytes_text(free_bytes)} are free: make room, or name another folder by the key "
+                "HOST_DIR"
+            )
+    except (HostError, UnreachableError) as error:
+        return str(error)
+    return ""
 
 
 def turn(host: Store, path: str) -> Lock:

@@ -19,6 +19,7 @@ from orchestrator.config import Config
 from orchestrator.container import TREE, Bind, data_binds, image_of
 from orchestrator.hosts.base import Host
 from orchestrator.hosts.local import LocalHost
+from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import REPOSITORY
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
@@ -117,7 +118,7 @@ class LocalBackend:
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         return process.environment(self.ours, plan.task.search)
 
-    def examine(self, config: Config) -> list[Check]:
+    def examine(self, config: Config, data: Data | None = None) -> list[Check]:
         addresses = [_address(machine) for machine in range(config.NB_MACHINE)]
         return [_address_check(address) for address in addresses]
 

@@ -134,14 +134,15 @@ class RemoteBackend:
             offers, facts, width, lambda first: self.claims.take(run, first, width)
         )
 
-    def examine(self, config: Config) -> Iterator[Check]:
-        """Each host that is known now: can it be reached, and is it fit for a machine?"""
+    def examine(self, config: Config, data: Data | None = None) -> Iterator[Check]:
+        """Each host that is known now: can it be reached, is it fit for a machine, and has it the
+        data sets, or room for them?"""
         reservation = Reservation("doctor", self.name, hosts=tuple(self.known_hosts(config)))
         pythons = [config.PYTHON] if config.PYTHON else list(self.pythons)
         hosts = self.connections(reservation, config)
         try:
             for host in hosts:
-                yield _examined(config, host, pythons)
+                yield from _examined(config, host, pythons, data)
         finally:
             for host in hosts:
                 host.close()
@@ -171,13 +172,19 @@ class RemoteBackend:
         }
 
 
-def _examined(config: Config, host: Host, pythons: Sequence[str]) -> Check:
+def _examined(
+    config: Config, host: Host, pythons: Sequence[str], data: Data | None
+) -> Iterator[Check]:
     try:
         facts = host.probe(pythons=pythons)
         place_of(config, host, facts, base(config))
     except (UnreachableError, HostError, RunError) as error:
-        return Check(f"host {host.name}", False, str(error))
-    return Check(f"host {host.name}", True, "")
+        yield Check(f"host {host.name}", False, str(error))
+        return
+    yield Check(f"host {host.name}", True, "")
+    if data is not None and isinstance(host, staging.Store):
+        problem = staging.problem(data, host, facts.free_bytes)
+        yield Check(f"data sets on {host.name}", not problem, problem)
 
 
 def reserved_seconds(plan: Plan) -> int:

@@ -25,6 +25,7 @@ from orchestrator.errors import ReservationError
 from orchestrator.hosts import code
 from orchestrator.hosts.base import Host
 from orchestrator.hosts.shared import SharedHost
+from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import save_folder
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
@@ -54,7 +55,7 @@ class SlurmBackend(RemoteBackend):
     def check(self, plan: Placed) -> list[Check]:
         return list(self.examine(plan.config))
 
-    def examine(self, config: Config) -> Iterator[Check]:
+    def examine(self, config: Config, data: Data | None = None) -> Iterator[Check]:
         missing = [name for name in COMMANDS if shutil.which(name) is None]
         remedy = f"not found: {', '.join(missing)}; start this on a front-end of the cluster"
         yield Check("Slurm's commands", not missing, remedy)

@@ -11,6 +11,7 @@ from orchestrator.backends.base import Backend, Check, Note, Request, Reservatio
 from orchestrator.backends.ports import Claims
 from orchestrator.config import Config
 from orchestrator.hosts.base import Host
+from orchestrator.planning.data import Data
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import Site
@@ -103,8 +104,8 @@ class Lent:
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         return self.real.environment(plan, machine)
 
-    def examine(self, config: Config) -> Iterable[Check]:
-        return self.real.examine(config)
+    def examine(self, config: Config, data: Data | None = None) -> Iterable[Check]:
+        return self.real.examine(config, data)
 
     def release(self, reservation: Reservation) -> None:
         """The next run needs the machines."""
