@@ -14,7 +14,10 @@ from decentralizepy.communication.keys import KEY_NAME
 from decentralizepy.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, RunError
 from decentralizepy.files import write_json
 from decentralizepy.runfolder import has_records
+from decentralizepy.settings import Resilience
+from decentralizepy.text import seconds_text
 from orchestrator.backends import process
+from orchestrator.errors import DetachedError
 from orchestrator.hosts.base import OUT_OF_TIME, STDOUT, HostError, Job, Seen, UnreachableError
 from orchestrator.running.execution import Execution, Loss
 from orchestrator.status import Status, read_status
@@ -38,6 +41,8 @@ TOLD_LINES: Final = 15
 #: Tries to bring a machine's folder home, and the pause between them.
 TRIES: Final = 4
 RETRY_S: Final = 3.0
+#: Unless ON_LOSS is wait, we leave after so long without an answer from any host.
+ALONE_S: Final = 86_400.0
 #: Stands for the exit code of a machine whose host is silent.
 SILENT: Final = -1
 #: The same for one whose host no longer knows of it.
@@ -214,7 +219,32 @@ class Fleet:
         """Exit codes of the machines that failed by now, without those that may be missing."""
         silent = dict.fromkeys(self._silent(), SILENT)
         codes = {m: self._code(m) or silent.get(m, 0) for m in self.execution.machines}
-        return {m: code for m, code in codes.items() if code and m not in self._waited_for}
+        awaited = self._awaited()
+        return {m: code for m, code in codes.items() if code and m not in awaited}
+
+    def _awaited(self) -> set[int]:
+        """Machines whose hosts may still be silent.
+
+        While others run, machine 0 keeps WAIT_LIMIT: to it a machine that we cannot reach may be
+        well. Once they have ended, it is for us to keep.
+        """
+        others = [m for m in self.execution.machines if m not in self._waited_for]
+        if any(self._code(m) is None for m in others):
+            return self._waited_for
+        return {m for m in self._waited_for if self._silence_s(m) <= self._patience_s()}
+
+    def _silence_s(self, machine: int) -> float:
+        """How long its host has not answered."""
+        now = time.monotonic()
+        return now - self._silent_since.get(machine, now)
+
+    def _patience_s(self) -> float:
+        """How long at most a host is waited for that does not answer."""
+        config = self.execution.plan.config
+        if config.ON_LOSS != "wait":
+            return ALONE_S
+        limit = Resilience.wait_limit if config.WAIT_LIMIT is None else config.WAIT_LIMIT
+        return config.HOST_TIMEOUT + limit
 
     def _welcome(self) -> None:
         """Start again the machines whose hosts are back, unless they have gone on by themselves."""
@@ -226,13 +256,19 @@ class Fleet:
     def _doubt(self) -> None:
         """Where no host has answered for long, ask whether they are ours; raises `RunError`.
 
-        If they are, it is our own connection that is gone, and there is nothing to be done.
+        If they are, it may be our own connection that is gone. There is nothing to be done, and
+        after WAIT_LIMIT, or a day, nobody to be waited for: raises `DetachedError`.
         """
         now, limit = time.monotonic(), self.execution.plan.config.HOST_TIMEOUT
         running = [m for m in self.execution.machines if self._code(m) is None]
         if self._any_answers or not all(m in self._silent_since for m in running):
             self._doubted = now
-        elif now - self._doubted > limit:
+            return
+        if (silence := min(map(self._silence_s, running), default=0.0)) > self._patience_s():
+            raise DetachedError(
+                f"no host has answered for {seconds_text(silence)}: the run is left to itself"
+            )
+        if now - self._doubted > limit:
             self._doubted = now
             if not self._held():
                 raise RunError(

@@ -211,6 +211,8 @@ class Machines:
             try:
                 with progress_for(screen, self._plan.config.NB_ITERATION) as progress:
                     return fleet.watch(self._watch(fleet, progress))
+            except DetachedError as error:  # no host answers
+                self._leave(str(error))
             except Interrupted as signal:
                 if self._decided(signal) != "go on":
                     raise

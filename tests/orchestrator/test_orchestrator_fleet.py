@@ -11,6 +11,7 @@ import pytest
 
 from decentralizepy.errors import RunError
 from decentralizepy.runfolder import RunFolder
+from orchestrator.errors import DetachedError
 from orchestrator.hosts.base import Job, Seen, UnreachableError
 from orchestrator.running import fleet
 from orchestrator.running.execution import Execution
@@ -50,7 +51,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def watched(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execution:
     """An execution on scripted hosts, watched to its end."""
     config = SimpleNamespace(
-        ON_LOSS=on_loss, HOST_TIMEOUT=0.05, COLLECT_AFTER=60.0, walltime_seconds=None,
+        ON_LOSS=on_loss, HOST_TIMEOUT=0.05, WAIT_LIMIT=0.1, COLLECT_AFTER=60.0,
+        walltime_seconds=None,
     )  # fmt: skip
     folder = RunFolder(Path("/r"))
     places = [
@@ -90,3 +92,22 @@ def test_the_other_policies_do_not_do_without_it(policy: str, tmp_path: Path) ->
 def test_a_run_whose_machine_0_failed_has_failed(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="machine 1"):
         watched(tmp_path, "drop", [RUNNING, Seen("ended", 4)], [RUNNING, None])
+
+
+def test_a_host_that_is_waited_for_does_not_keep_a_run_that_has_ended(tmp_path: Path) -> None:
+    """To machine 0 it was well, or back; to us it never answered again."""
+    steady: list[Seen | None] = [RUNNING] * 30
+    with pytest.raises(RunError, match=r"machine 1 \(host-1\) failed, its host does not answer"):
+        watched(tmp_path, "wait", [*steady, DONE], [RUNNING, None])
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("policy", ["wait", "fail", "drop"])
+def test_we_leave_where_no_host_answers(
+    policy: str, hosts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be our own connection, so nothing is ended; but nobody is waited for for ever."""
+    if policy != "wait":
+        monkeypatch.setattr(fleet, "ALONE_S", 0.2)
+    with pytest.raises(DetachedError, match="no host has answered for"):
+        watched(tmp_path, policy, *[[RUNNING, None]] * hosts)
