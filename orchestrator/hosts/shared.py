@@ -21,7 +21,7 @@ from uuid import uuid4
 from decentralizepy.jsonfile import read_object
 from decentralizepy.locks import lock_within
 from orchestrator.backends.process import tail
-from orchestrator.hosts.base import STDOUT, Facts, HostError, Job, Seen, UnreachableError
+from orchestrator.hosts.base import STDOUT, Facts, HostError, Job, Seen, UnreachableError, await_end
 from orchestrator.hosts.ssh import COPY_S, FOLDER, STORAGE
 
 #: Seconds within which an agent answers.
@@ -60,14 +60,7 @@ class SharedHost:
         told = self._ask(
             "probe", offsets=list(offsets), ports=ports, base="/tmp", pythons=list(pythons)
         )
-        return Facts(
-            cpus=int(told["cpus"]),
-            addresses=tuple(told["addresses"]),
-            free_offsets=tuple(told["free_offsets"]),
-            free_bytes=int(told["free_bytes"]),
-            python=str(told["python"]),
-            hostname=str(told["hostname"]),
-        )
+        return Facts.told(told)
 
     def put(
         self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
@@ -128,11 +121,7 @@ class SharedHost:
         self._ask("stop", **self._named(job))
 
     def await_end(self, job: Job) -> None:
-        until = time.monotonic() + 2 * job.grace_s + 10
-        while self.poll(job).state == "running":
-            if time.monotonic() > until:
-                raise HostError(f"{job.name} does not end")
-            time.sleep(4 * POLL_S)
+        await_end(self, job, 4 * POLL_S)
 
     def tail(self, job: Job, lines: int) -> str:
         return tail(Path(job.folder) / STDOUT, lines)

@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from orchestrator.hosts.base import Facts, HostError, Job, Seen, UnreachableError
+from orchestrator.hosts.base import Facts, HostError, Job, Seen, UnreachableError, await_end
 from orchestrator.hosts.code import Bundle, runner
 
 #: Seconds for a connection, between questions to a host that says nothing (it is given up after
@@ -101,15 +100,7 @@ class SshHost:
         )
         if not told["rsync"]:
             raise HostError("rsync is not installed there")
-        return Facts(
-            cpus=int(told["cpus"]),
-            addresses=tuple(told["addresses"]),
-            free_offsets=tuple(told["free_offsets"]),
-            free_bytes=int(told["free_bytes"]),
-            python=str(told["python"]),
-            hostname=str(told["hostname"]),
-            home=str(told["home"]),
-        )
+        return Facts.told(told)
 
     def put(
         self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
@@ -170,11 +161,7 @@ class SshHost:
         self._ask("stop", **_named(job))
 
     def await_end(self, job: Job) -> None:
-        until = time.monotonic() + 2 * job.grace_s + 10
-        while self.poll(job).state == "running":
-            if time.monotonic() > until:
-                raise HostError(f"{job.name} does not end")
-            time.sleep(POLL_S)
+        await_end(self, job, POLL_S)
 
     def tail(self, job: Job, lines: int) -> str:
         return str(self._ask("tail", lines=lines, **_named(job))["text"])

@@ -13,7 +13,7 @@ from decentralizepy.errors import RunError
 from decentralizepy.runfolder import RunFolder
 from orchestrator.errors import DetachedError
 from orchestrator.hosts.base import Job, Seen, UnreachableError
-from orchestrator.running import fleet
+from orchestrator.running import fleet, losses, sight
 from orchestrator.running.execution import Execution
 from orchestrator.running.fleet import Fleet
 
@@ -41,11 +41,16 @@ class ScriptedHost:
     def fetch(self, job: Job, folder: Path) -> None:
         """Nothing is there to bring home."""
 
+    def close(self) -> None:
+        """There is no connection."""
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WATCH_S", "PACE_S", "LINGER_S", "TOLD_S"):
-        monkeypatch.setattr(fleet, name, 0.02)
+    for module, name in (
+        (fleet, "WATCH_S"), (fleet, "PACE_S"), (losses, "LINGER_S"), (losses, "TOLD_S"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 0.02)
 
 
 def watched(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execution:
@@ -67,7 +72,7 @@ def watched(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execut
     try:
         machines.watch(lambda statuses: None)
     finally:
-        machines._pool.shutdown()
+        machines.close()
     return execution
 
 
@@ -108,6 +113,6 @@ def test_we_leave_where_no_host_answers(
 ) -> None:
     """It may be our own connection, so nothing is ended; but nobody is waited for for ever."""
     if policy != "wait":
-        monkeypatch.setattr(fleet, "ALONE_S", 0.2)
+        monkeypatch.setattr(sight, "ALONE_S", 0.2)
     with pytest.raises(DetachedError, match="no host has answered for"):
         watched(tmp_path, policy, *[[RUNNING, None]] * hosts)

@@ -68,7 +68,7 @@ def write(tmp_path: Path, make: Make, server: sshd.Sshd) -> Experiment:
 def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Setting]:
     """A setting whose hosts have a fake core of a given behaviour."""
     monkeypatch.setattr("orchestrator.running.fleet.PACE_S", 0.1)
-    monkeypatch.setattr("orchestrator.running.fleet.RETRY_S", 0.1)
+    monkeypatch.setattr("orchestrator.running.homeward.RETRY_S", 0.1)
     monkeypatch.setattr("orchestrator.running.experiment.rehearse", lambda *_, **__: None)
 
     def build(mode: str = "ok") -> Setting:
