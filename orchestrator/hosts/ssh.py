@@ -69,8 +69,8 @@ class Control:
 class SshHost:
     """One machine. ``target`` is what ssh is given, ``base`` our folder on the host's own disk.
 
-    ``options`` go to every ssh command; ``control`` has the sockets of connections that are used
-    again. ``python`` runs our runner there. All hosts behind a ``gate`` share one
+    ``options`` go to every ssh command, and before ours; ``control`` has the sockets of connections
+    that are used again. ``python`` runs our runner there. All hosts behind a ``gate`` share one
     connection to it, since gateways take only a few.
     """
 
@@ -252,7 +252,7 @@ class SshHost:
         if self.gate:
             command = shlex.join([*self._to_gate(), "-W", "%h:%p", self.gate])
             through = ["-o", f"ProxyCommand={command}"]
-        return ["ssh", *quiet, *alive, *shared, *through, *self.options]
+        return ["ssh", *self.options, *quiet, *alive, *shared, *through]  # the first one holds
 
     def _to_gate(self) -> list[str]:
         """The connection that all hosts share."""
@@ -261,7 +261,7 @@ class SshHost:
             path = f"ControlPath={self.control.folder}/gate"
             shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
         quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
-        return ["ssh", *quiet, *shared, *self.options]
+        return ["ssh", *self.options, *quiet, *shared]
 
     def _rsync(
         self,

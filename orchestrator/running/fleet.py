@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from decentralizepy.errors import RunError
@@ -157,15 +158,33 @@ class Fleet:
         """As `Homeward.collect`."""
         return self._homeward.collect(finished)
 
-    def forget(self) -> None:
-        """Remove the key everywhere, and the run's folder from hosts that keep copies."""
-        hosts, places = self.execution.hosts, self.execution.plan.places
-        machines = list(self._sight.jobs)
-        kept = [m for m in machines if places[m].deposit]
-        all_of = self.execution
-        at_once(all_of, lambda m: quietly(lambda: hosts[m].remove(places[m].root)), machines)
-        at_once(all_of, lambda m: quietly(lambda: hosts[m].remove(places[m].deposit)), kept)
+    def forget(self) -> list[str]:
+        """Remove the key everywhere, and the run's folder from hosts that keep copies.
+
+        Returns what may be left, in words. Hosts that could not be reached when all was collected
+        are not asked again.
+        """
+        left = set(self._homeward.unreached)
+        machines = [m for m in self._sight.jobs if m not in left]
+        told = at_once(self.execution, self._removed, machines)
+        left |= {m for m, removed in zip(machines, told, strict=True) if not removed}
         self.execution.remove_key()
+        return [
+            f"{self.execution.named(m)} does not answer: the run's folder and key may still be "
+            "there"
+            for m in sorted(left)
+        ]
+
+    def _removed(self, machine: int) -> bool:
+        """Whether its host could be asked to remove what is there."""
+        host, place = self.execution.hosts[machine], self.execution.plan.places[machine]
+        try:
+            for path in filter(None, (place.root, place.deposit)):
+                with suppress(HostError):
+                    host.remove(path)
+        except UnreachableError:
+            return False
+        return True
 
     def close(self) -> None:
         self._sight.close()

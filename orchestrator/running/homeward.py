@@ -9,6 +9,7 @@ from typing import Final
 
 from decentralizepy.errors import RunError
 from decentralizepy.runfolder import has_records
+from decentralizepy.text import seconds_text
 from orchestrator.hosts.base import HostError, UnreachableError
 from orchestrator.running.execution import MOST_AT_ONCE, at_once, quietly
 from orchestrator.running.sight import Sight
@@ -27,6 +28,8 @@ class Homeward:
         self._carriers = ThreadPoolExecutor(min(len(self._execution.hosts), MOST_AT_ONCE))
         self._on_the_way: dict[int, Future[None]] = {}
         self._next = time.monotonic() + self._pause_s
+        #: machines whose hosts did not answer when all was to be collected
+        self.unreached: set[int] = set()
 
     def now_and_then(self) -> None:
         """Logs and checkpoints, from the hosts that answer, so that what dies loses little.
@@ -51,6 +54,7 @@ class Homeward:
         execution, machines = self._execution, list(self._sight.jobs)
         told = at_once(execution, self._fetch_patiently, machines)
         failed = {m: why for m, why in zip(machines, told, strict=True) if why is not None}
+        self.unreached = {m for m, why in failed.items() if isinstance(why, UnreachableError)}
         wanted = [
             m
             for m, error in failed.items()
@@ -75,7 +79,10 @@ class Homeward:
         ]
 
     def _fetch_patiently(self, machine: int) -> UnreachableError | HostError | None:
-        """None, or why it could not be done."""
+        """None, or why it could not be done; who has been asked in vain for long is not asked."""
+        if machine in self._sight.silent():
+            silence = seconds_text(self._sight.silence_s(machine))
+            return UnreachableError(f"its host has not answered for {silence}")
         hopeless = machine in self._execution.gone or machine in self._sight.silent_since
         if not hopeless and machine in self._on_the_way:
             wait([self._on_the_way[machine]])

@@ -380,7 +380,8 @@ class Machines:
         """Give back whatever was got, unless it has to stay until its files are collected."""
         if self._fleet is not None:
             if not self._keep:
-                self._fleet.forget()
+                for told in self._fleet.forget():
+                    self._screen.say(f"  {told}")
             self._fleet.close()
         if self._keep:
             return

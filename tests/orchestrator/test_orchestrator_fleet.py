@@ -14,7 +14,7 @@ from decentralizepy.runfolder import RunFolder
 from orchestrator.errors import DetachedError
 from orchestrator.hosts.base import Job, Seen, UnreachableError
 from orchestrator.running import fleet, losses, sight
-from orchestrator.running.execution import Execution
+from orchestrator.running.execution import Execution, Loss
 from orchestrator.running.fleet import Fleet
 
 RUNNING, DONE = Seen("running", status={"state": "running"}), Seen("ended", 0)
@@ -27,6 +27,8 @@ class ScriptedHost:
     answers: list[Seen | None]
     in_place: bool = False
     asked: int = field(default=0)
+    dead: bool = False
+    calls: list[str] = field(default_factory=list)
 
     def poll(self, job: Job) -> Seen:
         answer = self.answers[min(self.asked, len(self.answers) - 1)]
@@ -40,6 +42,15 @@ class ScriptedHost:
 
     def fetch(self, job: Job, folder: Path) -> None:
         """Nothing is there to bring home."""
+        self._answer("fetch")
+
+    def remove(self, root: str) -> None:
+        self._answer("remove")
+
+    def _answer(self, what: str) -> None:
+        self.calls.append(what)
+        if self.dead:
+            raise UnreachableError("no answer")
 
     def close(self) -> None:
         """There is no connection."""
@@ -53,11 +64,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, 0.02)
 
 
-def watched(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execution:
-    """An execution on scripted hosts, watched to its end."""
+def execution(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execution:
+    """On scripted hosts."""
     config = SimpleNamespace(
         ON_LOSS=on_loss, HOST_TIMEOUT=0.05, WAIT_LIMIT=0.1, COLLECT_AFTER=60.0,
-        walltime_seconds=None,
+        walltime_seconds=None, records_nothing=True,
     )  # fmt: skip
     folder = RunFolder(Path("/r"))
     places = [
@@ -67,25 +78,30 @@ def watched(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execut
     plan: Any = SimpleNamespace(config=config, places=places, command=lambda machine, again: [])
     backend: Any = SimpleNamespace(remote=True, grace_s=0.1, environment=lambda plan, machine: {})
     hosts: Any = [ScriptedHost(list(one)) for one in answers]
-    execution = Execution(plan, RunFolder(tmp_path), hosts, backend)
-    machines = Fleet(execution)
+    return Execution(plan, RunFolder(tmp_path), hosts, backend)
+
+
+def watched(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execution:
+    """An execution that was watched to its end."""
+    found = execution(tmp_path, on_loss, *answers)
+    machines = Fleet(found)
     try:
         machines.watch(lambda statuses: None)
     finally:
         machines.close()
-    return execution
+    return found
 
 
 def test_a_host_lost_while_the_others_train_is_dropped(tmp_path: Path) -> None:
     steady: list[Seen | None] = [RUNNING] * 30
-    execution = watched(tmp_path, "drop", [*steady, DONE], [RUNNING, None])
-    assert [loss.machine for loss in execution.losses] == [1] and execution.gone == {1}
+    found = watched(tmp_path, "drop", [*steady, DONE], [RUNNING, None])
+    assert [loss.machine for loss in found.losses] == [1] and found.gone == {1}
 
 
 def test_a_host_whose_silence_is_noticed_after_the_others_end_is_dropped(tmp_path: Path) -> None:
     """The core had gone on without it and was done before its silence was long enough."""
-    execution = watched(tmp_path, "drop", [RUNNING, DONE], [RUNNING, None])
-    assert [loss.machine for loss in execution.losses] == [1]
+    found = watched(tmp_path, "drop", [RUNNING, DONE], [RUNNING, None])
+    assert [loss.machine for loss in found.losses] == [1]
 
 
 @pytest.mark.parametrize("policy", ["fail", "wait"])
@@ -116,3 +132,23 @@ def test_we_leave_where_no_host_answers(
         monkeypatch.setattr(sight, "ALONE_S", 0.2)
     with pytest.raises(DetachedError, match="no host has answered for"):
         watched(tmp_path, policy, *[[RUNNING, None]] * hosts)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_host_that_does_not_answer_is_not_asked_again_and_again(
+    known: bool, tmp_path: Path
+) -> None:
+    """Once to collect, unless its silence is long enough already; and not to remove anything."""
+    found = execution(tmp_path, "drop", [RUNNING, DONE], [RUNNING, None] if known else [DONE])
+    machines = Fleet(found)
+    dead: Any = found.hosts[1]
+    machines.watch(lambda statuses: None)
+    dead.dead = True
+    if not known:
+        found.losses.append(Loss(1, "it was lost"))
+    assert machines.collect() == []
+    (left,) = machines.forget()
+    machines.close()
+    assert "machine 1 (host-1) does not answer" in left and "key may still be there" in left
+    assert dead.calls == ([] if known else ["fetch"])
+    assert vars(found.hosts[0])["calls"] == ["fetch", "remove"]
