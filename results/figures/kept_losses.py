@@ -64,6 +64,10 @@ def kept_losses(
     saved = find(run.folder)
     seen = world(run.folder, cache_dir or cache_home(), overrides)
     table = loss_table(
-        saved, seen.truth.samples, lambda: seen.victims().losses, run.folder / "attacks"
+        saved,
+        seen.truth.samples,
+        lambda: seen.victims().losses,
+        run.folder / "attacks",
+        members=seen.truth.members,
     )
     return KeptLosses(seen.truth, table)

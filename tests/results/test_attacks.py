@@ -316,6 +316,23 @@ def test_a_table_of_losses_is_made_once(by_heart: Path) -> None:
     assert made.stat().st_mtime_ns != before
 
 
+def test_a_threshold_needs_no_losses_of_strangers(by_heart: Path) -> None:
+    folder = by_heart / "attacks"
+    _attack(by_heart, "--attacks", "threshold", "lira")
+    whole, of_all = np.load(folder / "losses.npy"), pd.read_csv(folder / "threshold_run.csv")
+    made = (folder / "losses.npy").stat().st_mtime_ns
+    _attack(by_heart, "--attacks", "threshold")  # finds more than it needs
+    assert (folder / "losses.npy").stat().st_mtime_ns == made
+    (folder / "losses.json").unlink()
+    _attack(by_heart, "--attacks", "threshold", "biasedthreshold", "classifier", "--epochs", "1")
+    own = np.load(folder / "losses.npy")
+    assert 0.3 < np.isnan(own).mean() < 0.7  # three nodes of four have no part in the test
+    np.testing.assert_allclose(own[~np.isnan(own)], whole[~np.isnan(own)], rtol=1e-5, atol=1e-7)
+    pd.testing.assert_frame_equal(of_all, pd.read_csv(folder / "threshold_run.csv"), rtol=1e-5)
+    _attack(by_heart, "--attacks", "classifier", "--non-members", "local_train", "--epochs", "1")
+    assert not np.isnan(np.load(folder / "losses.npy")).any()
+
+
 def test_what_cannot_be_attacked_is_told(
     by_heart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
