@@ -55,7 +55,8 @@ def _save(load: Load, seed: int, path: Path) -> None:
 
 def _attack(run: Path, cache: Path) -> Callable[[], float]:
     """CPU seconds of the command, which finds no losses of before."""
-    from results.attacks.command import parser, run as attack
+    from results.attacks.command import parser
+    from results.attacks.command import run as attack
 
     args = parser().parse_args([str(run), "--attacks", "threshold", "--cache-dir", str(cache)])
 

@@ -85,9 +85,7 @@ def loss_table(
     return LossTable(saved, np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _losses(
-    one: Saved, run: Losses | None, samples: int, members: np.ndarray | None
-) -> np.ndarray:
+def _losses(one: Saved, run: Losses | None, samples: int, members: np.ndarray | None) -> np.ndarray:
     vector = one.load()
     if one.is_model:
         assert run is not None
