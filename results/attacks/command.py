@@ -26,7 +26,7 @@ ATTACKS: Final = {
     "lira": "likelihood ratio with the other nodes' models as shadows",
     "attribute": "which classes does a node have?",
     "reconstruction": "how near is a message to the node's own model?",
-    "classifier": "a network on trajectories of losses (minutes)",
+    "classifier": "a network on trajectories of losses (seconds a node)",
     "colluders": "several receivers pool what they got",
 }
 #: those that every run with saved models allows and that take no minutes

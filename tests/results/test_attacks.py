@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import ring
 from results.attacks import all_of_them as a
 from results.attacks.alike import alike
-from results.attacks.classifier import Learning, _models
+from results.attacks.classifier import Learning, Perceptron, _models, fit
 from results.attacks.lira import against, confidence
 from results.attacks.losstable import LossTable
 from results.attacks.saved import Saved
@@ -171,6 +173,30 @@ def test_the_classifier_learns_trajectories_that_end_alike(truth: Truth) -> None
     assert set(frame["models"]) == {8, 5}
     again = a.classifier(truth, pairs, ("all", "last"), ("global", "local_train"), learning)
     pd.testing.assert_frame_equal(frame, again)
+
+
+def test_the_classifier_takes_the_steps_of_autograd_and_torchs_sgd() -> None:
+    rng = np.random.default_rng(5)
+    x, y = torch.from_numpy(rng.normal(size=(90, 6)).astype(np.float32)), torch.arange(90) % 5 // 4
+    learning, orders = (
+        Learning(epochs=3, batch=32),
+        [torch.Generator().manual_seed(7) for _ in "ab"],
+    )
+    torch.manual_seed(1)
+    ours = Perceptron(6)
+    torch.manual_seed(1)
+    layers = [nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2)]
+    model = nn.Sequential(*layers)
+    assert torch.equal(ours.outputs(x)[-1], model(x))
+    fit(ours, x, y, learning, orders[0])
+    loss = nn.CrossEntropyLoss(weight=len(y) / (2 * torch.bincount(y)))
+    sgd = torch.optim.SGD(model.parameters(), lr=learning.lr, momentum=learning.momentum)
+    for _ in range(learning.epochs):
+        for batch in torch.randperm(90, generator=orders[1]).split(learning.batch):
+            sgd.zero_grad()
+            loss(model(x[batch]), y[batch]).backward()
+            sgd.step()
+    torch.testing.assert_close(ours.outputs(x)[-1], model(x), rtol=1e-5, atol=1e-6)
 
 
 def test_which_models_and_non_members(truth: Truth) -> None:
