@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,30 @@ def test_a_threshold_needs_no_losses_of_strangers(by_heart: Path) -> None:
     pd.testing.assert_frame_equal(of_all, pd.read_csv(folder / "threshold_run.csv"), rtol=1e-5)
     _attack(by_heart, "--attacks", "classifier", "--non-members", "local_train", "--epochs", "1")
     assert not np.isnan(np.load(folder / "losses.npy")).any()
+
+
+def test_a_bundle_redraws_figures_of_losses_without_models(
+    by_heart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _attack(by_heart, "--attacks", "threshold")
+    cache = str(by_heart.parents[1] / "cache")
+    more = f"losses --node 2 --iterations 20 --name two --cache-dir {cache} --run run"
+    flags = ["--output", str(tmp_path / "paper.tar.gz"), "--figure", more]
+    assert main(["bundle", str(by_heart), *flags[:2], "--figure", "roc --run other"]) == 2
+    assert "no such run; there are run" in capsys.readouterr().err
+    assert main(["bundle", str(by_heart), *flags]) == 0
+    with tarfile.open(tmp_path / "paper.tar.gz") as tar:
+        tar.extractall(tmp_path / "elsewhere", filter="data")
+    folder = tmp_path / "elsewhere/paper"
+    assert cache not in (folder / "commands.json").read_text()
+    assert not list(folder.rglob("model_*"))
+    command = [sys.executable, "-I", str(folder / "redraw.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0 and "all the same" in done.stdout, done.stderr + done.stdout
+    for name in ("roc", "losses", "two"):
+        assert (folder / f"redrawn/figures/{name}.pdf").is_file()
+    assert main(["figure", "losses", str(folder / "runs/run"), "--node", "1"]) == 2
+    assert "no such model of node 1" in capsys.readouterr().err
 
 
 def test_what_cannot_be_attacked_is_told(
