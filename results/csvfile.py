@@ -55,6 +55,6 @@ def _plain(column: pd.Series) -> pa.Array:
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return pa.Array.from_pandas(column)
     if isinstance(column.dtype, pd.StringDtype):
-        return pa.array(column.to_numpy(object, na_value=None), pa.string())
+        return pa.array(column.astype(object).where(column.notna(), None), pa.string())
     texts = [None if pd.isna(value) else str(value) for value in column]
     return pa.array(texts, pa.string())

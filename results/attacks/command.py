@@ -188,8 +188,13 @@ def _in_words(name: str, frame: pd.DataFrame) -> str:
     if "iteration" in frame:
         frame = frame[frame["iteration"] == frame["iteration"].max()]
     values = frame[column].dropna()
-    when = f" in iteration {frame['iteration'].iloc[0]}" if "iteration" in frame else ""
-    return f"{what}{when}: mean {values.mean():.4f}, highest {values.max():.4f}"
+    if name == "linkability":  # yes or no of each model
+        return f"{what}{_when(frame)}: {100 * values.mean():.1f} % of {len(values)} models"
+    return f"{what}{_when(frame)}: mean {values.mean():.4f}, highest {values.max():.4f}"
+
+
+def _when(frame: pd.DataFrame) -> str:
+    return f" in iteration {frame['iteration'].iloc[0]}" if "iteration" in frame else ""
 
 
 def main(argv: Sequence[str]) -> int:
