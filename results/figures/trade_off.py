@@ -63,6 +63,7 @@ def trade_off(
             axes.plot(line["risk"], line["utility"], label=str(variant), **line_style(number))
             _name_ends(axes, line, above=bool(number % 2))
         axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.margins(y=0.1)  # room for the names of the outermost points
         axes.set_xlabel(RISKS.get(risk, risk))
         axes.set_ylabel(f"Best {label(utility)[0].lower()}{label(utility)[1:]}")
         _mark_better(axes, not utility.endswith("loss"))
