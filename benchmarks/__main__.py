@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import (
+    attacks,
     compression,
     deferred,
     device,
@@ -139,6 +140,7 @@ def results(folder: Path, only: str, repeats: int) -> Iterator[Result]:
         ("scale", scale.results),
         ("transport", between_machines),
         ("tables", tables.results),
+        ("attacks threshold", attacks.results),
         ("small", small.results),
         ("messages", messages.results),
         ("server receive", stars.results),

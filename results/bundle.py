@@ -18,6 +18,7 @@ import decentralizepy
 import results
 from decentralizepy.files import replacing, write_json
 from decentralizepy.jsonfile import read_object
+from results.figures.kept_losses import PACKED, KeptLosses, Shown, pack
 from results.load import Run
 from results.report.facts import machines_of
 
@@ -53,8 +54,16 @@ run itself: install the project with `-c constraints.txt`, then
 """
 
 
+#: by run, the losses of its models, and which of them figures show
+Losses = dict[str, tuple[KeptLosses, list[Shown]]]
+
+
 def write_bundle(
-    runs: Sequence[Run], commands: Sequence[Sequence[str]], output: Path, aside: Path
+    runs: Sequence[Run],
+    commands: Sequence[Sequence[str]],
+    output: Path,
+    aside: Path,
+    losses: Losses,
 ) -> list[str]:
     """Pack runs, and what ``commands`` draw of them, into ``output``; returns the names in it.
 
@@ -66,6 +75,8 @@ def write_bundle(
     root.mkdir(parents=True)
     for run in runs:
         pack_run(run.folder, root / "runs" / run.name)
+        if run.name in losses:
+            pack(*losses[run.name], root / "runs" / run.name / PACKED)
     _pack_code(root / "code")
     shutil.copyfile(Path(results.__file__).with_name("redraw.py"), root / "redraw.py")
     (root / "commands.json").write_text(json.dumps(list(commands), indent=1), encoding="utf-8")

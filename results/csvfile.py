@@ -54,5 +54,7 @@ def _plain(column: pd.Series) -> pa.Array:
     """Numbers as they are, all else as text."""
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return pa.Array.from_pandas(column)
+    if isinstance(column.dtype, pd.StringDtype):
+        return pa.array(column.astype(object).where(column.notna(), None), pa.string())
     texts = [None if pd.isna(value) else str(value) for value in column]
     return pa.array(texts, pa.string())

@@ -19,14 +19,14 @@ from decentralizepy.jsonfile import read_object
 from decentralizepy.runfolder import LEGACY_RESULTS, RunFolder
 from results.csvfile import write_csv
 from results.load import Run
-from results.privacy import FULL_NOISE, attack_tables, noise
+from results.privacy import attack_tables
+from results.reference_columns import settings_of
 from results.spread import RunWarning
 
 NIID: Final = "test_niid_acc"
 #: where the attack took place, as the notebooks call it -> our column
 PLACES: Final = {"PRE-STEP": "attacker_advantage", "PRE-STEP-niid": "attacker_advantage_niid"}
 _AGGREGATED: Final = ("test_acc", "total_bytes", NIID)
-_VARIANTS: Final = {"ZeroSumSharing": "zerosum", "Muffliato": "muffliato", "Sharing": "nonoise"}
 _STATISTICS: Final = ("mean", "std", "sum", "min", "max")
 _Z95: Final = 1.96
 _SUMMARY_COLUMNS: Final = ("iteration", "slice feature", "slice value", "attack type",
@@ -80,15 +80,11 @@ def legacy_name(run: Run) -> str:
 
     They know noise by its share of 0.225, and nothing else of a name.
     """
-    found = run.attributes
-    driver = str(found.get("eval_file", "")).lower()
-    variant = _VARIANTS.get(str(found.get("sharing_class", "")))
-    level = noise(found).get("noise_level_value")
-    share = "nonoise" if level is None else f"{FULL_NOISE / level:.3g}th".replace(".", "p")
+    found = settings_of(run)
+    variant, share = found.get("variant"), found["noise_level"]
     words = [
-        f"{run.nodes}nodes", "dynamic" if "dynamic" in driver else "static", variant,
-        f"{found.get('averaging_steps', 1)}avgsteps", "" if share == variant else share,
-        f"seed{found['random_seed']}" if "random_seed" in found else "",
+        found["network_size"], found["topology_type"], variant, found["avgsteps"],
+        "" if share == variant else share, f"seed{found['seed']}" if "seed" in found else "",
     ]  # fmt: skip
     there = set(run.name.split("_"))
     return "_".join([run.name, *(word for word in words if word and word not in there)])

@@ -53,6 +53,9 @@ FORMATS: Final = tuple(_UNDATED)
 _MARKS: Final = 8
 #: With more curves, bands are paler: they lie upon each other.
 _FEW: Final = 4
+#: A band, or limits, of more points than twice these are drawn in so many parts: each is a tenth
+#: of a point wide in a figure, which is as fine as matplotlib draws lines.
+_PARTS: Final = 2000
 #: Where float32 is about to overflow.
 _DIVERGED: Final = 1e30
 
@@ -223,14 +226,28 @@ def _draw_band(
     if len(x) == 1:  # a band over a single point would have no width
         axes.vlines(x, low, high, color=colour, alpha=0.3, linewidth=4, label=label or "")
     else:
+        x, low, high = envelope(x, low, high)
         axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0, label=label)
+
+
+def envelope(
+    x: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A band of many points in `_PARTS` parts, each as wide as its widest; others as they are.
+
+    ``x`` [n] ascends; ``low`` and ``high`` [n] may have gaps of NaN.
+    """
+    if len(x) <= 2 * _PARTS:
+        return x, low, high
+    starts = np.linspace(0, len(x) - 1, _PARTS).astype(np.int64)  # the last point is a part
+    return x[starts], np.fmin.reduceat(low, starts), np.fmax.reduceat(high, starts)
 
 
 def _draw_limits(axes: Axes, curve: Curve, x: np.ndarray, colour: str) -> None:
     assert curve.limits is not None
     marker = "_" if len(x) == 1 else ""
-    for name, said in zip(curve.limits, ("min and max", None), strict=True):
-        values = _finite(curve.data[name])
+    x, *limits = envelope(x, *(_finite(curve.data[name]) for name in curve.limits))
+    for values, said in zip(limits, ("min and max", None), strict=True):
         axes.plot(x, values, label=said, color=colour, linewidth=0.5, alpha=0.7, marker=marker)
 
 

@@ -72,27 +72,35 @@ def from_rows(records: Records) -> Recorded:
     return _merged([_table(records.rows, ("machine",))], records.broken)
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    """The file in blocks of whole lines; a last line without its end is a block of its own."""
+def _blocks(path: Path) -> Iterator[bytes | memoryview]:
+    """The file in blocks of whole lines; a last line without its end is a block of its own.
+
+    Blocks are views of what was read: the file passes through memory once.
+    """
     rest = b""
-    with path.open("rb") as source:
-        while more := source.read(_BLOCK):
-            text = rest + more
-            end = text.rfind(b"\n") + 1
-            rest = text[end:]
+    with path.open("rb", buffering=0) as source:
+        while True:
+            text = bytearray(len(rest) + _BLOCK)
+            text[: len(rest)] = rest
+            view = memoryview(text)
+            more = source.readinto(view[len(rest) :])
+            if not more:
+                break
+            end = text.rfind(b"\n", 0, len(rest) + more) + 1
+            rest = bytes(view[end : len(rest) + more])
             if end:
-                yield text[:end]
+                yield view[:end]
     if rest:
         yield rest
 
 
-def _parse(block: bytes) -> tuple[pa.Table, int]:
+def _parse(block: bytes | memoryview) -> tuple[pa.Table, int]:
     """The records in a block, and the number of lines that are none."""
     fast = _parse_fast(block)
-    return fast if fast is not None else _parse_lines(block)
+    return fast if fast is not None else _parse_lines(bytes(block))
 
 
-def _parse_fast(block: bytes) -> tuple[pa.Table, int] | None:
+def _parse_fast(block: bytes | memoryview) -> tuple[pa.Table, int] | None:
     """`_parse_lines` for a block in which every line is a record; None if one may not be."""
     lines = _objects(block)
     if not lines:
@@ -112,7 +120,7 @@ def _parse_fast(block: bytes) -> tuple[pa.Table, int] | None:
     return _typed(table)
 
 
-def _objects(block: bytes) -> int:
+def _objects(block: bytes | memoryview) -> int:
     """How many lines a block has, if each starts as an object does and has its end; else 0."""
     text = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(text == _NEWLINE)

@@ -132,7 +132,11 @@ def _differing(groups: Sequence[list[Run]]) -> list[str]:
     keys = dict.fromkeys(key for attributes in first for key in attributes if key != _SEED)
     differing = [key for key in keys if len({attributes.get(key) for attributes in first}) > 1]
     chosen = [key for key in differing if not key.endswith("_file")]
-    return chosen or differing  # a graph's file name follows from the number of agents
+    chosen = chosen or differing  # a graph's file name follows from the number of agents
+    common = [key for key in chosen if all(key in attributes for attributes in first)]
+    labels = [said(attributes, common) for attributes in first]
+    tell = all(labels) and len(set(labels)) == len(labels)
+    return common if tell else chosen  # options that only one class has follow from the class
 
 
 def said(attributes: dict[str, Any], keys: Sequence[str]) -> str:

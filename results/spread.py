@@ -32,6 +32,26 @@ class _Column:
     counts: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """Where the records of each iteration begin, among those that count, and how many they are."""
+
+    counts: np.ndarray
+    iterations: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, counts: np.ndarray, iteration: np.ndarray) -> _Blocks:
+        """Of records that are sorted by iteration."""
+        some = iteration[counts]
+        starts = np.flatnonzero(np.diff(some, prepend=some[:1] - 1))
+        return cls(counts, some[starts], starts, np.diff(starts, append=len(some)))
+
+    def fits(self, counts: np.ndarray) -> bool:
+        return np.array_equal(self.counts, counts)
+
+
 def spread(table: pa.Table, name: str = "run", gone: Mapping[int, int] = NOBODY) -> pd.DataFrame:
     """Statistics over the nodes of a table of records (`results.records`) of one run.
 
@@ -48,7 +68,11 @@ def spread(table: pa.Table, name: str = "run", gone: Mapping[int, int] = NOBODY)
     columns = {metric: _column(table[metric], uid >= 0) for metric in metrics(table)}
     columns = {metric: column for metric, column in columns.items() if column.counts.any()}
     kept = _kept(iteration, uid, columns, name, gone)
-    frames = {metric: _statistics(column, iteration, kept) for metric, column in columns.items()}
+    frames, blocks = {}, None
+    for metric, column in columns.items():
+        if blocks is None or not blocks.fits(column.counts):  # most metrics are recorded together
+            blocks = _Blocks.of(column.counts, iteration)
+        frames[metric] = _statistics(column, blocks, kept)
     if not frames:
         return pd.DataFrame(index=kept)
     return pd.concat(frames, axis=1, names=["metric", "statistic"])
@@ -106,15 +130,17 @@ def _complete(nodes: list[int]) -> int:
     return kept
 
 
-def _statistics(column: _Column, iteration: np.ndarray, kept: pd.Index) -> pd.DataFrame:
-    """One row per iteration of ``kept``; records are sorted by iteration."""
-    values, iterations = column.values[column.counts], iteration[column.counts]
-    found, starts, lengths = np.unique(iterations, return_index=True, return_counts=True)
+def _statistics(column: _Column, blocks: _Blocks, kept: pd.Index) -> pd.DataFrame:
+    """One row per iteration of ``kept``."""
+    values, lengths = column.values[column.counts], blocks.lengths
     rows = []
     for length in np.unique(lengths):
         same = lengths == length
-        matrix = values[starts[same][:, None] + np.arange(length)]
-        rows.append(_over_rows(matrix, pd.Index(found[same])))
+        if same.all():
+            matrix = values.reshape(-1, length)
+        else:
+            matrix = values[blocks.starts[same][:, None] + np.arange(length)]
+        rows.append(_over_rows(matrix, pd.Index(blocks.iterations[same])))
     return pd.concat(rows).sort_index().reindex(kept)
 
 

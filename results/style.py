@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from itertools import accumulate
 from typing import Any, Final
 
@@ -114,6 +115,7 @@ def legend_columns(labels: Sequence[str], width: float) -> int:
     return 1
 
 
+@cache  # text paths are slow, and the figures of a run have the same legend
 def _entry_width(label: str) -> float:
     """Inches of a legend's handle, pad and text."""
     with styled():

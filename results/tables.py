@@ -17,6 +17,7 @@ from results.interval import half_width_95
 from results.load import Run
 from results.metrics import is_evaluation, is_mark, is_own
 from results.privacy import by_iteration, noise
+from results.reference_columns import settings_of, with_statistics
 from results.settings import Setting
 from results.targets import Target, as_targets, costs, reached, window_mean
 from results.usage import usage
@@ -42,7 +43,7 @@ def wide(run: Run) -> pd.DataFrame:
     Columns: iteration; ``<metric> <statistic>`` for the metrics that were recorded, those of
     `WIDE_METRICS` first, and the `WIDE_STATISTICS` over the nodes; what was sampled of the
     machines (`results.usage`); experience_name; number_agents;
-    then the run's attributes.
+    then the run's attributes, also in the words of the reference system's notebooks.
     """
     statistics = run.over_nodes
     columns: dict[str, Any] = {"iteration": statistics.index}
@@ -50,9 +51,9 @@ def wide(run: Run) -> pd.DataFrame:
         for statistic in WIDE_STATISTICS:
             name = f"{WIDE_METRICS.get(metric, metric)} {statistic}"
             columns[name] = statistics[metric, statistic].to_numpy()
-    table = _with_attacks(_with_usage(pd.DataFrame(columns), run), run)
+    table = with_statistics(_with_attacks(_with_usage(pd.DataFrame(columns), run), run))
     constants = {"experience_name": run.experiment, "number_agents": run.nodes,
-                 **run.attributes, **noise(run.attributes)}  # fmt: skip
+                 **run.attributes, **noise(run.attributes), **settings_of(run)}  # fmt: skip
     return table.assign(**{key: v for key, v in constants.items() if key not in table.columns})
 
 

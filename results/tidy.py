@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -33,8 +34,12 @@ SCHEMA_VERSION: Final = 1
 MOST_CSV_ROWS: Final = 1_000_000
 _WORDS: Final = pa.dictionary(pa.int32(), pa.string())
 _TYPES: Final = (_WORDS, pa.int64(), pa.int64(), pa.int64(), _WORDS, pa.float64())
-_SCHEMA: Final = pa.schema(list(zip(TIDY_COLUMNS, _TYPES, strict=True)))
+_SCHEMA: Final = pa.schema(
+    [pa.field(*named, nullable=False) for named in zip(TIDY_COLUMNS, _TYPES, strict=True)]
+)
 _ROW_GROUP: Final = 1 << 20
+#: values that are encoded at once; Arrow's own default takes a fifth longer
+_BATCH: Final = 1 << 14
 
 
 def tidy(runs: Sequence[Run]) -> pd.DataFrame:
@@ -79,7 +84,7 @@ def _parts(runs: Sequence[Run]) -> Iterator[pa.Table]:
 
 
 def _repeated(word: str, times: int) -> pa.DictionaryArray:
-    first = pa.repeat(pa.scalar(0, pa.int32()), times)
+    first = pa.array(np.zeros(times, np.int32))
     return pa.DictionaryArray.from_arrays(first, pa.array([word], pa.string()))
 
 
@@ -94,6 +99,7 @@ def _write_parquet(runs: Sequence[Run], path: Path) -> None:
             _SCHEMA,
             compression="zstd",
             use_dictionary=words,
+            write_batch_size=_BATCH,
             store_schema=False,  # else texts would come back as categories
         ) as out,
     ):

@@ -143,15 +143,14 @@ def learn(
 
     It learns from the samples ``train`` of trajectories ``x`` [samples, T] and truth ``y``.
     """
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), _one_thread(), torch.inference_mode():
         torch.manual_seed(learning.seed)
-        model = _network(x.shape[1]).to(device)
+        model = Perceptron(x.shape[1], device)
         order = torch.Generator().manual_seed(learning.seed)
         inputs, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).long().to(device)
-        at = torch.from_numpy(np.flatnonzero(train))
-        _fit(model, inputs[at.to(device)], labels[at.to(device)], learning, order)
-        with torch.inference_mode():
-            logits = model(inputs)
+        at = torch.from_numpy(np.flatnonzero(train)).to(device)
+        fit(model, inputs[at], labels[at], learning, order)
+        logits = model.outputs(inputs)[-1]
     return np.asarray((logits[:, 1] - logits[:, 0]).double().cpu().numpy())
 
 
@@ -166,21 +165,64 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _network(length: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(length, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2)
-    )
+class Perceptron:
+    """Linear layers T-64-32-2 with ReLU between them, and their gradients, written out.
+
+    A step of so small a network by autograd and an optimizer of torch is overhead for two thirds.
+    Parameters, gradients and momenta are one flat vector each; initial values are `nn.Linear`'s.
+    """
+
+    def __init__(self, length: int, device: str = "cpu") -> None:
+        layers = [nn.Linear(length, 64), nn.Linear(64, 32), nn.Linear(32, 2)]
+        tensors = [one.detach() for layer in layers for one in (layer.weight, layer.bias)]
+        self.flat = torch.cat([one.reshape(-1) for one in tensors]).to(device)
+        self.gradient, self.velocity = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        shapes = [one.shape for one in tensors]
+        self.layers = _pairs(self.flat, shapes)
+        self._gradients = _pairs(self.gradient, shapes)
+
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """What goes into each layer, ``x`` [B, T] first, and the logits [B, 2]."""
+        found = [x]
+        for weight, bias in self.layers:
+            out = torch.addmm(bias, found[-1], weight.T)
+            found.append(out if bias is self.layers[-1][1] else out.relu_())
+        return found
+
+    def differentiate(self, x: Tensor, truth: Tensor, shares: Tensor) -> None:
+        """Put the gradient of the cross-entropy, its samples weighted by ``shares`` [B, 1], into
+        ``gradient``; ``truth`` [B, 2] is one-hot."""
+        *inputs, logits = self.outputs(x)
+        error = logits.softmax(dim=1).sub_(truth).mul_(shares)
+        for number in reversed(range(len(inputs))):
+            weight, bias = self._gradients[number]
+            torch.mm(error.T, inputs[number], out=weight)
+            torch.sum(error, dim=0, out=bias)
+            if number:
+                error = (error @ self.layers[number][0]).mul_(inputs[number] > 0)
+
+    def descend(self, lr: float, momentum: float) -> None:
+        """One step of SGD, as torch's."""
+        self.velocity.mul_(momentum).add_(self.gradient)
+        self.flat.sub_(self.velocity, alpha=lr)
 
 
-def _fit(
-    model: nn.Module, x: Tensor, y: Tensor, learning: Learning, order: torch.Generator
+def _pairs(flat: Tensor, shapes: Sequence[torch.Size]) -> list[tuple[Tensor, Tensor]]:
+    """Weights and biases as views of a flat vector."""
+    parts = flat.split([shape.numel() for shape in shapes])
+    views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return list(zip(views[::2], views[1::2], strict=True))
+
+
+def fit(
+    model: Perceptron, x: Tensor, y: Tensor, learning: Learning, order: torch.Generator
 ) -> None:
-    counts = torch.stack([(y == side).sum() for side in (0, 1)]).float()
-    loss = nn.CrossEntropyLoss(weight=len(y) / (2 * counts))
-    optimizer = torch.optim.SGD(model.parameters(), lr=learning.lr, momentum=learning.momentum)
+    """Learn labels ``y`` [N] of ``x`` [N, T]; both classes count alike, whatever their sizes."""
+    truth = torch.stack([y == side for side in (0, 1)], dim=1).float()
+    weights = truth @ (len(y) / (2 * truth.sum(dim=0, keepdim=True).T))
     for _ in range(learning.epochs):
-        for batch in torch.randperm(len(y), generator=order).split(learning.batch):
-            batch = batch.to(x.device)
-            optimizer.zero_grad()
-            loss(model(x[batch]), y[batch]).backward()
-            optimizer.step()
+        mixed = torch.randperm(len(y), generator=order).to(x.device)
+        parts = (one[mixed].split(learning.batch) for one in (x, truth, weights))
+        for inputs, sides, weight in zip(*parts, strict=True):
+            model.differentiate(inputs, sides, weight / weight.sum())
+            model.descend(learning.lr, learning.momentum)

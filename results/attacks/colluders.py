@@ -32,8 +32,9 @@ def colluders(truth: Truth, saved: Sequence[Saved], victims: Callable[[], Losses
         )
     losses, rows = victims(), []
     for (iteration, agent), group in sorted(pooled.items()):
-        found = losses(_mean(group))
-        members, others = found[truth.members[agent]], found[truth.tested]
+        own = truth.members[agent]
+        found = losses(_mean(group), own)
+        members, others = found[own], found[truth.tested]
         low, high = auc_interval(members, others)
         rows.append({
             "agent": agent, "iteration": iteration, "colluders": len(group),

@@ -26,11 +26,13 @@ ATTACKS: Final = {
     "lira": "likelihood ratio with the other nodes' models as shadows",
     "attribute": "which classes does a node have?",
     "reconstruction": "how near is a message to the node's own model?",
-    "classifier": "a network on trajectories of losses (minutes)",
+    "classifier": "a network on trajectories of losses (seconds a node)",
     "colluders": "several receivers pool what they got",
 }
 #: those that every run with saved models allows and that take no minutes
 USUAL: Final = ("threshold", "biasedthreshold", "linkability", "lira")
+#: those that need the losses of samples which neither the sender nor the test set has
+OF_ALL: Final = frozenset(("linkability", "lira"))
 _DESCRIPTION: Final = """\
 What could an observer of the messages learn? Attacks the models that a run has kept with
 save_models_for_attacks in [SHARING] of its INI, and writes one CSV per attack into RUN/attacks.
@@ -144,7 +146,8 @@ def attacks(folder: Path, args: argparse.Namespace, output: Path) -> dict[str, p
     victims = cache(lambda: seen.victims(args.device).losses)
     print(f"{folder}: {len(saved)} saved models of {len({one.agent for one in saved})} nodes")
     progress = shown_progress("models")
-    table = a.loss_table(saved, seen.truth.samples, victims, output, progress)
+    members = None if _needs_all(args) else seen.truth.members
+    table = a.loss_table(saved, seen.truth.samples, victims, output, progress, members)
     learning = a.Learning(epochs=args.epochs, seed=args.seed)
     makers: dict[str, Callable[[], pd.DataFrame]] = {
         "threshold": lambda: a.threshold(seen.truth, table, args.seed),
@@ -160,6 +163,11 @@ def attacks(folder: Path, args: argparse.Namespace, output: Path) -> dict[str, p
         "colluders": lambda: a.colluders(seen.truth, saved, victims),
     }  # fmt: skip
     return {name: makers[name]() for name in dict.fromkeys(args.attacks)}
+
+
+def _needs_all(args: argparse.Namespace) -> bool:
+    others = "classifier" in args.attacks and "local_train" in args.non_members
+    return others or not OF_ALL.isdisjoint(args.attacks)
 
 
 #: what is told of an attack: its main column, and how
@@ -180,8 +188,13 @@ def _in_words(name: str, frame: pd.DataFrame) -> str:
     if "iteration" in frame:
         frame = frame[frame["iteration"] == frame["iteration"].max()]
     values = frame[column].dropna()
-    when = f" in iteration {frame['iteration'].iloc[0]}" if "iteration" in frame else ""
-    return f"{what}{when}: mean {values.mean():.4f}, highest {values.max():.4f}"
+    if name == "linkability":  # yes or no of each model
+        return f"{what}{_when(frame)}: {100 * values.mean():.1f} % of {len(values)} models"
+    return f"{what}{_when(frame)}: mean {values.mean():.4f}, highest {values.max():.4f}"
+
+
+def _when(frame: pd.DataFrame) -> str:
+    return f" in iteration {frame['iteration'].iloc[0]}" if "iteration" in frame else ""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,7 +1,8 @@
 """The losses of all saved models on all samples: made once, model by model, and mapped from disk.
 
 Memory stays that of one model whatever the number of nodes; a second attack finds the table and
-runs no model again.
+runs no model again. Where only the losses of each sender's samples and of the test set are asked
+for, only these are made; the others are NaN then.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -21,11 +22,17 @@ from results.attacks.saved import Saved
 
 _TABLE: Final = "losses.npy"
 _CONTENT: Final = "losses.json"
+#: in the latter, of a table with the losses of each sender's samples and of the test set alone
+_OWN: Final = {"of": "senders and test set"}
 
 #: tells how many models are done, of how many
 Progress = Callable[[int, int], None]
-#: losses [samples] of a flat state
-Losses = Callable[[np.ndarray], np.ndarray]
+
+
+class Losses(Protocol):
+    """Losses [samples] of a flat state; only of ``members`` and the test set if they are given."""
+
+    def __call__(self, state: np.ndarray, members: np.ndarray | None = None) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,17 @@ def loss_table(
     victims: Callable[[], Losses],
     folder: Path,
     progress: Progress = lambda done, total: None,
+    members: Sequence[np.ndarray] | None = None,
 ) -> LossTable:
     """The table of ``saved``, from ``folder`` if it is there, else made and kept there.
 
     ``victims`` makes what gives the losses of a model; it is not called if there is no need.
+    With ``members`` [uid] it is enough to have those of the sender's members and of the test set.
     Raises ValueError for files that do not fit the model or the data.
     """
     path, content = folder / _TABLE, _content(saved)
-    if read_object(folder / _CONTENT) == content and path.is_file():
+    enough = [content] if members is None else [content, content | _OWN]
+    if read_object(folder / _CONTENT) in enough and path.is_file():
         table = np.load(path, mmap_mode="r", allow_pickle=False)
         if table.shape == (len(saved), samples):
             return LossTable(saved, table)
@@ -68,19 +78,19 @@ def loss_table(
     table = open_memmap(path, "w+", np.float32, (len(saved), samples))
     run = victims() if any(one.is_model for one in saved) else None
     for i, one in enumerate(saved):
-        table[i] = _losses(one, run, samples)
+        table[i] = _losses(one, run, samples, None if members is None else members[one.agent])
         progress(i + 1, len(saved))
     table.flush()
-    write_json(folder / _CONTENT, content)
+    write_json(folder / _CONTENT, enough[-1])
     return LossTable(saved, np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _losses(one: Saved, run: Losses | None, samples: int) -> np.ndarray:
+def _losses(one: Saved, run: Losses | None, samples: int, members: np.ndarray | None) -> np.ndarray:
     vector = one.load()
     if one.is_model:
         assert run is not None
         try:
-            return run(vector)
+            return run(vector, members)
         except ValueError as error:
             raise ValueError(f"{one.path}: {error}") from None
     if len(vector) != samples:

@@ -65,12 +65,22 @@ class Victims:
         self._parts = [samples_of(dataset, part, device) for part in ("train", "test")]
         self._device = device
 
-    def losses(self, state: np.ndarray) -> np.ndarray:
-        """Losses [samples] float32 of a flat ``state_dict``; raises ValueError for a wrong one."""
+    def losses(self, state: np.ndarray, members: np.ndarray | None = None) -> np.ndarray:
+        """Losses [samples] float32 of a flat ``state_dict``; raises ValueError for a wrong one.
+
+        With ``members`` only theirs and the test set's, and NaN for the rest.
+        """
         row = row_of_state(self._template, torch.from_numpy(np.ascontiguousarray(state)))
-        row = row.to(self._device)
-        found = sample_losses(self._template, self._task, row, self._parts, self._batch)
-        return np.asarray(found.numpy(), dtype=np.float32)
+        train, test = self._parts
+        parts = [train.only(members), test]
+        found = sample_losses(
+            self._template, self._task, row.to(self._device), parts, self._batch
+        ).numpy()
+        if members is None:
+            return np.asarray(found, dtype=np.float32)
+        whole = np.full(len(train) + len(test), np.nan, dtype=np.float32)
+        whole[members], whole[len(train) :] = found[: len(members)], found[len(members) :]
+        return whole
 
     def right(self, state: np.ndarray) -> np.ndarray:
         """Which samples [samples] the model of a flat ``state_dict`` classifies as they are."""

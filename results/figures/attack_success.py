@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from results.figures.trade_off import RISKS
 from results.interval import half_width_95
 from results.load import Run
 from results.plots import NothingToPlotError, RunFigure, legend_of, put_legend
@@ -15,6 +16,8 @@ from results.settings import settings
 from results.style import line_style, styled, whole_numbers
 
 ABOUT = "success of an attack over time, mean over nodes (with several seeds: over seeds)"
+#: with more lines, bands are paler: they lie upon each other
+_FEW = 4
 
 
 def add_arguments(add: argparse._ActionsContainer) -> None:
@@ -50,12 +53,13 @@ def attack_success(
         for number, name, line in lines:
             style = line_style(number)
             axes.fill_between(
-                line["iteration"], line["low"], line["high"], color=style["color"], alpha=0.2,
-                linewidth=0,
+                line["iteration"], line["low"], line["high"], color=style["color"],
+                alpha=0.2 if len(lines) <= _FEW else 0.08, linewidth=0,
             )  # fmt: skip
             axes.plot(line["iteration"], line["mean"], label=name, **style)
         axes.set_xlabel("Iteration")
-        axes.set_ylabel(f"{metric} ({attack})")
+        risk = metric if attack == "threshold" else f"{attack}.{metric}"
+        axes.set_ylabel(RISKS.get(risk, f"{metric} ({attack})"))
         whole_numbers(axes)
         put_legend(made, *legend_of(made))
     return made

@@ -34,7 +34,8 @@ examples:
 """
 
 
-def _module(kind: str) -> ModuleType:
+def module(kind: str) -> ModuleType:
+    """The module of a kind of figure."""
     return importlib.import_module(f"results.figures.{KINDS[kind]}")
 
 
@@ -47,11 +48,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     kinds = found.add_subparsers(dest="kind", required=True, metavar="KIND")
     for kind in KINDS:
-        module = _module(kind)
-        one = kinds.add_parser(kind, help=module.ABOUT, description=module.ABOUT)
+        about = module(kind).ABOUT
+        one = kinds.add_parser(kind, help=about, description=about)
         one.add_argument("run_folder", nargs="+", type=Path, help="folder of a run")
         add_common(one)
-        module.add_arguments(one)
+        module(kind).add_arguments(one)
     return found
 
 
@@ -75,7 +76,7 @@ def drawable(kind: str, runs: Sequence[Run]) -> bool:
     """Whether runs have what a kind shows without flags of its own."""
     try:
         args = parser().parse_args([kind, *(str(run.folder) for run in runs)])
-        _module(kind).draw(runs, args)
+        module(kind).draw(runs, args)
     except (ValueError, OSError):
         return False
     return True
@@ -87,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     from results.plots import save
 
     args = parser().parse_args(argv)
-    made = _module(args.kind).draw(load_runs(args.run_folder), args)
+    made = module(args.kind).draw(load_runs(args.run_folder), args)
     folder = args.output or args.run_folder[0] / "figures"
     for path in save(made, folder / (args.name or args.kind), args.format):
         print(path)

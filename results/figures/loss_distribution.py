@@ -16,7 +16,7 @@ from results.style import COLOURS, styled
 
 ABOUT = "losses of members and non-members of one node"
 _BINS = 30
-_MOST = 3
+MOST = 3
 
 
 def add_arguments(add: argparse._ActionsContainer) -> None:
@@ -33,7 +33,7 @@ def draw(runs: Sequence[Run], args: argparse.Namespace) -> RunFigure:
 
 def loss_distribution(kept: KeptLosses, node: int = 0, iterations: Sequence[int] = ()) -> RunFigure:
     """Histograms of equal area of log10 of the losses, an axis per iteration."""
-    chosen = kept.some(node, iterations, _MOST)
+    chosen = kept.some(node, iterations, MOST)
     frames: list[pd.DataFrame] = []
     with styled():
         made = RunFigure("double", pd.DataFrame())

@@ -16,7 +16,7 @@ from results.style import line_style, styled
 
 ABOUT = "ROC of the loss threshold for one node, linear and log-log"
 _LOWEST = 1e-5
-_MOST = 6
+MOST = 6
 
 
 def add_arguments(add: argparse._ActionsContainer) -> None:
@@ -41,7 +41,7 @@ def roc_figure(kept: KeptLosses, node: int = 0, iterations: Sequence[int] = ()) 
     """A curve per iteration; members are the positives."""
     from results.attacks.scores import auc, roc
 
-    chosen = kept.some(node, iterations, _MOST)
+    chosen = kept.some(node, iterations, MOST)
     frames, curves = [], []
     for iteration, members, others in chosen:
         fpr, tpr = roc(members, others)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from results.curves import BYTES, ITERATION, SECONDS, curves
+from results.curves import BYTES, ITERATION, SECONDS, Curve, curves
 from results.load import Run
 from results.metrics import label
 from results.plots import AXES, NothingToPlotError, RunFigure, put_legend
 from results.settings import settings
-from results.style import line_style, styled, whole_numbers
+from results.style import byte_unit, line_style, styled, whole_numbers
 
 ABOUT = "small multiples: a metric, one axis for each value of an attribute"
 _WORDS = {ITERATION: "Iteration", BYTES: "Bytes sent per node", SECONDS: "Time (s)"}
@@ -51,6 +51,7 @@ def small_multiples(
     x, columns = AXES[against], min(len(compared), _MOST_COLUMNS)
     rows = -(-len(compared) // columns)
     frames: list[pd.DataFrame] = []
+    divisor, said = _scale(x, [curve for drawn in compared.values() for curve in drawn])
     with styled():
         made = RunFigure("double", pd.DataFrame())
         made.set_size_inches(max(3.33, _WIDTH * columns), _HEIGHT * rows + 0.3)
@@ -62,17 +63,18 @@ def small_multiples(
                 if curve.band is not None:
                     low, high = (curve.data[name] for name in curve.band)
                     axes.fill_between(
-                        curve.data[x], low, high, color=style["color"], alpha=0.2, linewidth=0
-                    )
+                        curve.data[x] / divisor, low, high, color=style["color"], alpha=0.2,
+                        linewidth=0,
+                    )  # fmt: skip
                 marks = max(1, len(curve.data) // 6)
-                axes.plot(curve.data[x], curve.data["mean"], markevery=marks, **style)
+                axes.plot(curve.data[x] / divisor, curve.data["mean"], markevery=marks, **style)
                 frames.append(curve.data.assign(**{by: value, "curve": curve.label}))
             axes.label_outer()
         for axes in grid[len(compared) :]:
             axes.set_visible(False)
         if x == ITERATION:
             whole_numbers(grid[0])
-        made.supxlabel(_WORDS[x], fontsize=8)
+        made.supxlabel(said, fontsize=8)
         made.supylabel(label(metric), fontsize=8)
         lines = [
             grid[0].plot([], [], label=name, **line_style(i))[0] for i, name in enumerate(names)
@@ -81,6 +83,14 @@ def small_multiples(
             put_legend(made, lines, names)
         made.data = pd.concat(frames, ignore_index=True)
     return made
+
+
+def _scale(x: str, drawn: Sequence[Curve]) -> tuple[float, str]:
+    """What values of the x axis are divided by, and what it says."""
+    if x != BYTES:
+        return 1.0, _WORDS[x]
+    divisor, unit = byte_unit(max(curve.data[x].max() for curve in drawn))
+    return divisor, f"{_WORDS[x]} ({unit})"
 
 
 def _groups(runs: Sequence[Run], by: str) -> dict[Any, list[Run]]:

@@ -54,7 +54,7 @@ def to_target(
     frames = [_of_target(table, target, COSTS[cost]) for target in wanted]
     data = pd.concat(frames, ignore_index=True)
     if not np.isfinite(data["mean"]).any():
-        raise NothingToPlotError(f"no run reached {' or '.join(map(_said, wanted))}")
+        raise NothingToPlotError(f"no run reached {' or '.join(target.words for target in wanted)}")
     divisor, unit = byte_unit(float(np.nanmax(data["mean"]))) if cost == "bytes" else (1.0, "")
     labels = [*table["setting"]]
     with styled():
@@ -66,7 +66,7 @@ def to_target(
             values = frame["mean"].to_numpy() / divisor
             axes.barh(
                 places, values, each * 0.9, color=COLOURS[number % len(COLOURS)], alpha=0.8,
-                hatch=_HATCHES[number % len(_HATCHES)], label=_said(target),
+                hatch=_HATCHES[number % len(_HATCHES)], label=target.words,
             )  # fmt: skip
             half = (frame["high"] - frame["low"]).to_numpy() / 2 / divisor
             axes.errorbar(values, places, xerr=np.nan_to_num(half), fmt="none", color="#333333",
@@ -80,10 +80,6 @@ def to_target(
         axes.set_xlabel(_WORDS[cost] + (f" ({unit})" if unit else ""))
         put_legend(made, *legend_of(made))
     return made
-
-
-def _said(target: Target) -> str:
-    return f"{target.label} %" if target.metric.endswith("_acc") else target.label
 
 
 def _of_target(table: pd.DataFrame, target: Target, column: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from results.load import Run
@@ -60,8 +61,9 @@ def trade_off(
         for number, (variant, line) in enumerate(means.groupby("variant", sort=False)):
             line = line.sort_values("noise")
             axes.plot(line["risk"], line["utility"], label=str(variant), **line_style(number))
-            _name_ends(axes, line)
+            _name_ends(axes, line, above=bool(number % 2))
         axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.margins(y=0.1)  # room for the names of the outermost points
         axes.set_xlabel(RISKS.get(risk, risk))
         axes.set_ylabel(f"Best {label(utility)[0].lower()}{label(utility)[1:]}")
         _mark_better(axes, not utility.endswith("loss"))
@@ -69,14 +71,16 @@ def trade_off(
     return made
 
 
-def _name_ends(axes: Axes, line: pd.DataFrame) -> None:
-    """The least and the most noise of a line, beside their points."""
+def _name_ends(axes: Axes, line: pd.DataFrame, above: bool) -> None:
+    """The least and the most noise of a line, above or below their points."""
     if len(line) > 1:
         for place in (0, -1):
             at = line.iloc[place]
             axes.annotate(
-                f"{at['noise']:.3g}", (at["risk"], at["utility"]), xytext=(3, 3),
-                textcoords="offset points", fontsize=5.5,
+                f"{at['noise']:.3g}", (at["risk"], at["utility"]), xytext=(0, 4 if above else -4),
+                textcoords="offset points", fontsize=5.5, ha="center",
+                va="bottom" if above else "top", zorder=5,
+                path_effects=[withStroke(linewidth=1.5, foreground="white")],
             )  # fmt: skip
 
 

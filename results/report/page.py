@@ -25,7 +25,7 @@ def page(runs: Sequence[Run], refresh: int = 0, now: str = "") -> str:
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    compared = settings(runs)
+    compared, attributes = settings(runs), facts.attributes(runs)
     one = len(runs) == 1
     about = str(runs[0].folder) if one else f"{plural(len(runs), 'run')}, {_settings(compared)}"
     return template.render(
@@ -35,7 +35,8 @@ def page(runs: Sequence[Run], refresh: int = 0, now: str = "") -> str:
         runs=[_run(run) for run in runs],
         overview=_overview(runs) if not one else None,
         pictures=pictures(compared),
-        attributes=facts.attributes(runs),
+        differing=[line for line in attributes if len(set(line[1])) > 1],
+        shared=[line for line in attributes if len(set(line[1])) == 1],
     )
 
 

@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         while not _write(args.run_folder, path, args.every):
             time.sleep(args.every)
+        print("the run has ended", flush=True)
         if server is not None and args.stay:
             threading.Event().wait()
     except KeyboardInterrupt:
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     finally:
         if server is not None:
             server.shutdown()
+            server.server_close()
     print(path)
     return 0
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from decentralizepy.training.data import Samples
 from decentralizepy.training.task import Classification
 from decentralizepy.training.template import Template
-from results.attacks.classifier import Learning, _fit, _network, learn
+from results.attacks.classifier import Learning, Perceptron, fit, learn
 from results.attacks.world import Victims
 
 DEVICE = "meta"
@@ -81,7 +81,7 @@ def test_the_classifier_learns_where_its_data_are() -> None:
 @pytest.mark.usefixtures("one_device")
 def test_a_tensor_on_the_wrong_device_is_seen() -> None:
     with pytest.raises(AssertionError, match=r"on .*meta"):
-        _network(5).to(DEVICE)(torch.zeros(3, 5))
+        Perceptron(5, DEVICE).outputs(torch.zeros(3, 5))
     x, y = torch.zeros(30, 5, device=DEVICE), torch.zeros(30, dtype=torch.int64)
     with pytest.raises((AssertionError, RuntimeError)):
-        _fit(_network(5).to(DEVICE), x, y, Learning(epochs=1), torch.Generator())
+        fit(Perceptron(5, DEVICE), x, y, Learning(epochs=1), torch.Generator())

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import ring
 from results.attacks import all_of_them as a
 from results.attacks.alike import alike
-from results.attacks.classifier import Learning, _models
+from results.attacks.classifier import Learning, Perceptron, _models, fit
 from results.attacks.lira import against, confidence
 from results.attacks.losstable import LossTable
 from results.attacks.saved import Saved
@@ -173,6 +176,30 @@ def test_the_classifier_learns_trajectories_that_end_alike(truth: Truth) -> None
     pd.testing.assert_frame_equal(frame, again)
 
 
+def test_the_classifier_takes_the_steps_of_autograd_and_torchs_sgd() -> None:
+    rng = np.random.default_rng(5)
+    x, y = torch.from_numpy(rng.normal(size=(90, 6)).astype(np.float32)), torch.arange(90) % 5 // 4
+    learning, orders = (
+        Learning(epochs=3, batch=32),
+        [torch.Generator().manual_seed(7) for _ in "ab"],
+    )
+    torch.manual_seed(1)
+    ours = Perceptron(6)
+    torch.manual_seed(1)
+    layers = [nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2)]
+    model = nn.Sequential(*layers)
+    assert torch.equal(ours.outputs(x)[-1], model(x))
+    fit(ours, x, y, learning, orders[0])
+    loss = nn.CrossEntropyLoss(weight=len(y) / (2 * torch.bincount(y)))
+    sgd = torch.optim.SGD(model.parameters(), lr=learning.lr, momentum=learning.momentum)
+    for _ in range(learning.epochs):
+        for batch in torch.randperm(90, generator=orders[1]).split(learning.batch):
+            sgd.zero_grad()
+            loss(model(x[batch]), y[batch]).backward()
+            sgd.step()
+    torch.testing.assert_close(ours.outputs(x)[-1], model(x), rtol=1e-5, atol=1e-6)
+
+
 def test_which_models_and_non_members(truth: Truth) -> None:
     assert [len(range(9)[_models(part, 9)]) for part in ("all", "first", "middle", "last")] == [
         9, 5, 5, 5
@@ -314,6 +341,47 @@ def test_a_table_of_losses_is_made_once(by_heart: Path) -> None:
     model.touch()
     _attack(by_heart)
     assert made.stat().st_mtime_ns != before
+
+
+def test_a_threshold_needs_no_losses_of_strangers(by_heart: Path) -> None:
+    folder = by_heart / "attacks"
+    _attack(by_heart, "--attacks", "threshold", "lira")
+    whole, of_all = np.load(folder / "losses.npy"), pd.read_csv(folder / "threshold_run.csv")
+    made = (folder / "losses.npy").stat().st_mtime_ns
+    _attack(by_heart, "--attacks", "threshold")  # finds more than it needs
+    assert (folder / "losses.npy").stat().st_mtime_ns == made
+    (folder / "losses.json").unlink()
+    _attack(by_heart, "--attacks", "threshold", "biasedthreshold", "classifier", "--epochs", "1")
+    own = np.load(folder / "losses.npy")
+    assert 0.3 < np.isnan(own).mean() < 0.7  # three nodes of four have no part in the test
+    np.testing.assert_allclose(own[~np.isnan(own)], whole[~np.isnan(own)], rtol=1e-5, atol=1e-7)
+    pd.testing.assert_frame_equal(of_all, pd.read_csv(folder / "threshold_run.csv"), rtol=1e-5)
+    _attack(by_heart, "--attacks", "classifier", "--non-members", "local_train", "--epochs", "1")
+    assert not np.isnan(np.load(folder / "losses.npy")).any()
+
+
+def test_a_bundle_redraws_figures_of_losses_without_models(
+    by_heart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _attack(by_heart, "--attacks", "threshold")
+    cache = str(by_heart.parents[1] / "cache")
+    more = f"losses --node 2 --iterations 20 --name two --cache-dir {cache} --run run"
+    flags = ["--output", str(tmp_path / "paper.tar.gz"), "--figure", more]
+    assert main(["bundle", str(by_heart), *flags[:2], "--figure", "roc --run other"]) == 2
+    assert "no such run; there are run" in capsys.readouterr().err
+    assert main(["bundle", str(by_heart), *flags]) == 0
+    with tarfile.open(tmp_path / "paper.tar.gz") as tar:
+        tar.extractall(tmp_path / "elsewhere", filter="data")
+    folder = tmp_path / "elsewhere/paper"
+    assert cache not in (folder / "commands.json").read_text()
+    assert not list(folder.rglob("model_*"))
+    command = [sys.executable, "-I", str(folder / "redraw.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0 and "all the same" in done.stdout, done.stderr + done.stdout
+    for name in ("roc", "losses", "two"):
+        assert (folder / f"redrawn/figures/{name}.pdf").is_file()
+    assert main(["figure", "losses", str(folder / "runs/run"), "--node", "1"]) == 2
+    assert "no such model of node 1" in capsys.readouterr().err
 
 
 def test_what_cannot_be_attacked_is_told(

@@ -72,7 +72,7 @@ def test_what_cannot_be_packed_is_told(
     root, archive = str(make_run().root), str(tmp_path / "x.tar.gz")
     for words, said in (
         (["--output", str(tmp_path / "x.zip")], "X.tar.gz"),
-        (["--output", archive, "--figure", "roc"], "needs the models"),
+        (["--output", archive, "--figure", "roc"], "no models were kept"),
         (["--output", archive, "--figure", "target --target 99.9"], "no run reached 99.9 %"),
     ):
         assert main(["bundle", root, *words]) == 2

@@ -16,6 +16,7 @@ from results.cli import main
 from results.export import legacy_name
 from results.load import load_run
 from results.privacy import attack_tables
+from results.tables import wide
 
 #: what the notebooks parse from a folder's name stands in it
 NAME = "run_5nodes_static_nonoise_1avgsteps_seed1"
@@ -116,3 +117,32 @@ def test_what_is_missing_is_said(
     assert "no test_niid_acc" in said and "no privacy summaries" in said
     table = pd.read_csv(tmp_path / f"out/formatted_results/{NAME}.csv")
     assert "test_acc mean" in table and not [name for name in table if "niid" in name]
+
+
+def test_the_reference_systems_plots_find_their_columns(run: Any) -> None:
+    """Selected, grouped and averaged as its plots do: by columns, in its words."""
+    folder = run.root / "attacks"
+    found = pd.read_csv(folder / "threshold_experiment.csv")
+    found["roc_auc"] = np.where(found["iteration"] == 1, 0.6, 0.8)
+    found.to_csv(folder / "threshold_experiment.csv", index=False)
+    ranks = {"linkability_top1": found["agent"] < 2, "linkability_real_rank": found["agent"]}
+    found[["agent", "iteration"]].assign(**ranks).astype(int).to_csv(
+        folder / "linkability_experiment.csv", index=False
+    )
+    attributes = {"sharing_class": "ZeroSumSharing", "noise_std": 0.225 / 16, "self_noise": True,
+                  "averaging_steps": 10, "rounds": 3, "random_seed": 90}  # fmt: skip
+    loaded = load_run(run.root)
+    table = wide(replace(loaded, attributes=loaded.attributes | attributes))
+    words = {"variant": "zerosum", "noise_level": "16th", "avgsteps": "10avgsteps",
+             "topology_type": "static", "additional_attribute": "selfnoise", "seed": 90,
+             "network_size": "5nodes", "local_rounds": 3, "model": "MLP", "log_noise": 3.0,
+             "lr": 0.05}  # fmt: skip
+    for name, value in words.items():
+        assert set(table[name]) == {value}
+    at = table.set_index("iteration")
+    assert at["linkability_top1 count_percentage_success"].dropna().tolist() == [0.4, 0.4]
+    assert at["linkability_real_rank median"].dropna().tolist() == [2, 2]
+    assert at["roc_auc mean_start_avg"].dropna().tolist() == pytest.approx([0.6, 0.7])
+    assert at["roc_auc mean_cum_sum"].dropna().tolist() == pytest.approx([0.6, 1.4])
+    drawn = table.groupby(["noise_level", "variant"])["roc_auc mean"].mean()
+    assert drawn.to_dict() == pytest.approx({("16th", "zerosum"): 0.7})

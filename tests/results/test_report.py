@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,3 +185,15 @@ def test_a_browser_shows_it(run: Path, tmp_path: Path) -> None:
     coloured = (picture[..., :3].max(axis=2) - picture[..., :3].min(axis=2)) > 0.3
     assert coloured.sum() > 2_000, "figures are drawn"
     assert (picture[..., :3].min(axis=2) < 0.5).sum() > 10_000, "and text"
+
+
+def test_a_comparison_shows_what_differs_beside_what_does_not(
+    make_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    roots = [str(make_run(name, lr=lr, name=name).root) for name, lr in (("a", 0.1), ("b", 0.2))]
+    page = tmp_path / "page.html"
+    assert main(["report", *roots, "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    differing, same = text.split("<h2>Configuration</h2>")[1].split("<details>")
+    assert "<th>lr</th>" in differing and "<td>0.2</td>" in differing
+    assert "<th>model_class</th>" not in differing and "<td>MLP</td>" in same

@@ -180,3 +180,18 @@ def test_student_matches_the_printed_tables() -> None:
 
 def test_one_seed_has_no_interval() -> None:
     assert np.isnan(half_width_95(np.ones((3, 1)))).all()
+
+
+def test_options_of_one_class_are_not_in_a_label_that_tells_without_them(
+    make_run: Callable[..., Any],
+) -> None:
+    runs = []
+    for name, more in (("zerosum", "self_noise = True"), ("muffliato", "accelerated = True")):
+        for noise in (0.1, 0.2):
+            root = make_run(f"{name}{noise}", name=name).root
+            ini = root / "config.ini"
+            keys = f"sharing_class = {name}\nnoise_std = {noise}\n{more}"
+            ini.write_text(ini.read_text().replace("sharing_class = Sharing", keys))
+            runs.append(load_run(root))
+    labels = [setting.label for setting in settings(runs)]
+    assert labels[0] == "zerosum, noise_std = 0.1" and labels[3] == "muffliato, noise_std = 0.2"

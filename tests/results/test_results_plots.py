@@ -229,3 +229,16 @@ def test_the_time_axis_says_when_it_is_simulated(make_run: Callable[..., Any]) -
         figure = plots.figure(runs, "test_acc", "seconds")
         assert figure.axes[0].get_xlabel() == label
         assert figure.data["seconds"].tolist()[:4] == pytest.approx([0.1, 1.0, 2.0, 3.0])
+
+
+def test_a_band_of_many_points_is_drawn_in_parts_that_cover_it() -> None:
+    x = np.arange(10_001)
+    low, high = np.sin(x / 50.0), np.sin(x / 50.0) + 1
+    low[7], high[7], high[5000] = np.nan, np.nan, 9
+    parts = plots.envelope(x, low, high)
+    assert 1000 < len(parts[0]) <= 2000
+    at = np.searchsorted(parts[0], x, side="right") - 1
+    told = np.isfinite(low)
+    assert (parts[1][at][told] <= low[told]).all() and (parts[2][at][told] >= high[told]).all()
+    assert np.nanmax(parts[2]) == 9 and parts[0][-1] == x[-1]
+    assert len(plots.envelope(x[:100], low[:100], high[:100])[0]) == 100
