@@ -82,10 +82,12 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 def local_weights(run: Run) -> dict[str, bytes]:
-    """Those of the same experiment on this computer."""
+    """Those of the same experiment on this computer, of which nothing else is needed."""
     (run.root / "here").mkdir()
-    kept = {key: run.values[key] for key in ("NB_ITERATION", "TEST_AFTER") if key in run.values}
-    here = Run(run.root / "here", {}, NB_MACHINE=1, **kept)
+    quiet = {"TEST_AFTER": 0, "CHECKPOINT_AFTER": 0}
+    here = Run(
+        run.root / "here", {}, NB_MACHINE=1, NB_ITERATION=run.values["NB_ITERATION"], **quiet
+    )
     done = here.finish()
     assert done.returncode == 0, done.stderr
     found = weights(here.folder)

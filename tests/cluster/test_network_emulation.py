@@ -14,6 +14,7 @@ pytestmark = pytest.mark.timeout(400)  # on a busy computer
 pytest.importorskip("enoslib", reason="EnOSlib is not installed")
 RATE = {"rate": "20mbit"}
 SMALL = {"NB_MACHINE": 2, "NB_ITERATION": 2, "TEST_AFTER": 0, "CHECKPOINT_AFTER": 0}
+QUICK = {"ANSIBLE_PIPELINING": "True"}  # fewer connections for each of Ansible's tasks
 LONG = {"NB_ITERATION": 100000, "NETWORK_EMULATION": RATE | {"delay": "1ms", "allow_missing": True}}
 
 
@@ -26,7 +27,7 @@ def testbed(make_testbed: Any) -> Any:
 def run(testbed: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Run:
     """An experiment whose network is what a test says."""
     place = {"BACKEND": "ssh", "HOSTS": [host.name for host in testbed.hosts]}
-    return Run(tmp_path, testbed.environment, **place, **SMALL | request.param)
+    return Run(tmp_path, testbed.environment | QUICK, **place, **SMALL | request.param)
 
 
 def network(run: Run) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def test_after_a_kill_clean_removes_it(run: Run, testbed: Any) -> None:
 
 def test_on_grid5000_the_jobs_user_becomes_root(grid5000: Any, tmp_path: Path) -> None:
     place = {"BACKEND": "grid5000", "cluster": "paradoxe", "walltime": "0:10:00", "WAIT": 60}
-    run = Run(tmp_path, grid5000.environment, **place, **SMALL, NETWORK_EMULATION=RATE)
+    run = Run(tmp_path, grid5000.environment | QUICK, **place, **SMALL, NETWORK_EMULATION=RATE)
     done = run.finish()
     assert done.returncode == 0, done.stderr
     assert all(2 < one["megabits_per_second"] < 25 for one in network(run)["measured"])

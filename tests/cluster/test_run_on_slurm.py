@@ -65,7 +65,7 @@ def test_a_container_is_staged_to_each_nodes_own_disk(
 ) -> None:
     """The core and the run folder are bound from the common storage."""
     given = seen_by_nodes(slurm, image)
-    place = {"HOST_DIR": "/var/tmp/ours", "CONTAINER": str(given), "NB_MACHINE": 2}
+    place = {"HOST_DIR": "/var/tmp/ours", "CONTAINER": str(given), "NB_MACHINE": 2, "TEST_AFTER": 0}
     save = slurm.testbed.shared / "contained"
     run = Run(tmp_path, slurm.environment, BACKEND="slurm", LOCAL_SAVE_DIR=str(save),
               walltime="0:10:00", WAIT=60, **place)  # fmt: skip

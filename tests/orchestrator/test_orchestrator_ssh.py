@@ -22,7 +22,7 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.ssh import SshBackend
 from orchestrator.cli import main
-from orchestrator.hosts.base import HostError, Job, UnreachableError
+from orchestrator.hosts.base import OUT_OF_TIME, HostError, Job, UnreachableError
 from orchestrator.hosts.ssh import SshHost
 from orchestrator.running import verbs
 from orchestrator.running.experiment import Setting, resume_experiment, run_experiment
@@ -289,15 +289,19 @@ def test_a_machine_that_fails_is_named_with_what_it_printed(
 def test_the_walltime_ends_a_run_though_nobody_watches(
     write: Experiment, faked: Callable[..., Setting]
 ) -> None:
-    path = write(walltime="0:00:12")
+    path = write(walltime="0:00:08")
     command = started(path)
     assert await_true(lambda: (path.parent / "results").exists() and training(path), 60)
     command.kill()
     command.communicate()
     assert await_true(lambda: len(leftovers(path)) == 1, 60), "only the folder stays"
-    with pytest.raises(RunError, match="walltime"):
-        resume_experiment(only_run(path).root, faked("gated"), Screen(io.StringIO()))
-    assert leftovers(path) == []
+    jobs = path.parent / "host" / "runs"
+    assert await_true(lambda: len(codes := list(jobs.glob("*/jobs/*/code"))) == 2
+                      and {code.read_text() for code in codes} == {str(OUT_OF_TIME)})  # fmt: skip
+    (path.parent / "gate").touch()
+    folder = only_run(path)
+    assert resume_experiment(folder.root, faked("gated"), Screen(io.StringIO())).complete
+    assert events(folder).count("started") == 2 and leftovers(path) == []
 
 
 def test_hosts_that_are_not_there(write: Experiment, faked: Callable[..., Setting]) -> None:
