@@ -58,8 +58,9 @@ one run folder writes, into the run folder unless --output is given:
                                      accuracy (or loss) first was as good
   figures/*.pdf                      losses, accuracy and other metrics against
                                      iterations and bytes, results of tests also
-                                     against (simulated) time; spread over the
-                                     nodes; the data of each beside it (.csv)
+                                     against (simulated) time, and energy where
+                                     it was measured; spread over the nodes; the
+                                     data of each beside it (.csv)
 
 several run folders write the tables of each into --output, and:
   tables/comparison_runs.csv         one row per run: settings, final values,
@@ -158,7 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="METRIC",
-        help="draw these, each against iterations, bytes and seconds; any column of the records",
+        help="draw these, each against iterations, bytes, seconds and joules, as far as they were "
+        "recorded; any column of the records",
     )
     add(
         "--labels",

@@ -18,6 +18,7 @@ from results.interval import half_width_95
 from results.load import Run
 from results.settings import Setting
 from results.spread import RunWarning
+from results.usage import ENERGY, joules
 
 ITERATION: Final = "iteration"
 BYTES: Final = "bytes_per_node"
@@ -30,6 +31,8 @@ CURVE_COLUMNS: Final[dict[str, str]] = {
     BYTES: "bytes sent since the start, mean over the nodes (over seeds: the mean of that)",
     SECONDS: "when the last node had done the iteration, since the first training step "
     "(simulated ones in a simulated run; over seeds: the mean of that)",
+    ENERGY: "joules since the first training step, of all machines or nodes, where power was "
+    "measured or recorded (over seeds: the mean of that)",
     "mean": "the line: mean over the nodes that reported a finite number; over seeds: the mean of "
     "the seeds' means",
     "percentile_5": "lower end of the band of one run: 5 % of the nodes are below",
@@ -74,7 +77,7 @@ def _node_curve(setting: Setting, metric: str) -> Curve:
     (run,) = setting.runs
     label, number = setting.label, setting.number
     statistics = run.over_nodes[metric]
-    data = _start(run.over_nodes)
+    data = _start(run)
     for name in ("mean", "percentile_5", "percentile_95", "min", "max"):
         data[name] = statistics[name].to_numpy()
     data["nodes"] = statistics["count"].to_numpy()
@@ -85,13 +88,22 @@ def _node_curve(setting: Setting, metric: str) -> Curve:
     return Curve(label, data, band, limits, "5–95 % of nodes", number)
 
 
-def _start(over_nodes: pd.DataFrame) -> pd.DataFrame:
-    data = pd.DataFrame({ITERATION: over_nodes.index})
-    if "total_bytes" in over_nodes:
-        data[BYTES] = over_nodes["total_bytes", "mean"].to_numpy()
-    if "elapsed_s" in over_nodes:
-        data[SECONDS] = over_nodes["elapsed_s", "max"].to_numpy()
+def _start(run: Run) -> pd.DataFrame:
+    data = pd.DataFrame({ITERATION: run.over_nodes.index})
+    for name, values in _costs(run).items():
+        data[name] = values.reindex(run.over_nodes.index).to_numpy()
     return data
+
+
+def _costs(run: Run) -> dict[str, pd.Series]:
+    """What a run had taken by each iteration, by column, as far as it was recorded."""
+    over, found = run.over_nodes, {}
+    for name, metric, statistic in ((BYTES, "total_bytes", "mean"), (SECONDS, "elapsed_s", "max")):
+        if metric in over:
+            found[name] = over[metric, statistic]
+    if len(energy := joules(run)):
+        found[ENERGY] = energy
+    return found
 
 
 def _seed_curve(setting: Setting, metric: str) -> Curve:
@@ -118,8 +130,9 @@ def _seed_curve(setting: Setting, metric: str) -> Curve:
 
 def _seed_start(seeds: Sequence[Run], iterations: pd.Index) -> pd.DataFrame:
     data = pd.DataFrame({ITERATION: iterations})
-    for name, metric, statistic in ((BYTES, "total_bytes", "mean"), (SECONDS, "elapsed_s", "max")):
-        if all(metric in run.over_nodes for run in seeds):
-            each = [run.over_nodes[metric, statistic].reindex(iterations) for run in seeds]
+    costs = [_costs(run) for run in seeds]
+    for name in costs[0]:
+        if all(name in taken for taken in costs):
+            each = [taken[name].reindex(iterations) for taken in costs]
             data[name] = pd.concat(each, axis=1).mean(axis=1).to_numpy()
     return data

@@ -24,6 +24,7 @@ from results.attributes import Attributes, read_attributes
 from results.legacy import has_results, legacy_records
 from results.records import Recorded, from_rows, metrics, read_machines
 from results.spread import RunWarning, spread
+from results.usage import usage
 
 _LARGEST: Final = 2**63 - 1
 #: What `results` itself leaves in a folder.
@@ -93,6 +94,11 @@ class Run:
     def over_nodes(self) -> pd.DataFrame:
         """Statistics over the nodes per iteration and metric: see `results.spread.spread`."""
         return spread(self.records, self.name, self.gone)
+
+    @cached_property
+    def usage(self) -> pd.DataFrame:
+        """What machines took by each evaluated iteration: see `results.usage.usage`."""
+        return usage(self)
 
 
 @dataclass

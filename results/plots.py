@@ -40,9 +40,12 @@ from results.style import (
     whole_numbers,
 )
 from results.tables import compared_metrics
+from results.usage import ENERGY
 
 #: What a metric can be drawn against -> the column of its curves
-AXES: Final[dict[str, str]] = {"iteration": ITERATION, "bytes": BYTES, "seconds": SECONDS}
+AXES: Final[dict[str, str]] = {
+    "iteration": ITERATION, "bytes": BYTES, "seconds": SECONDS, "joules": ENERGY,
+}  # fmt: skip
 #: Metadata without a date, by format.
 _UNDATED: Final[dict[str, dict[str, Any]]] = {
     "pdf": {"CreationDate": None},
@@ -99,8 +102,8 @@ def figure(
 ) -> RunFigure:
     """A metric against one of `AXES`; raises `NothingToPlotError` if no run recorded both.
 
-    Seconds and bytes count from the first training step. The time of a simulated run is simulated,
-    and so says the axis when all runs are.
+    Seconds, bytes and joules count from the first training step. The time of a simulated run is
+    simulated, and so says the axis when all runs are.
     """
     drawn = curves(settings(runs), metric)
     look = Look(width, None if log is None else [metric] * log)
@@ -201,6 +204,9 @@ def _x_axis(axes: Axes, drawn: Sequence[Curve], x: str) -> float:
         return 1.0
     if x == SECONDS:
         axes.set_xlabel("Time (s)")
+        return 1.0
+    if x == ENERGY:
+        axes.set_xlabel("Energy of all nodes (J)")
         return 1.0
     divisor, unit = byte_unit(max(curve.data[x].max() for curve in drawn))
     axes.set_xlabel(f"Bytes sent per node ({unit})")

@@ -20,7 +20,6 @@ from results.privacy import by_iteration, noise
 from results.reference_columns import settings_of, with_statistics
 from results.settings import Setting
 from results.targets import Target, as_targets, costs, reached, window_mean
-from results.usage import usage
 
 #: metric -> its name in the wide table, where it keeps the reference system's
 WIDE_METRICS: Final[dict[str, str]] = {
@@ -59,7 +58,7 @@ def wide(run: Run) -> pd.DataFrame:
 
 def _with_usage(table: pd.DataFrame, run: Run) -> pd.DataFrame:
     """The table with what all machines had taken by then (`results.usage`)."""
-    taken = usage(run)
+    taken = run.usage
     return table.merge(taken, left_on="iteration", right_index=True, how="left")
 
 
@@ -143,7 +142,7 @@ def _spent(run: Run) -> dict[str, Any]:
     }
     last = run.over_nodes.iloc[-1]
     spent = {name: last.get(column, np.nan) for name, column in wanted.items()}
-    taken = usage(run)
+    taken = run.usage
     more = {str(name): taken[name].iloc[-1] for name in taken} if len(taken) else {}
     return spent | more | {"simulated": run.simulated}
 

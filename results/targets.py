@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from results.curves import BYTES, SECONDS
 from results.load import Run
 from results.metrics import ACCURACY
-from results.usage import ENERGY, usage
+from results.usage import ENERGY, joules
 
 #: what it took -> its column of the statistics over nodes
 COSTS: Final = {
@@ -76,27 +75,16 @@ def reached(run: Run, target: Target) -> dict[str, float]:
     found = {"iteration": float(good.index[0])}
     there = {name: column for name, column in COSTS.items() if column in over}
     found |= {name: float(good.iloc[0][column]) for name, column in there.items()}
-    joules = _joules(run)
-    if good.index[0] in joules.index:
-        found[ENERGY] = float(joules[good.index[0]])
+    taken = joules(run)
+    if good.index[0] in taken.index:
+        found[ENERGY] = float(taken[good.index[0]])
     return found
-
-
-def _joules(run: Run) -> pd.Series:
-    """Joules since the start by iteration: as measured at the machines, else as recorded by nodes;
-    empty without either."""
-    taken = usage(run)
-    if ENERGY in taken:
-        return taken[ENERGY]
-    if (ENERGY, "sum") in run.over_nodes:
-        return run.over_nodes[ENERGY, "sum"]
-    return pd.Series(dtype=float)
 
 
 def costs(runs: Sequence[Run]) -> list[str]:
     """The columns of tables of targets; joules only where some run recorded them."""
     names = [SECONDS, "iteration", BYTES]
-    return [*names, ENERGY] if any(len(_joules(run)) for run in runs) else names
+    return [*names, ENERGY] if any(len(joules(run)) for run in runs) else names
 
 
 def window_mean(run: Run, metric: str, window: int) -> float:

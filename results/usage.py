@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
 from decentralizepy.jsonfile import parse_object
 from decentralizepy.runfolder import MachineFolder, RunFolder
-from results.load import Run
+
+if TYPE_CHECKING:
+    from results.load import Run
 
 #: Counters of ``usage.jsonl``: they begin at 0 with every command.
 COUNTERS: Final = ("cpu_s", "sent_bytes", "received_bytes")
@@ -33,6 +35,16 @@ def usage(run: Run) -> pd.DataFrame:
     found = [table for table in tables if table is not None]
     shared = [name for name in COLUMNS if all(name in table for table in found)]
     return pd.DataFrame(sum((table[shared] for table in found[1:]), start=found[0][shared]))
+
+
+def joules(run: Run) -> pd.Series:
+    """Joules since the start by iteration: as measured at the machines, else as recorded by nodes;
+    empty without either."""
+    if ENERGY in run.usage:
+        return run.usage[ENERGY]
+    if (ENERGY, "sum") in run.over_nodes:
+        return run.over_nodes[ENERGY, "sum"]
+    return pd.Series(dtype=float)
 
 
 def _ends(run: Run) -> pd.Series:

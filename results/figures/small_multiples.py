@@ -1,4 +1,4 @@
-"""A metric against iterations, bytes or seconds: one axis for each value of an attribute."""
+"""A metric against iterations, bytes, seconds or joules: an axis for each value of an attribute."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from results.metrics import label
 from results.plots import AXES, NothingToPlotError, RunFigure, put_legend
 from results.settings import settings
 from results.style import byte_unit, line_style, styled, whole_numbers
+from results.usage import ENERGY
 
 ABOUT = "small multiples: a metric, one axis for each value of an attribute"
-_WORDS = {ITERATION: "Iteration", BYTES: "Bytes sent per node", SECONDS: "Time (s)"}
+_WORDS = {ITERATION: "Iteration", BYTES: "Bytes sent per node", SECONDS: "Time (s)",
+          ENERGY: "Energy of all nodes (J)"}  # fmt: skip
 _HEIGHT, _WIDTH, _MOST_COLUMNS = 2.1, 2.2, 4
 
 

@@ -16,7 +16,7 @@ from results.load import Run
 from results.metrics import headlines, label, unit
 from results.summary import shown
 from results.tables import final
-from results.usage import ENERGY, usage
+from results.usage import ENERGY
 
 _SLOWEST: Final = 5
 
@@ -81,7 +81,7 @@ def plan_and_reality(run: Run) -> list[Fact]:
         planned = _number(estimate.get("node_hours"))
         said = "" if planned is None else f"{planned:.3g}"
         facts.append(Fact("machine-hours", f"{hours * run.machines / 3600:.3g}", said))
-    taken = usage(run)
+    taken = run.usage
     if "energy_j" in over:
         facts.append(Fact("energy", f"{float(over['energy_j', 'sum'].iloc[-1]) / 3.6e6:.4g} kWh"))
     elif ENERGY in taken:

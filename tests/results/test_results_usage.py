@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentralizepy.runfolder import RunFolder
+from results import plots
+from results.curves import curves
 from results.load import Run, load_run
 from results.settings import settings as settings_of
 from results.tables import runs_table, time_to_accuracy, wide
@@ -120,3 +122,30 @@ def test_energy_is_the_integral(watts: list[float], begin: float, length: float)
     assert found[2] == pytest.approx(found[1] + rest[1], abs=1e-6)
     assert min(watts) * length - 1e-6 <= found[2] <= max(watts) * length + 1e-6
     assert energy(time, np.full(len(watts), 150.0), when)[2] == pytest.approx(150 * length)
+
+
+def test_a_metric_is_drawn_against_joules_where_power_was_measured(
+    sampled: Callable[..., Run],
+) -> None:
+    """The closed form: two machines of 10 t watts have taken 10 t^2 joules by then."""
+    run = sampled()
+    made = plots.figure([run], "test_acc", "joules")
+    assert made.axes[0].get_xlabel() == "Energy of all nodes (J)"
+    np.testing.assert_allclose(made.data["energy_j"], [0.1, 10, 40, 90])
+    np.testing.assert_allclose(made.axes[0].lines[-1].get_xdata(), made.data["energy_j"])
+    with pytest.raises(plots.NothingToPlotError, match="test_acc by joules"):
+        plots.figure([sampled(power=False)], "test_acc", "joules")
+
+
+def test_over_seeds_joules_are_the_mean(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    """As nodes recorded them."""
+    roots = [
+        make_run(f"run{s}", seed=s, change=lambda row, each=s: row | {"energy_j": each}).root
+        for s in (1, 3)
+    ]
+    compared = settings_of([load_run(root) for root in roots])
+    (curve,) = curves(compared, "test_acc")
+    nodes = curve.data["energy_j"] / 2
+    assert nodes.nunique() == 1 and nodes.iloc[0] == load_run(roots[0]).nodes
+    saved = plots.save_figures(compared, tmp_path / "figures")
+    assert "test_accuracy_joules.pdf" in {path.name for path in saved}
