@@ -128,13 +128,13 @@ def test_a_metric_is_drawn_against_joules_where_power_was_measured(
     sampled: Callable[..., Run],
 ) -> None:
     """The closed form: two machines of 10 t watts have taken 10 t^2 joules by then."""
+    with pytest.raises(plots.NothingToPlotError, match="test_acc by joules"):
+        plots.figure([sampled(power=False)], "test_acc", "joules")
     run = sampled()
     made = plots.figure([run], "test_acc", "joules")
     assert made.axes[0].get_xlabel() == "Energy of all nodes (J)"
     np.testing.assert_allclose(made.data["energy_j"], [0.1, 10, 40, 90])
     np.testing.assert_allclose(made.axes[0].lines[-1].get_xdata(), made.data["energy_j"])
-    with pytest.raises(plots.NothingToPlotError, match="test_acc by joules"):
-        plots.figure([sampled(power=False)], "test_acc", "joules")
 
 
 def test_over_seeds_joules_are_the_mean(make_run: Callable[..., Any], tmp_path: Path) -> None:
