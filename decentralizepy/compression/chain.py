@@ -176,7 +176,7 @@ class Chain:
         meta: dict[str, Any],
         by: tuple[np.random.Generator, str],
     ) -> None:
-        """Add the tensors and meta of the coders; no closure, which would be a cycle and live on."""
+        """Add the tensors and meta of the coders. (A closure would be a cycle, and live on.)"""
         if not coders:
             tensors[name] = x
             return
