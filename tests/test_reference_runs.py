@@ -118,6 +118,8 @@ FAMILIES = [
     Family("CIFAR10", "full", "testingPeerSamplerDynamic.py", "graph_degree = 2"),
     Family("CIFAR10", "full", "testingPeerSamplerDynamicManual.py", "graph_degree = 2"),
     Family("CIFAR10", "full", "testingFederated.py", flags={"working_rate": 0.5}),
+    Family("MovieLens", "baseline", "testingFederated.py"),
+    Family("MovieLens", "stc", "testingSTC.py"),
     Family("CIFAR10", "stc", "testingSTC.py"),
     Family("CIFAR10", "stc", "testingSTC.py", flags={"working_rate": 0.5}),
     Family("CIFAR10", "full", "testingKNN.py"),

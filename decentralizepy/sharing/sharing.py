@@ -45,6 +45,8 @@ class Sharing:
     #: whether what is sent is added to what was sent before: only then does error feedback go with
     #: a selector
     sends_changes: ClassVar[bool] = False
+    #: whether nodes that gossip cannot use it, since `outgoing` refuses
+    needs_server: ClassVar[bool] = False
     #: whether `mixing` needs edges both ways; who overrides it says it anew
     needs_symmetric: ClassVar[bool] = True
 
