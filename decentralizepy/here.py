@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from decentralizepy.commands import arguments, flags
 from decentralizepy.engine.assemble import Assembly
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.engine.clock import RealClock
+from decentralizepy.engine.process import collector_threshold
 from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.files import write_graph
@@ -86,12 +88,24 @@ def run_here(
         logs = Path(log_dir or folder / "log")
         settings = _settings(ini, graph, iterations, logs, folder, options)
         run = _Run(settings, node, sharing)
+        stack.enter_context(_seldom_collected(len(settings.uids)))
         try:
             run.worker.run()
         finally:
             run.worker.finish()
             run.worker.reporter.close()
         return run.outcome()
+
+
+@contextmanager
+def _seldom_collected(nodes: int) -> Iterator[None]:
+    """The garbage collector looks as seldom as in a worker's own process."""
+    former = gc.get_threshold()
+    gc.set_threshold(*collector_threshold(nodes))
+    try:
+        yield
+    finally:
+        gc.set_threshold(*former)
 
 
 def _settings(

@@ -15,13 +15,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Final, Protocol
+from typing import Final
+from uuid import uuid4
 
 from decentralizepy.errors import ConfigError
 from decentralizepy.locks import lock
+from orchestrator.hosts.base import HostError
 from orchestrator.planning.data import MOUNT as DATASETS
 from orchestrator.planning.data import Data
 from orchestrator.singularity import PRIVATE, Engine, Say
+from orchestrator.staging import Store, turn
 
 DEFINITION: Final = "compute_container.def"
 #: what goes into every image, relative to the tree
@@ -47,6 +50,9 @@ ANY_ENGINE: Final = (
     'exec "$engine" "$@"',
     "container",
 )
+#: Folders of images that are being copied, and minutes after which nobody does any more.
+ARRIVING: Final = "arriving-"
+FORGOTTEN_MIN: Final = "+240"
 #: The user's home is not mounted: neither packages nor caches in it get in.
 APART: Final = ("--no-home",)
 
@@ -134,16 +140,6 @@ def image_of(name: str | None, folder: Path) -> Path | None:
     return image
 
 
-class Disk(Protocol):
-    """A host's own disk. Both calls may be repeated."""
-
-    def put(self, folder: Path, names: Sequence[str], root: str) -> None:
-        """Copy files of ``folder`` into the folder ``root`` there, which is made if need be."""
-
-    def call(self, command: Sequence[str]) -> int:
-        """Run a short command there; returns its exit code."""
-
-
 def staged_name(image: Path) -> str:
     """What the image is called on hosts: by its content, so a new one never passes for an old."""
     found = image.stat()
@@ -155,19 +151,31 @@ def _named(image: Path, *_: int) -> str:
     return f"{_content(image).hexdigest()[:16]}.sif"
 
 
-def stage(image: Path, disk: Disk, root: str) -> str:
+def stage(image: Path, host: Store, root: str) -> str:
     """The image's path below ``root`` on the host, copied there unless it is there already.
 
     It is copied aside and renamed, so half an image is never taken for a whole one.
     """
-    target, aside = PurePosixPath(root) / staged_name(image), PurePosixPath(root) / "arriving"
-    probe = ["sh", "-c", '[ "$(stat -c %s "$0")" = "$1" ]', str(target), str(image.stat().st_size)]
-    if disk.call(probe):
-        disk.put(image.parent, [image.name], str(aside))
-        moved = disk.call(["mv", "-f", str(aside / image.name), str(target)])
-        if moved and disk.call(probe):  # another machine on the host may have been faster
-            raise ConfigError(f"cannot move {aside / image.name} to {target}")
-    return str(target)
+    target = str(PurePosixPath(root) / staged_name(image))
+    probe = ["sh", "-c", '[ "$(stat -c %s "$0")" = "$1" ]', target, str(image.stat().st_size)]
+    if host.call(probe):
+        with turn(host, target):
+            if host.call(probe):
+                _copy(image, host, root, target)
+    return target
+
+
+def _copy(image: Path, host: Store, root: str, target: str) -> None:
+    """In a folder of this copy alone: another process may be copying the same image."""
+    aside = PurePosixPath(root) / f"{ARRIVING}{uuid4().hex}"
+    host.call(["find", root, "-maxdepth", "1", "-name", f"{ARRIVING}*", "-mmin", FORGOTTEN_MIN,
+               "-exec", "rm", "-rf", "{}", "+"])  # fmt: skip
+    try:
+        host.put_data(image.parent, [image.name], str(aside))
+        if host.call(["mv", "-f", str(aside / image.name), target]):
+            raise HostError(f"cannot rename {aside / image.name} to {target}")
+    finally:
+        host.call(["rm", "-rf", str(aside)])
 
 
 @dataclass(frozen=True)

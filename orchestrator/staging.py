@@ -11,10 +11,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, Protocol, runtime_checkable
 
-from orchestrator.hosts.base import HostError
+from decentralizepy.text import bytes_text
+from orchestrator.hosts.base import HostError, UnreachableError
 from orchestrator.planning.data import KEY, Data
 
-#: One copy at a time to each storage.
+#: One copy at a time to each storage, of whatever has a name there.
 _TURNS: Final[defaultdict[tuple[str, str], Lock]] = defaultdict(Lock)
 
 
@@ -38,9 +39,30 @@ def stage(data: Data, host: Store) -> None:
     if not data.copied:
         _look_for(data, host)
     elif not _is_there(data, host):
-        with _TURNS[host.storage(), data.root]:
+        with turn(host, data.root):
             if not _is_there(data, host):
                 _copy(data, host)
+
+
+def problem(data: Data, host: Store, free_bytes: int | None) -> str:
+    """Why a host could not get the data; empty if it has it, or has room for it. Copies nothing."""
+    try:
+        if not data.copied:
+            _look_for(data, host)
+        elif free_bytes is not None and free_bytes < data.bytes and not _is_there(data, host):
+            return (
+                f"{bytes_text(data.bytes)} are copied to {data.root} before a run, and "
+                f"{bytes_text(free_bytes)} are free: make room, or name another folder by the key "
+                "HOST_DIR"
+            )
+    except (HostError, UnreachableError) as error:
+        return str(error)
+    return ""
+
+
+def turn(host: Store, path: str) -> Lock:
+    """Held by the one who copies to a path of a storage."""
+    return _TURNS[host.storage(), path]
 
 
 def _look_for(data: Data, host: Store) -> None:

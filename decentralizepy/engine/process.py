@@ -89,14 +89,19 @@ def tune_malloc() -> None:
 
 
 def tune_collector(nodes: int) -> None:
-    """Have the garbage collector look seldom, and never at what is there for good.
+    """Have the garbage collector look seldom, and never at what is there for good."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*collector_threshold(nodes))
+
+
+def collector_threshold(nodes: int) -> tuple[int, int, int]:
+    """How many new objects it takes for a look, for `gc.set_threshold`.
 
     What nodes send and hear is freed by counting references; cycles are rare. Mail that waits is
     no reason to look: a node has some twenty objects of it.
     """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000 + 100 * nodes, 50, 100)
+    return 50_000 + 100 * nodes, 50, 100
 
 
 def die_with_parent() -> None:

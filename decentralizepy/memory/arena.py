@@ -14,6 +14,8 @@ from torch import Tensor
 from decentralizepy.memory.shared import ArenaPlan, Counters
 
 _WORTH_IT: Final = 1 << 23
+#: tensors on parts of rows that are made once
+_KEPT_PARTS: Final = 4096
 
 
 class Arena:
@@ -28,6 +30,7 @@ class Arena:
         #: all rows; each one's tensor is a view, so that many can be gathered at once
         self._all = _rows(self.memory, plan)
         self._rows: dict[int, Tensor] = {}
+        self._parts: dict[object, Tensor] = {}
         self._buffer = _buffer(plan.row_bytes)
         start = torch.frombuffer(self.memory, dtype=torch.uint8, count=1, offset=plan.rows_start)
         #: where the rows begin and end in this process
@@ -43,9 +46,15 @@ class Arena:
 
     def part(self, index: int, start: int, like: Tensor) -> Tensor:
         """The bytes of a row from ``start`` on, as a tensor of the dtype and shape of another."""
-        at = self._start + self._row_bytes * index + start
-        flat = torch.frombuffer(self.memory, dtype=like.dtype, count=like.numel(), offset=at)
-        return flat.view(like.shape)
+        key = index, start, like.dtype, like.shape
+        found = self._parts.get(key)
+        if found is None:
+            at = self._start + self._row_bytes * index + start
+            flat = torch.frombuffer(self.memory, dtype=like.dtype, count=like.numel(), offset=at)
+            if len(self._parts) >= _KEPT_PARTS:
+                self._parts.clear()
+            found = self._parts[key] = flat.view(like.shape)
+        return found
 
     def lease(self, index: int, release: Callable[[], object]) -> Any:
         """The memory of a row as a buffer for `torch.frombuffer`; ``release`` is called once nobody

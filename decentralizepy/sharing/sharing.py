@@ -50,6 +50,9 @@ class Sharing:
     #: whether `mixing` needs edges both ways; who overrides it says it anew
     needs_symmetric: ClassVar[bool] = True
 
+    #: whether, without compression, a message of one tensor holds just what `pack` was given
+    _unpacks_as_here: ClassVar[bool] = True
+
     #: what the INI names; empty, it sends vectors as they are. One object per node
     compression: Chain = Chain()
 
@@ -137,20 +140,16 @@ class Sharing:
         self, x: Tensor, heard: Sequence[Message | Missing], mixing: MixingRow, ctx: Context
     ) -> Tensor:
         """`weighted_sum` of the node's row and the messages, unpacked."""
-        if self._sends_rows and all(_is_whole(message) for message in heard):
+        if self._unpacks_as_here and not self.compression.parts and _are_whole(heard):
             return weighted_sum(x, heard, mixing, ctx.out)
         return weighted_sum(
             x, heard, mixing, ctx.out, lambda message: self.unpack(message, len(x)), self.is_part
         )
 
-    @property
-    def _sends_rows(self) -> bool:
-        """Whether a message of one tensor holds just what `pack` was given."""
-        mine = type(self)
-        own = mine.decode, mine.unpack, mine.is_part
-        return not self.compression.parts and own == (
-            Sharing.decode, Sharing.unpack, Sharing.is_part
-        )  # fmt: skip
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = cls.decode, cls.unpack, cls.is_part
+        cls._unpacks_as_here = own == (Sharing.decode, Sharing.unpack, Sharing.is_part)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -177,8 +176,11 @@ def _packed(message: Message) -> Mapping[str, Any]:
     return found
 
 
-def _is_whole(message: Message | Missing) -> bool:
-    return isinstance(message, Missing) or len(message.like) == 1
+def _are_whole(heard: Sequence[Message | Missing]) -> bool:
+    for message in heard:  # a plain loop: this is asked for every node and round
+        if not isinstance(message, Missing) and len(message.like) != 1:
+            return False
+    return True
 
 
 def _is_sparse(message: Message) -> bool:
@@ -205,17 +207,34 @@ def weighted_sum(
     gives the same bits (a matrix product would not).
     """
     out = torch.empty_like(x) if out is None else out
-    own = mixing.self_weight
+    own, weights, near = mixing.self_weight, mixing.weights, x.is_cpu
     for message in heard:
         if isinstance(message, Missing) or (unpack is not None and is_part(message)):
-            own += mixing.weights[message.sender]
+            own += weights[message.sender]
     torch.mul(x, own, out=out)
+    if unpack is not None:
+        _add_unpacked(out, x, heard, weights, unpack)
+        return out
+    for message in heard:
+        if not isinstance(message, Missing):
+            row = message.tensors[VALUES]
+            out.add_(row if near else row.to(out.device), alpha=weights[message.sender])
+    return out
+
+
+def _add_unpacked(
+    out: Tensor,
+    x: Tensor,
+    heard: Sequence[Message | Missing],
+    weights: Mapping[int, float],
+    unpack: Callable[[Message], Tensor | Sparse],
+) -> None:
+    """Add what messages say, in their order; parts that follow one another together."""
     parts: list[tuple[Sparse, float]] = []
     for message in heard:
         if isinstance(message, Missing):
             continue
-        said = message[VALUES] if unpack is None else unpack(message)
-        weight = mixing.weights[message.sender]
+        said, weight = unpack(message), weights[message.sender]
         if isinstance(said, Sparse):
             parts.append((said, weight))
         else:
@@ -224,4 +243,3 @@ def weighted_sum(
             out.add_(said if said.device == out.device else said.to(out.device), alpha=weight)
         del said  # or there would be two rows while the next one is made
     add_parts(out, x, parts)
-    return out

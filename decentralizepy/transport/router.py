@@ -20,7 +20,6 @@ Equal messages take equal bytes and give equal bits whichever way they go.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +32,7 @@ from torch import Tensor
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import RowPool
-from decentralizepy.messages.header import ALIGNMENT, Header, MessageError, TensorInfo, decode
+from decentralizepy.messages.header import Header, MessageError, TensorInfo, decode, padded
 from decentralizepy.messages.message import TORCH_DTYPES, Message, check_size
 from decentralizepy.messages.meta import check_meta
 from decentralizepy.transport.batches import SMALL, Part
@@ -51,8 +50,6 @@ _ROW, _PARTS = 0, 1
 _HEAD_WORDS: Final = 4
 _PART_WORDS: Final = 3
 _ALIGN: Final = 64
-#: characters of the longest sender and round as JSON
-_MOST_DIGITS: Final = len(json.dumps([-(1 << 31), 1 << 40, 1 << 20]))
 
 
 @dataclass
@@ -86,6 +83,7 @@ class Router:
         self.arena, self.pool, self.sockets = arena, pool, sockets
         self._deliver = deliver
         self._here = frozenset(placement.uids(me))
+        self._n_rows = sum(arena.plan.rows)
         self.rings = Rings(arena.memory, arena.plan, me.worker)
         # messages by socket to and from each worker of the machine: what notices have to follow
         self._frames_to: Counter[int] = Counter()
@@ -95,6 +93,7 @@ class Router:
         self.received: Counter[WorkerId] = Counter()
         self._gone: set[int] = set()
         self._routes: dict[tuple[int, ...], dict[WorkerId, list[int]]] = {}
+        #: of alike messages: bytes of the header but for sender and round, and of the tensors
         self._sizes: dict[object, tuple[int, int]] = {}
         self.collective: Callable[[str, Message], None] = lambda kind, message: None
 
@@ -149,17 +148,17 @@ class Router:
 
     def size(self, message: Message) -> tuple[int, int]:
         """(header, payload) bytes; those of alike messages without meta are remembered."""
-        if message.meta or message.asks or len(message.like) != 1:
+        if message.meta or message.asks:
             return _size(message)
-        ((name, tensor),) = message.like.items()
-        key = name, tensor.dtype, tensor.layout, tensor.shape
+        key = tuple([(name, t.dtype, t.layout, t.shape) for name, t in message.like.items()])
+        digits = len(f"{message.sender}{message.round[0]}{message.round[1]}")
         found = self._sizes.get(key)
         if found is None:
-            found = _size(message)
-            text = json.dumps([message.sender, *message.round])
-            if len(self._sizes) < _KEPT_SIZES and _has_room(message, len(text)):
-                self._sizes[key] = found
-        return found
+            header, payload = _size(message)
+            if len(self._sizes) < _KEPT_SIZES:
+                self._sizes[key] = len(message.encoded().rstrip()) - digits, payload
+            return header, payload
+        return padded(found[0] + digits), found[1]
 
     # ------------------------------------------------- to nodes of the same worker
 
@@ -224,7 +223,8 @@ class Router:
                 end = 0
             if tensor.is_meta:
                 raise MessageError("a tensor is on the device meta: it has no data")
-            self.arena.part(rows[-1], end, tensor).copy_(tensor.detach())
+            source = tensor.detach() if tensor.requires_grad else tensor
+            self.arena.part(rows[-1], end, tensor).copy_(source)
             places[at] = rows[-1], end, tensor.nbytes
             end += -(-tensor.nbytes // _ALIGN) * _ALIGN
         return rows
@@ -360,11 +360,11 @@ class Router:
                 buffers[row] = self.arena.lease(row, self.pool.releaser(row))
             if nbytes != info.nbytes or start + nbytes > self.arena.plan.row_bytes:
                 raise MessageError(f"a part of {nbytes} bytes at {start}, not {info.nbytes}")
-            tensors[info.name] = _tensor(buffers.get(row), start, info)
+            tensors[info.name] = _tensor(buffers.get(row), start, info, nbytes)
         return _message(header, tensors), tuple(rest[stop + n_words :])
 
     def _checked_row(self, row: int) -> int:
-        if not 0 <= row < sum(self.arena.plan.rows):
+        if not 0 <= row < self._n_rows:
             raise MessageError(f"no row {row}")
         return row
 
@@ -435,16 +435,11 @@ def _size(message: Message) -> tuple[int, int]:
     return len(message.encoded()), sum(tensor.nbytes for tensor in message.like.values())
 
 
-def _has_room(message: Message, digits: int) -> bool:
-    """Whether the padding takes up any sender and round, so that all such headers are as long."""
-    return len(message.encoded().rstrip()) - digits + _MOST_DIGITS <= ALIGNMENT
-
-
-def _tensor(buffer: Any, start: int, info: TensorInfo) -> Tensor:
+def _tensor(buffer: Any, start: int, info: TensorInfo, nbytes: int) -> Tensor:
     dtype = TORCH_DTYPES[info.dtype]
-    if not info.nbytes:
+    if not nbytes:
         return torch.empty(info.shape, dtype=dtype)
-    count = info.nbytes // dtype.itemsize
+    count = nbytes // dtype.itemsize
     flat = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)
     return flat if len(info.shape) == 1 else flat.view(info.shape)
 

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 from decentralizepy.runfolder import RunFolder
+from orchestrator.backends.ports import Claims
 from orchestrator.config import Config
 from orchestrator.errors import RefusedError
 from orchestrator.hosts.base import Host
+from orchestrator.planning.data import Data
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import Site
@@ -106,6 +108,10 @@ class Backend(Protocol):
     def grace_s(self) -> float:
         """Seconds that a command has to end by itself, once it is asked to."""
 
+    @property
+    def claims(self) -> Claims:
+        """Ports that its runs were given."""
+
     def site(self, config: Config) -> Site:
         """What this place offers for an experiment; asks nobody and reserves nothing."""
 
@@ -147,8 +153,9 @@ class Backend(Protocol):
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         """What a machine's command sees, beside what its host gives."""
 
-    def examine(self, config: Config) -> Iterable[Check]:
-        """What `doctor` asks: whether a run of this configuration could begin."""
+    def examine(self, config: Config, data: Data | None = None) -> Iterable[Check]:
+        """What `doctor` asks: whether a run of this configuration, with these data sets, could
+        begin."""
 
     def deposits(self, places: Sequence[Place], config: Config) -> list[Host]:
         """Hosts at which what machines have deposited can be had, one for each; none if there are

@@ -22,6 +22,7 @@ from orchestrator.backends.remote import RemoteBackend, on_all, reserved_seconds
 from orchestrator.config import Config, clock_text
 from orchestrator.errors import ReservationError
 from orchestrator.hosts.base import Facts, Host
+from orchestrator.planning.data import Data
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import Site
@@ -80,7 +81,7 @@ class Grid5000Backend(RemoteBackend):
     def check(self, plan: Placed) -> list[Check]:
         return [_credentials()]
 
-    def examine(self, config: Config) -> Iterator[Check]:
+    def examine(self, config: Config, data: Data | None = None) -> Iterator[Check]:
         """Credentials, API and cluster; nodes cannot be asked before they are ours."""
         row = _credentials()
         yield row

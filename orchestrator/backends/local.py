@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +19,7 @@ from orchestrator.config import Config
 from orchestrator.container import TREE, Bind, data_binds, image_of
 from orchestrator.hosts.base import Host
 from orchestrator.hosts.local import LocalHost
+from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import REPOSITORY
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
@@ -39,6 +40,7 @@ class LocalBackend:
     ours: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     name: str = "local"
     remote: bool = False
+    claims: ports.Claims = field(default_factory=ports.Claims, compare=False)
 
     def site(self, config: Config) -> Site:
         if config.NB_MACHINE > MAX_MACHINES:
@@ -51,9 +53,16 @@ class LocalBackend:
         self, plan: Plan, folder: RunFolder, former: int | None = None
     ) -> tuple[list[Place], int]:
         """Everything is known here at once."""
+        return self._laid_out(plan, folder, former, lambda first: True)
+
+    def _laid_out(
+        self, plan: Plan, folder: RunFolder, former: int | None, claimed: Callable[[int], bool]
+    ) -> tuple[list[Place], int]:
         addresses = [_address(machine.machine) for machine in plan.machines]
         width = ports.width(plan.site.workers)
-        offset = plan.config.OFFSET or ports.free_offset(addresses, width, former=former)
+        offset = plan.config.OFFSET or ports.free_offset(
+            addresses, width, former=former, claimed=claimed
+        )
         workers, root = plan.site.workers, str(folder.root)
         core = self._contained(plan, root) or self.core
         return [Place(each, each, root, workers, core) for each in addresses], offset
@@ -96,7 +105,10 @@ class LocalBackend:
     def place(
         self, plan: Plan, hosts: Sequence[Host], folder: RunFolder, former: int | None
     ) -> tuple[list[Place], int]:
-        return self.preview(plan, folder, former)
+        run, width = folder.root.name, ports.width(plan.site.workers)
+        return self._laid_out(
+            plan, folder, former, lambda first: self.claims.take(run, first, width)
+        )
 
     def stage(self, host: Host, plan: Placed, machine: int) -> None:
         """Everything is here; what is bound in a container must be."""
@@ -106,7 +118,7 @@ class LocalBackend:
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         return process.environment(self.ours, plan.task.search)
 
-    def examine(self, config: Config) -> list[Check]:
+    def examine(self, config: Config, data: Data | None = None) -> list[Check]:
         addresses = [_address(machine) for machine in range(config.NB_MACHINE)]
         return [_address_check(address) for address in addresses]
 

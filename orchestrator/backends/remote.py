@@ -46,6 +46,7 @@ class RemoteBackend:
     grace_s: float = 8.0
     pythons: tuple[str, ...] = field(default=(sys.executable, "python3"))
     core: tuple[str, ...] = ()  # the command before its verb, if it is not Python's module
+    claims: ports.Claims = field(default_factory=ports.Claims, compare=False)
 
     def site(self, config: Config) -> Site:
         """CPUs are counted on the machines, once there are any."""
@@ -61,11 +62,19 @@ class RemoteBackend:
     ) -> tuple[list[Place], int]:
         """With the names of the hosts, if they are known, in place of addresses."""
         names = self.known_hosts(plan.config)
-        root = run_root(plan.config, folder)
+        root = self.root(plan, folder)
         return [
             Place(name, name.rpartition("@")[2], root, plan.site.workers, plan.site.core)
             for name in names
         ], plan.config.OFFSET or former or 9000
+
+    def root(self, plan: Plan, folder: RunFolder) -> str:
+        """A run's folder on its hosts; of the name that it has here."""
+        return f"{base(plan.config)}/runs/{folder.root.name}"
+
+    def code(self, plan: Plan) -> str:
+        """The folder of the core on every host."""
+        return f"{base(plan.config)}/code/{code.core().digest}"
 
     def known_hosts(self, config: Config) -> list[str]:
         """The hosts by name, before anything is reserved."""
@@ -113,23 +122,27 @@ class RemoteBackend:
         pythons = [config.PYTHON] if config.PYTHON else list(self.pythons)
         width = ports.width(config.WORKERS or 128)
         facts = on_all(hosts, lambda host: host.probe(offers, width, pythons))
-        root = run_root(config, folder)
+        root = self.root(plan, folder)
         places = [
             place_of(config, host, fact, root) for host, fact in zip(hosts, facts, strict=True)
         ]
-        core = self.core or contained(config, root, plan.task.data)
+        core = self.core or contained(config, root, self.code(plan), plan.task.data)
         if core:
             places = [replace(place, core=core) for place in places]
-        return places, common_offset(offers, facts, width)
+        run = folder.root.name
+        return places, common_offset(
+            offers, facts, width, lambda first: self.claims.take(run, first, width)
+        )
 
-    def examine(self, config: Config) -> Iterator[Check]:
-        """Each host that is known now: can it be reached, and is it fit for a machine?"""
+    def examine(self, config: Config, data: Data | None = None) -> Iterator[Check]:
+        """Each host that is known now: can it be reached, is it fit for a machine, and has it the
+        data sets, or room for them?"""
         reservation = Reservation("doctor", self.name, hosts=tuple(self.known_hosts(config)))
         pythons = [config.PYTHON] if config.PYTHON else list(self.pythons)
         hosts = self.connections(reservation, config)
         try:
             for host in hosts:
-                yield _examined(config, host, pythons)
+                yield from _examined(config, host, pythons, data)
         finally:
             for host in hosts:
                 host.close()
@@ -142,16 +155,16 @@ class RemoteBackend:
         """The core, as it is here, and the container and data sets if they are asked for."""
         if isinstance(host, SshHost):
             host.put_bundle(code.core(), "code")
-            if (image := image_of(plan.config.CONTAINER, REPOSITORY)) is not None:
-                container.stage(image, host, images(plan.config))
-        if plan.task.data is not None and isinstance(host, staging.Store):
+        if not isinstance(host, staging.Store):
+            return
+        if (image := image_of(plan.config.CONTAINER, REPOSITORY)) is not None:
+            container.stage(image, host, images(plan.config))
+        if plan.task.data is not None:
             staging.stage(plan.task.data, host)
 
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
-        place = plan.places[machine]
-        package = f"{base(plan.config)}/code/{code.core().digest}"
         return {
-            "PYTHONPATH": f"{package}:{place.root}",
+            "PYTHONPATH": f"{self.code(plan)}:{plan.places[machine].root}",
             "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "",
@@ -159,13 +172,19 @@ class RemoteBackend:
         }
 
 
-def _examined(config: Config, host: Host, pythons: Sequence[str]) -> Check:
+def _examined(
+    config: Config, host: Host, pythons: Sequence[str], data: Data | None
+) -> Iterator[Check]:
     try:
         facts = host.probe(pythons=pythons)
         place_of(config, host, facts, base(config))
     except (UnreachableError, HostError, RunError) as error:
-        return Check(f"host {host.name}", False, str(error))
-    return Check(f"host {host.name}", True, "")
+        yield Check(f"host {host.name}", False, str(error))
+        return
+    yield Check(f"host {host.name}", True, "")
+    if data is not None and isinstance(host, staging.Store):
+        problem = staging.problem(data, host, facts.free_bytes)
+        yield Check(f"data sets on {host.name}", not problem, problem)
 
 
 def reserved_seconds(plan: Plan) -> int:
@@ -186,26 +205,23 @@ def images(config: Config) -> str:
     return f"{base(config)}/images"
 
 
-def contained(config: Config, root: str, data: Data | None = None) -> tuple[str, ...]:
+def contained(config: Config, root: str, package: str, data: Data | None = None) -> tuple[str, ...]:
     """How the core is started in the container that is asked for; empty if none is.
 
-    All that is ours on a host lies in one folder, which is bound at its own path; so are data sets.
+    ``root`` is the run's folder on the host, ``package`` the core's. What is ours there lies in one
+    folder, which is bound at its own path; so is what lies elsewhere, and data sets.
     """
     image = image_of(config.CONTAINER, REPOSITORY)
     if image is None:
         return ()
     ours = base(config)
+    apart = [path for path in (package, root) if not path.startswith(f"{ours}/")]
     return container.core(
         f"{images(config)}/{container.staged_name(image)}",
-        [Bind(ours, ours), *data_binds(data)],
-        [f"{ours}/code/{code.core().digest}", root],
+        [*(Bind(path, path) for path in (ours, *apart)), *data_binds(data)],
+        [package, root],
         gpu=config.DEVICE != "cpu",
     )
-
-
-def run_root(config: Config, folder: RunFolder) -> str:
-    """A run's folder on its hosts; of the name that it has here."""
-    return f"{base(config)}/runs/{folder.root.name}"
 
 
 def offered(former: int | None) -> list[int]:
@@ -215,10 +231,12 @@ def offered(former: int | None) -> list[int]:
     return [*(() if former is None else (former,)), *drawn]
 
 
-def common_offset(offers: Sequence[int], facts: Sequence[Facts], width: int) -> int:
-    """The first offer that is free everywhere."""
+def common_offset(
+    offers: Sequence[int], facts: Sequence[Facts], width: int, claimed: Callable[[int], bool]
+) -> int:
+    """The first offer that is free everywhere, and that may be had."""
     free = set(offers).intersection(*(fact.free_offsets for fact in facts))
-    found = next((offset for offset in offers if offset in free), None)
+    found = next((offset for offset in offers if offset in free and claimed(offset)), None)
     if found is None:
         raise RunError(
             f"no {width} ports in a row are free on all hosts, of those from "

@@ -6,7 +6,6 @@ not needed: only ``sbatch``, ``squeue``, ``scontrol``, ``srun`` and ``scancel`` 
 
 from __future__ import annotations
 
-import getpass
 import shlex
 import shutil
 import subprocess
@@ -20,12 +19,13 @@ from typing import Final
 
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.base import Check, Note, Request, Reservation
-from orchestrator.backends.remote import RemoteBackend, reserved_seconds
+from orchestrator.backends.remote import RemoteBackend, base, reserved_seconds
 from orchestrator.config import Config, clock_text
 from orchestrator.errors import ReservationError
 from orchestrator.hosts import code
 from orchestrator.hosts.base import Host
 from orchestrator.hosts.shared import SharedHost
+from orchestrator.planning.data import Data
 from orchestrator.planning.inputs import save_folder
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
@@ -55,7 +55,7 @@ class SlurmBackend(RemoteBackend):
     def check(self, plan: Placed) -> list[Check]:
         return list(self.examine(plan.config))
 
-    def examine(self, config: Config) -> Iterator[Check]:
+    def examine(self, config: Config, data: Data | None = None) -> Iterator[Check]:
         missing = [name for name in COMMANDS if shutil.which(name) is None]
         remedy = f"not found: {', '.join(missing)}; start this on a front-end of the cluster"
         yield Check("Slurm's commands", not missing, remedy)
@@ -174,37 +174,31 @@ class SlurmBackend(RemoteBackend):
             agent = folder / str(machine)
             step = ("srun", f"--jobid={job}", "--overlap", "--nodes=1", "--ntasks=1",
                     "--quiet", f"--relative={machine}")  # fmt: skip
-            hosts.append(SharedHost(f"node {machine} of job {job}", agent, local(config), step))
+            hosts.append(SharedHost(f"node {machine} of job {job}", agent, base(config), step))
         return hosts
 
     def place(
         self, plan: Plan, hosts: Sequence[Host], folder: RunFolder, former: int | None
     ) -> tuple[list[Place], int]:
-        """In the run folder itself."""
         places, offset = super().place(plan, hosts, folder, former)
-        root = str(folder.root)
         keyed = [
-            replace(place, root=root, key=host.key_of(root))
+            replace(place, key=host.key_of(place.root))
             for place, host in zip(places, hosts, strict=True)
             if isinstance(host, SharedHost)
         ]
         return keyed, offset
-
-    def preview(
-        self, plan: Plan, folder: RunFolder, former: int | None = None
-    ) -> tuple[list[Place], int]:
-        places, offset = super().preview(plan, folder, former)
-        return [replace(place, root=str(folder.root)) for place in places], offset
 
     def stage(self, host: Host, plan: Placed, machine: int) -> None:
         if machine == 0:
             unpack(code.core(), common(plan) / "code")
         super().stage(host, plan, machine)
 
-    def environment(self, plan: Placed, machine: int) -> dict[str, str]:
-        found = super().environment(plan, machine)
-        package = common(plan) / "code" / code.core().digest
-        return found | {"PYTHONPATH": f"{package}:{plan.places[machine].root}"}
+    def root(self, plan: Plan, folder: RunFolder) -> str:
+        """The run folder itself."""
+        return str(folder.root)
+
+    def code(self, plan: Plan) -> str:
+        return str(common(plan) / "code" / code.core().digest)
 
 
 def common(plan: Plan) -> Path:
@@ -214,11 +208,6 @@ def common(plan: Plan) -> Path:
 def common_of(config: Config) -> Path:
     """The folder that jobs and we have in common."""
     return save_folder(config) / COMMON
-
-
-def local(config: Config) -> str:
-    """Our folder on a node's own disk."""
-    return config.HOST_DIR or f"/tmp/decentralizepy-{getpass.getuser()}"
 
 
 def job_folder(request: Request) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,19 @@ class Facts:
     python: str = ""
     hostname: str = ""
     home: str = ""
+
+    @classmethod
+    def told(cls, told: Mapping[str, Any]) -> Facts:
+        """As `orchestrator.hosts.runner` answers a probe."""
+        return cls(
+            cpus=int(told["cpus"]),
+            addresses=tuple(told["addresses"]),
+            free_offsets=tuple(told["free_offsets"]),
+            free_bytes=int(told["free_bytes"]),
+            python=str(told["python"]),
+            hostname=str(told["hostname"]),
+            home=str(told["home"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -116,3 +130,12 @@ class Host(Protocol):
 
     def close(self) -> None:
         """End connections; what runs there goes on."""
+
+
+def await_end(host: Host, job: Job, pause_s: float) -> None:
+    """Poll a job that was asked to end until it has; raises `HostError` if it does not."""
+    until = time.monotonic() + 2 * job.grace_s + 10
+    while host.poll(job).state == "running":
+        if time.monotonic() > until:
+            raise HostError(f"{job.name} does not end")
+        time.sleep(pause_s)

@@ -79,7 +79,7 @@ def answered(request: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> dict[s
     """What a verb gives, or why it could not be done."""
     verb, content = request["verb"], request["content"]
     if verb == "start":
-        jobs[content["name"]] = content
+        jobs[str(job_folder(content))] = content  # several runs have jobs of the same name
     try:
         return {"told": VERBS[verb](content)}
     except (OSError, ValueError, KeyError) as error:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 from decentralizepy.jsonfile import read_object
+from decentralizepy.locks import lock_within
 from orchestrator.backends.process import tail
-from orchestrator.hosts.base import STDOUT, Facts, HostError, Job, Seen, UnreachableError
+from orchestrator.hosts.base import STDOUT, Facts, HostError, Job, Seen, UnreachableError, await_end
 from orchestrator.hosts.ssh import COPY_S, FOLDER, STORAGE
 
 #: Seconds within which an agent answers.
@@ -57,14 +60,7 @@ class SharedHost:
         told = self._ask(
             "probe", offsets=list(offsets), ports=ports, base="/tmp", pythons=list(pythons)
         )
-        return Facts(
-            cpus=int(told["cpus"]),
-            addresses=tuple(told["addresses"]),
-            free_offsets=tuple(told["free_offsets"]),
-            free_bytes=int(told["free_bytes"]),
-            python=str(told["python"]),
-            hostname=str(told["hostname"]),
-        )
+        return Facts.told(told)
 
     def put(
         self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
@@ -125,11 +121,7 @@ class SharedHost:
         self._ask("stop", **self._named(job))
 
     def await_end(self, job: Job) -> None:
-        until = time.monotonic() + 2 * job.grace_s + 10
-        while self.poll(job).state == "running":
-            if time.monotonic() > until:
-                raise HostError(f"{job.name} does not end")
-            time.sleep(4 * POLL_S)
+        await_end(self, job, 4 * POLL_S)
 
     def tail(self, job: Job, lines: int) -> str:
         return tail(Path(job.folder) / STDOUT, lines)
@@ -154,11 +146,26 @@ class SharedHost:
         }  # fmt: skip
 
     def _ask(self, verb: str, **content: Any) -> dict[str, Any]:
-        number = next(self._numbers)
         request = self.folder / "request"
         if not request.exists():
             raise UnreachableError("its agent has not started")
-        request.write_text(json.dumps({"number": number, "verb": verb, "content": content}))
+        with self._turn():
+            number = next(self._numbers)
+            request.write_text(json.dumps({"number": number, "verb": verb, "content": content}))
+            return self._answer(number)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One question at a time: runs of a sweep, and other commands, ask the same agent."""
+        handle = os.open(self.folder / "turn", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if not _locked(handle):
+                raise UnreachableError(f"its agent has been busy for {ANSWER_S:g} s")
+            yield
+        finally:
+            os.close(handle)
+
+    def _answer(self, number: int) -> dict[str, Any]:
         until = time.monotonic() + ANSWER_S
         while time.monotonic() < until:
             answer = read_object(self.folder / "answer")
@@ -168,3 +175,11 @@ class SharedHost:
                 return dict(answer["told"])
             time.sleep(POLL_S)
         raise UnreachableError(f"its agent has not answered within {ANSWER_S:g} s")
+
+
+def _locked(handle: int) -> bool:
+    """Whether it is our turn; always on a storage without locks."""
+    try:
+        return lock_within(handle, ANSWER_S)
+    except OSError:
+        return True

@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from orchestrator.hosts.base import Facts, HostError, Job, Seen, UnreachableError
+from orchestrator.hosts.base import Facts, HostError, Job, Seen, UnreachableError, await_end
 from orchestrator.hosts.code import Bundle, runner
 
 #: Seconds for a connection, between questions to a host that says nothing (it is given up after
@@ -70,8 +69,8 @@ class Control:
 class SshHost:
     """One machine. ``target`` is what ssh is given, ``base`` our folder on the host's own disk.
 
-    ``options`` go to every ssh command; ``control`` has the sockets of connections that are used
-    again. ``python`` runs our runner there. All hosts behind a ``gate`` share one
+    ``options`` go to every ssh command, and before ours; ``control`` has the sockets of connections
+    that are used again. ``python`` runs our runner there. All hosts behind a ``gate`` share one
     connection to it, since gateways take only a few.
     """
 
@@ -101,15 +100,7 @@ class SshHost:
         )
         if not told["rsync"]:
             raise HostError("rsync is not installed there")
-        return Facts(
-            cpus=int(told["cpus"]),
-            addresses=tuple(told["addresses"]),
-            free_offsets=tuple(told["free_offsets"]),
-            free_bytes=int(told["free_bytes"]),
-            python=str(told["python"]),
-            hostname=str(told["hostname"]),
-            home=str(told["home"]),
-        )
+        return Facts.told(told)
 
     def put(
         self, folder: Path, names: Sequence[str], root: str, *, keep_newer: bool = False
@@ -170,11 +161,7 @@ class SshHost:
         self._ask("stop", **_named(job))
 
     def await_end(self, job: Job) -> None:
-        until = time.monotonic() + 2 * job.grace_s + 10
-        while self.poll(job).state == "running":
-            if time.monotonic() > until:
-                raise HostError(f"{job.name} does not end")
-            time.sleep(POLL_S)
+        await_end(self, job, POLL_S)
 
     def tail(self, job: Job, lines: int) -> str:
         return str(self._ask("tail", lines=lines, **_named(job))["text"])
@@ -265,7 +252,7 @@ class SshHost:
         if self.gate:
             command = shlex.join([*self._to_gate(), "-W", "%h:%p", self.gate])
             through = ["-o", f"ProxyCommand={command}"]
-        return ["ssh", *quiet, *alive, *shared, *through, *self.options]
+        return ["ssh", *self.options, *quiet, *alive, *shared, *through]  # the first one holds
 
     def _to_gate(self) -> list[str]:
         """The connection that all hosts share."""
@@ -274,7 +261,7 @@ class SshHost:
             path = f"ControlPath={self.control.folder}/gate"
             shared = ["-o", "ControlMaster=auto", "-o", path, "-o", "ControlPersist=60"]
         quiet = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", "-o", "LogLevel=ERROR"]
-        return ["ssh", *quiet, *shared, *self.options]
+        return ["ssh", *self.options, *quiet, *shared]
 
     def _rsync(
         self,

@@ -174,6 +174,16 @@ def find_data(config: Config, path: Path) -> DataFolder | None:
     return DataFolder(config, path, source, True, former)
 
 
+def unreadable(data: Data) -> str:
+    """Why files of this computer cannot be read; empty if they can, or lie elsewhere."""
+    try:
+        for file, _ in _listed(data.source, data.names).values() if data.here else ():
+            file.open("rb").close()
+    except OSError as error:
+        return f"{KEY}: {error.filename}: {error.strerror}"
+    return ""
+
+
 def _former(path: Path) -> Data | None:
     """What the plan of a run folder says; None for a JSON that lies elsewhere."""
     folder = RunFolder(path.parent)

@@ -17,8 +17,9 @@ from decentralizepy.files import cache_home
 from orchestrator.backends.base import Check
 from orchestrator.config import Config
 from orchestrator.errors import EXIT_REFUSED
+from orchestrator.planning.data import Data, unreadable
 from orchestrator.planning.inputs import read_config
-from orchestrator.running.experiment import Setting, backend_of
+from orchestrator.running.experiment import Setting, backend_of, make_plan
 from orchestrator.text import Screen
 
 LEAST_BYTES: Final = 1 << 30
@@ -63,14 +64,31 @@ def of_place(path: Path, setting: Setting) -> Iterator[Check]:
         yield Check("configuration", False, str(error))
         return
     yield Check("configuration", True, "")
+    data = None
+    if config.DATASETS_DIR is not None:
+        row, data = datasets(path, setting)
+        yield row
     if not backend.remote:
-        yield from backend.examine(config)
+        yield from backend.examine(config, data)
         return
     for program in ("ssh", "rsync"):
         there = shutil.which(program) is not None
         yield Check(program, there, f"install it: apt-get install {_package(program)}")
     yield from keys(config)
-    yield from backend.examine(config)
+    yield from backend.examine(config, data)
+
+
+def datasets(path: Path, setting: Setting) -> tuple[Check, Data | None]:
+    """Whether what the INI reads of DATASETS_DIR is here and readable; and what hosts need of it.
+
+    Every file is read to its end, unless it is as it was at an earlier time.
+    """
+    try:
+        data = make_plan(path, setting)[1].task.data
+        problem = "" if data is None else unreadable(data)
+    except ConfigError as error:
+        return Check("data sets", False, str(error)), None
+    return Check("data sets", not problem, problem), data
 
 
 def keys(config: Config) -> Iterator[Check]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from decentralizepy.communication.keys import KEY_NAME, make_key
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.base import Backend
-from orchestrator.hosts.base import Host, Job
+from orchestrator.hosts.base import Host, HostError, Job, UnreachableError
 from orchestrator.planning.placed import Placed
 from orchestrator.status import Status, read_status
+
+#: A gateway takes about ten connections that are being made.
+MOST_AT_ONCE: Final = 8
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,10 @@ class Execution:
         """Those that are to end well."""
         return [m for m in range(len(self.hosts)) if m not in self.gone]
 
+    def named(self, machine: int) -> str:
+        """A machine as messages call it."""
+        return f"machine {machine} ({self.plan.places[machine].host})"
+
     def restarts(self, machine: int) -> int:
         """How often a machine was started again."""
         return sum(loss.machine == machine and loss.restart > 0 for loss in self.losses)
@@ -100,3 +111,20 @@ class Execution:
 
     def remove_key(self) -> None:
         (self.folder.root / KEY_NAME).unlink(missing_ok=True)
+
+
+def at_once(
+    execution: Execution, do: Callable[[int], Result], machines: Iterable[int]
+) -> list[Result]:
+    """Do something on all these machines, at the same time where that takes time."""
+    machines = list(machines)
+    if not execution.backend.remote or len(machines) < 2:
+        return [do(machine) for machine in machines]
+    with ThreadPoolExecutor(min(len(machines), MOST_AT_ONCE)) as pool:
+        return list(pool.map(do, machines))
+
+
+def quietly(do: Callable[[], None]) -> None:
+    """Whatever a host makes of it."""
+    with suppress(UnreachableError, HostError):
+        do()

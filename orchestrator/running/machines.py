@@ -211,6 +211,8 @@ class Machines:
             try:
                 with progress_for(screen, self._plan.config.NB_ITERATION) as progress:
                     return fleet.watch(self._watch(fleet, progress))
+            except DetachedError as error:  # no host answers
+                self._leave(str(error))
             except Interrupted as signal:
                 if self._decided(signal) != "go on":
                     raise
@@ -378,7 +380,8 @@ class Machines:
         """Give back whatever was got, unless it has to stay until its files are collected."""
         if self._fleet is not None:
             if not self._keep:
-                self._fleet.forget()
+                for told in self._fleet.forget():
+                    self._screen.say(f"  {told}")
             self._fleet.close()
         if self._keep:
             return

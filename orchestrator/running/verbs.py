@@ -221,4 +221,5 @@ def _end(fleet: Fleet, ledger: Ledger, record: Record, screen: Screen) -> None:
         return
     ledger.append("collected", missing=missing)
     screen.say("  collected" + (f", but: {'; '.join(missing)}" if missing else ""))
-    fleet.forget()
+    for told in fleet.forget():
+        screen.say(f"  {told}")

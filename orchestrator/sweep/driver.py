@@ -17,6 +17,7 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.files import write_json
 from decentralizepy.interrupts import Interrupted
 from decentralizepy.text import bytes_text, plural, seconds_text
+from orchestrator.backends.ports import width
 from orchestrator.backends.process import describe_exit, environment, start, tail, wait_all
 from orchestrator.errors import DetachedError, RefusedError, ReservationError
 from orchestrator.running.experiment import (
@@ -194,6 +195,8 @@ class Driver:
             self.screen.say(f"{title}: failed: {error}")
         else:
             self._learn(cell, outcome)
+        finally:
+            self._real.claims.drop(cell.name)
 
     def _outcome(self, cell: PlannedCell, setting: Setting, screen: Screen) -> Outcome:
         before = read_record(cell.folder.ledger).reservation
@@ -233,6 +236,7 @@ class Driver:
     # ------------------------------------------------------------------ several at a time
 
     def _at_once(self, todo: Sequence[PlannedCell]) -> None:
+        self._claim_ports(todo)
         relays = {cell.name: Relay() for cell in todo}
         with ThreadPoolExecutor(self.sweep.parallel) as pool:
             futures = [pool.submit(self._beside, cell, relays[cell.name]) for cell in todo]
@@ -241,6 +245,14 @@ class Driver:
             except BaseException as error:
                 _end(futures, list(relays.values()), error)
                 raise
+
+    def _claim_ports(self, todo: Sequence[PlannedCell]) -> None:
+        """For runs of a former process that may still go on, before others are given theirs."""
+        for cell in todo:
+            record = read_record(cell.folder.ledger)
+            if record.under_way and record.offset:
+                workers = max(place.workers for place in record.places)
+                self._real.claims.take(cell.name, record.offset, width(workers))
 
     def _beside(self, cell: PlannedCell, relay: Relay) -> None:
         """In a thread of its own, what it says in a file."""

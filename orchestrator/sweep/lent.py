@@ -8,8 +8,10 @@ from typing import Protocol
 
 from decentralizepy.runfolder import RunFolder
 from orchestrator.backends.base import Backend, Check, Note, Request, Reservation
+from orchestrator.backends.ports import Claims
 from orchestrator.config import Config
 from orchestrator.hosts.base import Host
+from orchestrator.planning.data import Data
 from orchestrator.planning.placed import Place, Placed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.site import Site
@@ -49,6 +51,10 @@ class Lent:
     @property
     def grace_s(self) -> float:
         return self.real.grace_s
+
+    @property
+    def claims(self) -> Claims:
+        return self.real.claims
 
     def site(self, config: Config) -> Site:
         return self.real.site(config)
@@ -98,8 +104,8 @@ class Lent:
     def environment(self, plan: Placed, machine: int) -> dict[str, str]:
         return self.real.environment(plan, machine)
 
-    def examine(self, config: Config) -> Iterable[Check]:
-        return self.real.examine(config)
+    def examine(self, config: Config, data: Data | None = None) -> Iterable[Check]:
+        return self.real.examine(config, data)
 
     def release(self, reservation: Reservation) -> None:
         """The next run needs the machines."""

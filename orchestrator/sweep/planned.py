@@ -16,6 +16,8 @@ from decentralizepy.runfolder import RunFolder
 from orchestrator.planning.estimate import evaluations
 from orchestrator.planning.inputs import Inputs, read_config, save_folder
 from orchestrator.planning.plan import Plan
+from orchestrator.planning.render import communication
+from orchestrator.planning.task import render_ini
 from orchestrator.running.experiment import Setting, make_plan
 from orchestrator.running.ledger import read_ledger
 from orchestrator.running.record import read_record
@@ -32,6 +34,8 @@ NOT_COUNTED: Final = frozenset({
     "description", "job_name", "job_type", "queue", "reservation", "sweep", "walltime",
 })  # fmt: skip
 MOST_NAME_BYTES: Final = 150
+#: Stands for a first port, to see whether an INI takes it.
+PROBED: Final = 1
 #: A record, and its share of the tables; figures and logs of a run.
 RECORD_BYTES: Final = 1_000
 FIGURES_BYTES: Final = 1_000_000
@@ -104,7 +108,19 @@ def plan_sweep(path: Path, setting: Setting, given: Sequence[str] = ()) -> Plann
     folder = save_folder(config) / f"sweep_{_plain(config.job_name)}"
     planned = [_planned(number, cell, path, folder, setting, given)
                for number, cell in enumerate(cells, 1)]  # fmt: skip
+    if config.sweep.parallel > 1:
+        _check_ports(planned)
     return PlannedSweep(path, folder, tuple(planned), config.sweep.parallel, tuple(given))
+
+
+def _check_ports(cells: Sequence[PlannedCell]) -> None:
+    """Refuse an INI with a first port of its own, which all runs would take at the same time."""
+    for cell in cells:
+        inputs, path = cell.inputs, cell.inputs.ini_path
+        text, _ = render_ini(inputs, PROBED, 1, inputs.overrides)
+        if communication(text, path).get("offset") != str(PROBED):
+            raise ConfigError(f"{path}: [COMMUNICATION] offset: runs at the same time need ports "
+                              "of their own: leave it out, or set parallel to 1")  # fmt: skip
 
 
 def _check_given(cells: Sequence[Cell], given: Sequence[str]) -> None:

@@ -27,11 +27,12 @@ class Reserved:
 
     def get(self, estimates: list[float]) -> Reservation:
         """The reservation that a former process left, or a new one for so many seconds of runs."""
+        given = self._sweep.biggest.config.walltime_seconds
         left = read_record(self._sweep.ledger)
         if left.held and (found := self._left()) is not None:
             self._reservation = found
+            self._ends = _after(given)
             return found
-        given = self._sweep.biggest.config.walltime_seconds
         seconds = given or walltime_s(estimates, self._sweep.parallel, Pace())
         plan = self._plan(seconds)
         self._asked = request = self._backend.request(plan, self._sweep.folder.name)
@@ -42,7 +43,7 @@ class Reserved:
             self._ledger.append("failed", error=str(error) or type(error).__name__)
             self.release()
             raise
-        self._ends = None if given is None else time.time() + given
+        self._ends = _after(given)
         return self._reservation
 
     def lent(self) -> Reservation:
@@ -96,6 +97,11 @@ class Reserved:
         plan = self._sweep.biggest
         config = plan.config.model_copy(update={"walltime": clock_text(seconds)})
         return replace(plan, config=config)
+
+
+def _after(seconds: int | None) -> float | None:
+    """That many seconds from now; None: never."""
+    return None if seconds is None else time.time() + seconds
 
 
 def _newest(entries: list[dict[str, Any]], event: str) -> dict[str, Any]:

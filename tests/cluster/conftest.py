@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -57,6 +60,18 @@ def slurm(installed: None) -> Iterator[slurm_hosts.Slurm]:
         yield cluster
         left = cluster.left()
     assert left + hosts.leftovers(testbed) == []
+
+
+@pytest.fixture(scope="session")
+def image(installed: None) -> Path:
+    """The container of this tree; `make test` has built it before."""
+    script = hosts.REPOSITORY / "scripts/container_for_tests.sh"
+    env = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run([script], capture_output=True, text=True, env=env)
+    if done.returncode == 3:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.split()[-1])
 
 
 @pytest.fixture

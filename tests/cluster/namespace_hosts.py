@@ -233,6 +233,7 @@ class Host:
             (self._disk / folder).mkdir(parents=True)
         _write(upper / "etc/hostname", self.name)
         _write(upper / "etc/hosts", self._testbed.hosts_file())
+        _write(upper / "etc/resolv.conf", "# no name server\n")  # containers want the file
         _write(upper / "etc/ssh/ssh_host_ed25519_key", self._testbed.host_key.read_text(), 0o600)
         for path, text in self.files.items():
             _write(upper / path, text)

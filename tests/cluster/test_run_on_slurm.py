@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,39 @@ def test_a_killed_orchestrator_finds_its_job_again(run: Run, slurm: Any) -> None
     assert run.events().count("reserving") == 1
     assert len(experiment.weights(run.folder)) == 16
     slurm.wait_for(lambda: left(slurm) == [])
+
+
+def seen_by_nodes(slurm: Any, image: Path) -> Path:
+    """The image on storage that the nodes see."""
+    found = slurm.testbed.shared / "image.sif"
+    try:
+        found.hardlink_to(image)
+    except OSError:  # it lies on another disk
+        shutil.copy(image, found)
+    return found
+
+
+def test_a_container_is_staged_to_each_nodes_own_disk(
+    slurm: Any, image: Path, tmp_path: Path
+) -> None:
+    """The core and the run folder are bound from the common storage."""
+    given = seen_by_nodes(slurm, image)
+    place = {"HOST_DIR": "/var/tmp/ours", "CONTAINER": str(given), "NB_MACHINE": 2}
+    save = slurm.testbed.shared / "contained"
+    run = Run(tmp_path, slurm.environment, BACKEND="slurm", LOCAL_SAVE_DIR=str(save),
+              walltime="0:10:00", WAIT=60, **place)  # fmt: skip
+    done = run.finish()
+    assert done.returncode == 0, done.stderr + done.stdout
+    staged = [list(node.path("/var/tmp/ours/images").iterdir()) for node in slurm.nodes[:2]]
+    assert [[path.stat().st_size for path in one] for one in staged] == 2 * [[given.stat().st_size]]
+    ran = [json.loads(path.read_text()) for path in run.folder.glob("machine*/run.json")]
+    assert {one["container"] for one in ran} == {f"/var/tmp/ours/images/{staged[0][0].name}"}
+    assert {one["code_folder"].startswith(f"{save}/.slurm/code/") for one in ran} == {True}
+    assert len(experiment.weights(run.folder)) == 16
+    slurm.wait_for(lambda: left(slurm) == [])
+    for node in slurm.nodes:
+        node.run("rm", "-rf", "/var/tmp/ours")
+    given.unlink()
 
 
 def test_ctrl_c_cancels_the_job(run: Run, slurm: Any) -> None:

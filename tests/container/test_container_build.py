@@ -191,7 +191,7 @@ class Disk:
         self.copied = 0
         self.breaks = False
 
-    def put(self, folder: Path, names: Sequence[str], root: str) -> None:
+    def put_data(self, folder: Path, names: Sequence[str], root: str) -> None:
         Path(root).mkdir(parents=True, exist_ok=True)
         for name in names:
             self.copied += 1
@@ -199,6 +199,9 @@ class Disk:
             (Path(root) / name).write_bytes(whole[: len(whole) // 2] if self.breaks else whole)
         if self.breaks:
             raise ConnectionError("the cable was pulled")
+
+    def storage(self) -> str:
+        return "its own"
 
     def call(self, command: Sequence[str]) -> int:
         return subprocess.run(command, capture_output=True).returncode
@@ -218,6 +221,7 @@ def test_an_image_is_staged_once_and_never_by_half(tmp_path: Path) -> None:
     for _ in range(3):
         assert container.stage(image, disk, str(root)) == str(there)
     assert disk.copied == 2 and there.read_bytes() == b"an image"
+    assert [path.name for path in root.iterdir()] == [there.name]
     there.write_bytes(b"cut")  # a disk that was full
     container.stage(image, disk, str(root))
     assert disk.copied == 3

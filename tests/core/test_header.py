@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import decentralizepy.messages.header as header_module
 from decentralizepy.messages.header import (
     ALIGNMENT,
     DTYPES,
@@ -238,3 +239,26 @@ def _decode_or_refuse(data):
         return
     assert 0 <= header.payload_bytes <= LIMIT and len(header.tensors) <= MAX_TENSORS
     assert decode(header.encode(), LIMIT) == header or "NaN" in data.decode()
+
+
+@given(
+    sender=nodes,
+    round_=st.tuples(numbers, numbers),
+    infos=st.lists(tensors, max_size=3, unique_by=lambda info: info.name).map(tuple),
+    change=st.tuples(st.integers(0, 200), st.integers(0, 255)) | st.none(),
+)
+def test_what_is_read_quickly_is_read_alike(sender, round_, infos, change):
+    """Headers without meta are read by a pattern, and tensors that came before not again."""
+    data = bytearray(Header(sender, round_, infos).encode())
+    if change is not None:
+        data[change[0] % len(data)] = change[1]
+
+    def outcome(read):
+        try:
+            return read(bytes(data))
+        except MessageError as error:
+            return str(error)
+
+    assert outcome(decode) == outcome(header_module._decoded)
+    if change is None and max(sender, *round_) < 10**9:
+        assert header_module._decoded_plain(bytes(data)) is not None

@@ -303,6 +303,19 @@ def loaded_by(modules, *more):
     return json.loads(done.stdout)
 
 
+def loaded_together(modules):
+    """All that one process has loaded once it has imported these modules.
+
+    For what brings a heavy library along: what all do not load, none of them loads.
+    """
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, timeout=120, cwd=REPOSITORY,
+    )  # fmt: skip
+    return set(done.stdout.split())
+
+
 @pytest.mark.parametrize("room", ["decentralizepy", "orchestrator"])
 def test_planning_loads_no_heavy_library(room):
     allowed = TORCH_FREE if room == "decentralizepy" else ("orchestrator",)
@@ -317,8 +330,10 @@ def test_methods_load_nothing_of_the_transport():
     """Whoever writes a method, or uses one in a script, needs messages and no sockets."""
     modules = [name for name in sources("decentralizepy") if within(name, *VOCABULARY)]
     assert "decentralizepy.messages.message" in modules
-    loaded = loaded_by(modules, "cryptography", "decentralizepy.transport")
-    assert {name: found for name, found in loaded.items() if set(found) - {"torch"}} == {}
+    loaded = loaded_together(modules)
+    unwanted = "enoslib", "pandas", "matplotlib", "cryptography", "decentralizepy.transport"
+    assert not loaded & set(unwanted)
+    assert "torch" in loaded, "what was loaded is seen"
 
 
 def test_frames_are_made_without_cryptography():
@@ -336,18 +351,12 @@ def test_messages_import_nothing_of_ours():
 
 
 def test_results_load_neither_torch_nor_enoslib():
-    """All in one process, as each would load pandas: what none of them loads, all do not load."""
     modules = [
         name
         for name in sources("results")
         if not within(name, "results.attacks", "results.__main__") and "notebooks" not in name
     ]
-    code = f"import sys, {', '.join(modules)}; print({{'torch', 'enoslib'}} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, check=True, timeout=120, cwd=REPOSITORY,
-    )  # fmt: skip
-    assert done.stdout.strip() == "set()"
+    assert not {"torch", "enoslib"} & loaded_together(modules)
 
 
 def test_the_list_of_torch_free_modules_is_right():

@@ -24,6 +24,7 @@ from decentralizepy.text import bytes_text
 from orchestrator import staging
 from orchestrator.backends.remote import contained
 from orchestrator.backends.ssh import SshBackend
+from orchestrator.cli import main
 from orchestrator.hosts.base import HostError
 from orchestrator.hosts.shared import SharedHost
 from orchestrator.hosts.ssh import SshHost
@@ -202,7 +203,9 @@ def test_a_container_sees_it_under_both_names(
     plan = shown(path)
     assert plan.task.data is not None
     root = plan.task.data.root
-    words = plan.places[0].core if place != SSH else contained(plan.config, "/r", plan.task.data)
+    words = plan.places[0].core
+    if place == SSH:
+        words = contained(plan.config, "/r", "/c", plan.task.data)
     for target in (root, "/datasets"):
         assert f"type=bind,source={root},destination={target},ro" in words
 
@@ -312,6 +315,54 @@ def test_what_hosts_do_not_have_is_named(
     path = make(ini=INI, DATASETS_DIR=f"hosts:{tmp_path}/data", **there(tmp_path, server))
     with pytest.raises(RunError, match=r"node-\d\).*there is no .*/data/mine/test on this host"):
         run_experiment(path, faked, Screen(io.StringIO()))
+
+
+def rows(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What doctor says of data sets: "" if it is well."""
+    capsys.readouterr()
+    main(["doctor", str(path), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    return {row["name"]: "" if row["ok"] else row["message"] for row in told
+            if row["name"].startswith("data sets")}  # fmt: skip
+
+
+def test_doctor_looks_for_data_sets_here(
+    make: Make, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rows(make(), capsys) == {}
+    path = make(ini=INI, DATASETS_DIR="data", NB_MACHINE=1)
+    assert rows(path, capsys) == {"data sets": ""}
+    (data / "mine" / "test" / "x.npy").unlink()
+    (data / "mine" / "test" / "x.npy").symlink_to(tmp_path / "nowhere.npy")
+    told = rows(path, capsys)["data sets"]
+    assert "x.npy: No such file" in told and told.startswith("DATASETS_DIR")
+    shutil.rmtree(data / "mine" / "test")
+    assert "there is no" in rows(path, capsys)["data sets"]
+
+
+def test_doctor_looks_for_data_sets_on_the_hosts(
+    make: Make, data: Path, tmp_path: Path, server: sshd.Sshd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = there(tmp_path, server) | {"NB_MACHINE": 1}
+    path = make(ini=INI, DATASETS_DIR="data", **where)
+    assert rows(path, capsys) == {"data sets": "", "data sets on node-1": ""}
+    assert not (tmp_path / "host" / "datasets").exists()
+    path = make(ini=INI, DATASETS_DIR=f"hosts:{tmp_path}/elsewhere", **where)
+    told = rows(path, capsys)["data sets on node-1"]
+    assert f"there is no {tmp_path}/elsewhere/mine/test on this host" in told
+
+
+def test_doctor_wants_room_for_data_sets_that_a_host_does_not_have(
+    make: Make, data: Path, tmp_path: Path, server: sshd.Sshd
+) -> None:
+    found = shown(make(ini=INI, DATASETS_DIR="data", **there(tmp_path, server))).task.data
+    assert found is not None
+    host = SshHost("node-1", str(tmp_path / "host"), tuple(server.options))
+    told = staging.problem(found, host, found.bytes - 1)
+    assert "are copied to" in told and "make room" in told
+    assert staging.problem(found, host, found.bytes) == ""
+    staging.stage(found, host)
+    assert staging.problem(found, host, 0) == ""
 
 
 def test_an_interrupted_copy_is_continued(

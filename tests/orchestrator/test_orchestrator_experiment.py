@@ -442,6 +442,16 @@ def test_ports_that_are_taken(make: Make, setting: Build) -> None:
     assert ports.taken(["127.0.0.2"], offset, 4) is None
 
 
+def test_ports_given_to_one_run_are_not_given_to_another() -> None:
+    claims = ports.Claims()
+    assert claims.take("one", 9000, 10) and claims.take("two", 9010, 10)
+    assert not claims.take("two", 9009, 10) and not claims.take("three", 8991, 10)
+    assert claims.take("one", 9005, 5)  # in place of the former ones
+    assert claims.take("three", 8991, 10)
+    claims.drop("two")
+    assert claims.take("three", 9010, 99)
+
+
 RUNNER = """
 import os, pathlib, sys
 from orchestrator.backends.local import LocalBackend

@@ -16,8 +16,8 @@ from decentralizepy.errors import RunError
 from decentralizepy.runfolder import RunFolder
 from orchestrator.running.closing import closing_lines
 from orchestrator.running.experiment import Setting, run_experiment
-from orchestrator.running.fleet import MOST_RESTARTS
 from orchestrator.running.ledger import read_ledger
+from orchestrator.running.losses import MOST_RESTARTS
 from orchestrator.running.reality import measure, measured_cost, read_rows, read_story
 from orchestrator.text import Screen
 
@@ -28,7 +28,7 @@ WAIT = {"ON_LOSS": "wait", "CHECKPOINT_AFTER": 5}
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fake machine that would go on for ever is given less time to end by itself."""
-    monkeypatch.setattr("orchestrator.running.fleet.LINGER_S", 0.5)
+    monkeypatch.setattr("orchestrator.running.losses.LINGER_S", 0.5)
 
 
 def ledger(path: Path) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def write(tmp_path: Path, make: Make, server: sshd.Sshd) -> Experiment:
 def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Setting]:
     """A setting whose hosts have a fake core of a given behaviour."""
     monkeypatch.setattr("orchestrator.running.fleet.PACE_S", 0.1)
-    monkeypatch.setattr("orchestrator.running.fleet.RETRY_S", 0.1)
+    monkeypatch.setattr("orchestrator.running.homeward.RETRY_S", 0.1)
     monkeypatch.setattr("orchestrator.running.experiment.rehearse", lambda *_, **__: None)
 
     def build(mode: str = "ok") -> Setting:
@@ -216,6 +216,26 @@ def test_a_connection_that_is_cut_costs_nothing(write: Experiment, server: sshd.
     _, errors = command.communicate(timeout=60)
     assert command.returncode == 0, errors
     assert leftovers(path) == []
+
+
+def test_where_no_host_answers_for_long_the_run_is_left_to_itself(
+    write: Experiment, faked: Callable[..., Setting], server: sshd.Sshd
+) -> None:
+    """There is no walltime; the machines go on, and are found again."""
+    path = write(ON_LOSS="wait", CHECKPOINT_AFTER=1, HOST_TIMEOUT=1, WAIT_LIMIT=0)
+    command = started(path)
+    assert await_true(lambda: (path.parent / "results").exists() and training(path), 60)
+    server.stop()
+    try:
+        _, errors = command.communicate(timeout=60)
+    finally:
+        server.start()
+    folder = only_run(path)
+    assert command.returncode == 130 and f"attach {folder.root}" in errors
+    assert "no host has answered for" in errors and events(folder)[-1] == "detached"
+    (path.parent / "gate").touch()
+    assert resume_experiment(folder.root, faked("gated"), Screen(io.StringIO())).complete
+    assert events(folder).count("started") == 1 and leftovers(path) == []
 
 
 def test_what_cannot_be_fetched_at_first_is_fetched_again(

@@ -294,6 +294,15 @@ def test_runs_at_the_same_time(make: Make, quick: Build, tmp_path: Path, monkeyp
     assert code == 0 and opened and "cell 2 of 2: done" in said
 
 
+def test_runs_at_the_same_time_take_no_ports_of_their_own(make: Make, setting: Build) -> None:
+    own = fakes.INI.replace("TCP\naddresses", "TCP\noffset = 9000\naddresses")
+    for more in ({"ini": own}, {"INI": {"COMMUNICATION.offset": 9000}}):
+        assert plan_sweep(make(sweep={"seeds": [1, 2]}, **more), setting())
+        path = make(sweep={"seeds": [1, 2], "parallel": 2}, **more)
+        with pytest.raises(ConfigError, match="offset: runs at the same time need ports"):
+            plan_sweep(path, setting())
+
+
 def test_what_does_not_fit_in_the_time_left_waits(make: Make, quick: Build) -> None:
     path = make(walltime="0:01:00", sweep={"seeds": [1]})
     code, told, said = sweep(path, quick())
