@@ -1,7 +1,7 @@
 """A step of a sparse method against the library calls that it consists of, each timed alone.
 
 One node with six neighbours says a tenth of its row and merges what they say, without engine and
-transport. Times are CPU seconds of the thread.
+transport. Times are CPU seconds of the thread, the least of several.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.result import Result, medians
+from benchmarks.result import Result, minima
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,8 @@ _HEARD = {"gather": DEGREE, "scatter": DEGREE}
 _ALL = {"accumulation": True, "accumulate_averaging_changes": True}
 #: how often a step of a method makes each call of `kernels`
 RECIPES: Mapping[str, tuple[dict[str, Any], list[dict[str, int]]]] = {
-    "SubSampling": ({}, [_HEARD, {"draw": DEGREE + 1, "gather": 1, "copy": 1}]),
+    "SubSampling": ({}, [_HEARD, {"seed": DEGREE + 1, "draw": DEGREE + 1, "gather": 1,
+                             "copy": 1}]),
     "PartialModel": ({}, [_PART, _HEARD, {"copy": 1}]),
     "PartialModel, accumulating": (_ALL, [_PART, _HEARD, {"copy": 1, "add": 3, "fill": 1}]),
     "FFT": ({}, [{f"{name} of pairs": times for name, times in (_PART | _HEARD).items()},
@@ -89,13 +90,14 @@ def kernels(x: Tensor) -> dict[str, Callable[[], Any]]:
     n, out = len(x), x.clone()
     waves, rng = pywt.wavedec(x.numpy(), "haar", level=4), np.random.default_rng(0)
     spectrum = torch.fft.rfft(x)
-    draws = round(ALPHA * n)
+    draws, seeds = round(ALPHA * n), count()
     return {
         **_selecting(x, ""),
         **_selecting(spectrum, " of pairs"),
         "copy": lambda: torch.mul(x, 1.0, out=out),
         "add": lambda: out.add_(x, alpha=0.0),
         "zeros": lambda: torch.zeros_like(x),
+        "seed": lambda: np.random.Generator(np.random.PCG64(next(seeds))),
         "draw": lambda: np.cumsum(rng.standard_exponential(draws)),
         "fft": lambda: torch.fft.rfft(x),
         "ifft": lambda: torch.fft.irfft(spectrum, n=n),
@@ -136,9 +138,10 @@ def results(folder: Path, repeats: int) -> Iterator[Result]:
     """Each method's step, in parts of its kernels' time."""
     import torch
 
-    from decentralizepy.engine.process import tune_malloc
+    from decentralizepy.engine.process import tune_collector, tune_malloc
 
     tune_malloc()
+    tune_collector(1)  # as in a worker
     torch.set_num_threads(1)
     for size, n in SIZES.items():
         rows = torch.randn(DEGREE + 1, n)
@@ -148,7 +151,7 @@ def results(folder: Path, repeats: int) -> Iterator[Result]:
             used = {kernel for part in recipe for kernel in part}
             work = {"step": step, **{kernel: calls[kernel] for kernel in used}}
             measures = {what: partial(seconds, call) for what, call in work.items()}
-            found = medians(3 * repeats, measures)
+            found = minima(5 * repeats, measures)
             alone = sum(times * found[one] for part in recipe for one, times in part.items())
             detail = f"{1e3 * found['step']:.2f} ms, kernels {1e3 * alone:.2f} ms"
             title = f"sharing, {name}, {size} numbers: step / kernels"

@@ -134,7 +134,14 @@ def check_sharing(experiment: Experiment, wired: Wiring) -> None:
             f"{experiment.path}: [SHARING] compression: {program.name} sends numbers that must "
             "arrive as they are; take the key out"
         )
-    allowed = ("Sharing", "PlainAverageSharing", *fact(program, "stands_for", ()))
+    needs_server = fact(experiment.sharing.target, "needs_server", False, about="outgoing")
+    if needs_server and fact(program, "gossips", False, about="program"):
+        raise ConfigError(
+            f"{experiment.path}: [SHARING] {name} is for a server and its clients, not for the "
+            f"gossip of {program.name}: take the driver testingSTC.py, or another method"
+        )
+    plain = ("Sharing", "SharingAsymmetric", "PlainAverageSharing")
+    allowed = (*plain, *fact(program, "stands_for", ()))
     if not fact(program, "shares", True) and name not in allowed:
         raise ConfigError(
             f"{experiment.path}: [SHARING] {name} would have no effect: {program.name} itself says "

@@ -162,23 +162,33 @@ class Chain:
         """The tensors and meta of all value coders."""
         tensors: dict[str, Tensor] = {}
         meta: dict[str, Any] = {}
-
-        def code(x: Tensor, name: str, coders: Sequence[ValueCoder]) -> None:
-            if not coders:
-                tensors[name] = x
-                return
-            memory = self._of_part(series, coders[0], name)
-            made, its = coders[0].encode(x.to(torch.float32), rng, memory)
-            more = coders[0].floats(len(x))
-            for below, tensor in made.items():
-                code(tensor, _below(name, below), coders[1:] if below in more else ())
-            if its:
-                meta[name] = dict(its)
-
         if x.is_complex() and self.value_coders:
             x, meta["complex"] = torch.view_as_real(x).flatten(), True
-        code(x, VALUES, self.value_coders)
+        self._code(x, VALUES, self.value_coders, tensors, meta, (rng, series))
         return tensors, meta
+
+    def _code(
+        self,
+        x: Tensor,
+        name: str,
+        coders: Sequence[ValueCoder],
+        tensors: dict[str, Tensor],
+        meta: dict[str, Any],
+        by: tuple[np.random.Generator, str],
+    ) -> None:
+        """Add the tensors and meta of the coders. (A closure would be a cycle, and live on.)"""
+        if not coders:
+            tensors[name] = x
+            return
+        rng, series = by
+        memory = self._of_part(series, coders[0], name)
+        made, its = coders[0].encode(x.to(torch.float32), rng, memory)
+        more = coders[0].floats(len(x))
+        for below, tensor in made.items():
+            rest = coders[1:] if below in more else ()
+            self._code(tensor, _below(name, below), rest, tensors, meta, by)
+        if its:
+            meta[name] = dict(its)
 
     def _add_indices(
         self, indices: Tensor, n: int, tensors: dict[str, Tensor], meta: dict[str, Any]

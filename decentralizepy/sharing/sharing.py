@@ -14,6 +14,7 @@ from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow, from_weights, metropolis_hastings
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
+from decentralizepy.sharing.parts import add_parts
 
 #: key of a message's meta, and of a method's state, that belongs to compression
 PACKED: Final = "packed"
@@ -44,6 +45,8 @@ class Sharing:
     #: whether what is sent is added to what was sent before: only then does error feedback go with
     #: a selector
     sends_changes: ClassVar[bool] = False
+    #: whether nodes that gossip cannot use it, since `outgoing` refuses
+    needs_server: ClassVar[bool] = False
     #: whether `mixing` needs edges both ways; who overrides it says it anew
     needs_symmetric: ClassVar[bool] = True
 
@@ -209,25 +212,34 @@ def weighted_sum(
         if isinstance(message, Missing) or (unpack is not None and is_part(message)):
             own += weights[message.sender]
     torch.mul(x, own, out=out)
+    if unpack is not None:
+        _add_unpacked(out, x, heard, weights, unpack)
+        return out
     for message in heard:
-        if isinstance(message, Missing):
-            continue
-        if unpack is not None:
-            _add(out, x, unpack(message), weights[message.sender])
-        else:
+        if not isinstance(message, Missing):
             row = message.tensors[VALUES]
             out.add_(row if near else row.to(out.device), alpha=weights[message.sender])
     return out
 
 
-def _add(out: Tensor, x: Tensor, heard: Tensor | Sparse, weight: float) -> None:
-    if isinstance(heard, Sparse):
-        add_part(out, x, heard, weight)
-    else:
-        out.add_(heard if heard.device == out.device else heard.to(out.device), alpha=weight)
-
-
-def add_part(out: Tensor, own: Tensor, part: Sparse, weight: float) -> None:
-    """``out += weight (part - own)`` [n] where the part says something."""
-    indices, values = part.indices.to(own.device), part.values.to(own.device)
-    out.index_add_(0, indices, values - own.index_select(0, indices), alpha=weight)
+def _add_unpacked(
+    out: Tensor,
+    x: Tensor,
+    heard: Sequence[Message | Missing],
+    weights: Mapping[int, float],
+    unpack: Callable[[Message], Tensor | Sparse],
+) -> None:
+    """Add what messages say, in their order; parts that follow one another together."""
+    parts: list[tuple[Sparse, float]] = []
+    for message in heard:
+        if isinstance(message, Missing):
+            continue
+        said, weight = unpack(message), weights[message.sender]
+        if isinstance(said, Sparse):
+            parts.append((said, weight))
+        else:
+            add_parts(out, x, parts)
+            parts.clear()
+            out.add_(said if said.device == out.device else said.to(out.device), alpha=weight)
+        del said  # or there would be two rows while the next one is made
+    add_parts(out, x, parts)

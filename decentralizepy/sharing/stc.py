@@ -44,6 +44,7 @@ class STC(Sharing):
     packs: ClassVar[bool] = True
     selects: ClassVar[bool] = True
     sends_changes: ClassVar[bool] = True
+    needs_server: ClassVar[bool] = True
 
     def __init__(self, *, alpha: float = 1.0) -> None:
         self.alpha = checked_share(alpha)

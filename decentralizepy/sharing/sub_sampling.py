@@ -77,9 +77,9 @@ def drawn(seed: int, alpha: float, n: int) -> Tensor:
     only about alpha n numbers are drawn.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    most = int(alpha * n + 5 * math.sqrt(alpha * n) + 16)
+    most = int(alpha * n + 3 * math.sqrt(alpha * n) + 16)
     indices = _places(rng, alpha, most, -1)
-    while indices[-1] < n:  # once in a few million calls
+    while indices[-1] < n:  # once in a thousand calls or more
         more = _places(rng, alpha, most, int(indices[-1]))
         indices = np.concatenate([indices, more])
     return torch.from_numpy(indices[: np.searchsorted(indices, n)])

@@ -12,7 +12,7 @@ from decentralizepy.compression.base import Sparse
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
 from decentralizepy.sharing.partial_model import PartialModel
-from decentralizepy.sharing.sharing import add_part
+from decentralizepy.sharing.parts import add_parts
 
 
 class Transformed(PartialModel):
@@ -42,9 +42,11 @@ class Transformed(PartialModel):
         if parts:
             now = self.coefficients(x)
             change = torch.zeros_like(now)
-            for one in parts:
-                part = self.unpack(one, len(now))
-                assert isinstance(part, Sparse)
-                add_part(change, now, part, ctx.mixing.weights[one.sender])
+            add_parts(change, now, [self._weighed(one, len(now), ctx) for one in parts])
             out += self.inverse(change, len(x))
         return out
+
+    def _weighed(self, message: Message, n: int, ctx: Context) -> tuple[Sparse, float]:
+        part = self.unpack(message, n)
+        assert isinstance(part, Sparse)
+        return part, ctx.mixing.weights[message.sender]

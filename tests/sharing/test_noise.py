@@ -120,6 +120,44 @@ def test_the_level_of_each_target_is_as_said(graph: Graph) -> None:
             assert variance == pytest.approx(1)
 
 
+def covariance(weights: np.ndarray, method: type[Sharing], rounds: int) -> np.ndarray:
+    """Of the noise in all nodes' rows [n, n] after some rounds on a regular graph, for noise of 1.
+
+    What a round adds: Muffliato W z; ZIP-DL sum_i w_vi Z_iv, where the q noises of a node have the
+    variance 1 each and sum to zero.
+    """
+    n, added = len(weights), weights @ weights.T
+    if method is ZeroSumSharing:
+        added = np.zeros((n, n))
+        for column in weights.T:
+            targets = np.flatnonzero(column)
+            q = len(targets)
+            added[np.ix_(targets, targets)] += (q * np.eye(q) - 1) / (q - 1) / q**2
+    found = np.zeros((n, n))
+    for _ in range(rounds):
+        found = weights @ found @ weights.T + added
+    return found
+
+
+@pytest.mark.parametrize("method", [ZeroSumSharing, Muffliato])
+def test_what_stays_in_the_rows_is_as_calculated(method: type[Sharing]) -> None:
+    """One round an iteration: of Muffliato's noise the mean keeps 1/n more each time, of ZIP-DL's
+    nothing; around the mean both leave about the same."""
+    graph, n, rounds = regular(16, 4, 90), 3000, 12
+    world = World((graph,), n_parameters=n, length=n)
+    own = {"self_noise": True} if method is ZeroSumSharing else {}
+    play, rows = Play(partial(method, noise_std=1.0, **own), world), torch.zeros(16, n).double()
+    for t in range(rounds):
+        rows = play.round(rows, t)
+    expected, mean = covariance(world.weights(0), method, rounds), rows.mean(0)
+    of_mean = expected.mean()
+    assert of_mean == pytest.approx(rounds / 16 if method is Muffliato else 0)
+    assert (mean**2).mean().item() == pytest.approx(of_mean, rel=0.1, abs=1e-12)
+    around = np.trace(expected) / 16 - of_mean
+    assert ((rows - mean) ** 2).mean().item() == pytest.approx(around, rel=0.03)
+    assert 0.21 < around < 0.24
+
+
 def test_blocks_are_different_draws() -> None:
     like = torch.empty(3 * BLOCK + 5)
     drawn = torch.cat([block.clone() for _, block in blocks(7, like)])

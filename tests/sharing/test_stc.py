@@ -12,7 +12,7 @@ from sharing_matrix import travelled
 
 from decentralizepy import Sharing, run_here
 from decentralizepy.compression.presets import EliasFpzipLossy
-from decentralizepy.errors import RunError
+from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.messages.message import Message
 from decentralizepy.sharing.context import Context
@@ -103,6 +103,9 @@ def test_changes_stay_as_they_are_and_state_is_kept() -> None:
 def test_gossip_is_refused_with_what_to_take() -> None:
     with pytest.raises(RunError, match="testingSTC"):
         run_here(INI, 6, iterations=1, test_after=0, sharing=lambda: STC(alpha=0.1))
+    theirs = INI.read_text().replace("sharing.Sharing", "sharing.STC").replace("= Sharing", "= STC")
+    with pytest.raises(ConfigError, match=r"STC is for a server .* take the driver testingSTC"):
+        run_here(theirs, 6, iterations=1, test_after=0)
 
 
 def _bits(message: Message) -> list[bytes]:
