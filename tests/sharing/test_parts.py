@@ -19,19 +19,20 @@ from decentralizepy.sharing.parts import add_parts
 CASES = {name: case for name, case in cases().items() if "-irregular-" in name}
 
 
-def some(n: int, seed: int) -> Sparse:
-    """Some numbers of a row [n], perhaps none or all."""
+def some(n: int, seed: int, shuffled: bool) -> Sparse:
+    """Some numbers of a row [n], perhaps none or all; not ascending if ``shuffled``."""
     rng = np.random.default_rng([n, seed])
     indices = np.flatnonzero(rng.random(n) < rng.choice([0.0, 0.1, 0.5, 1.0]))
+    indices = rng.permutation(indices) if shuffled else indices
     values = rng.standard_normal(len(indices)).astype(np.float32)
     return Sparse(torch.from_numpy(indices), torch.from_numpy(values), n)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 60), st.integers(0, 5), st.integers(1, 20))
-def test_pieces_give_the_bits_of_whole_rows(n: int, count: int, piece: int) -> None:
+@given(st.integers(0, 60), st.integers(0, 5), st.integers(1, 20), st.booleans())
+def test_pieces_give_the_bits_of_whole_rows(n: int, count: int, piece: int, shuffled: bool) -> None:
     own = torch.randn(n, generator=torch.Generator().manual_seed(n))
-    said = [(some(n, seed), 0.1 * (seed + 1)) for seed in range(count)]
+    said = [(some(n, seed, shuffled), 0.1 * (seed + 1)) for seed in range(count)]
     expected = own.clone()
     for part, weight in said:
         change = part.values - own[part.indices]
