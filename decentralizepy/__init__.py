@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from decentralizepy.node.effects import (
         ANY,
         Ask,
+        Average,
         Checkpoint,
         Drain,
         Forget,
@@ -57,7 +58,7 @@ _MODULES = {
     "here": ("Outcome", "run_here"),
     "messages.message": ("Message", "Missing"),
     "node.effects": (
-        "ANY", "Ask", "Checkpoint", "Drain", "Forget", "Gradient", "Now", "Receive", "Report",
+        "ANY", "Ask", "Average", "Checkpoint", "Drain", "Forget", "Gradient", "Now", "Receive", "Report",
         "Send", "Sleep", "Train",
     ),
     "node.mail": ("Mail",),
@@ -72,7 +73,7 @@ _MODULES = {
 _NAMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "ANY", "Ask", "Chain", "Checkpoint", "Classification", "CompressionError", "Context",
+    "ANY", "Ask", "Average", "Chain", "Checkpoint", "Classification", "CompressionError", "Context",
     "Dataset", "Drain", "Forget", "Gradient", "Graph", "IndexCoder", "LocalStep", "Mail",
     "Message", "Missing", "MixingRow", "Node", "Normalization", "Now", "Outcome",
     "PlainAverageSharing", "Program", "Receive", "Report", "Schedule", "Selector", "Send",

@@ -11,6 +11,7 @@ import torch
 from decentralizepy.datasets.base import Dataset
 from decentralizepy.datasets.experiment import partition, prepared_dataset
 from decentralizepy.engine import datafile, nodefile
+from decentralizepy.engine.averaging import can_average, sums_have_the_same_bits
 from decentralizepy.engine.checkpoints import CheckpointSets, node_file
 from decentralizepy.engine.clock import VirtualClock
 from decentralizepy.engine.evaluation import Evaluator
@@ -108,10 +109,23 @@ class Assembly:
                 self.trainer, self._parts,
             )  # fmt: skip
         self._seat_nodes(worker)
+        if self._averages_together(worker):
+            worker.average_together()
         if me.worker == 0 and settings.intervals.iterations:
             self._rehearse(worker)
             datafile.write(settings, self._dataset, self.partition)
         return worker
+
+    def _averages_together(self, worker: Worker) -> bool:
+        """Whether rounds of plain gossip need no messages: the same on all workers."""
+        settings = self.settings
+        seen = settings.faults is not None or worker.sent_models is not None
+        one_machine = len(worker.placement.workers) == 1
+        plain = settings.simulation is None and settings.device == "cpu" and one_machine
+        return (
+            plain and not seen and can_average(worker.seats)
+            and sums_have_the_same_bits(self.row_length)
+        )  # fmt: skip
 
     def _rehearse(self, worker: Worker) -> None:
         """Classes that cannot train together are found now; one worker is enough for that."""

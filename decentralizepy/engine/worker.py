@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from torch import Tensor
 
 from decentralizepy.codec import Word
+from decentralizepy.engine.averaging import Averaging
 from decentralizepy.engine.carrier import Carrier, DirectCarrier, SimulatedCarrier
 from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
 from decentralizepy.engine.evaluation import Evaluations, Evaluator
@@ -35,6 +36,7 @@ from decentralizepy.memory.rows import NodeRows, RowPool
 from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import (
     Ask,
+    Average,
     Checkpoint,
     Drain,
     Forget,
@@ -133,6 +135,7 @@ class Worker:
         self.carrier = self._carrier()
         self.faults: Injector | None = None
         self.sent_models: SentModels | None = None
+        self.averaging: Averaging | None = None
         self.sockets, self._tell, self._orders, self._save = sockets, tell, orders, save
         self.membership = membership or Membership(placement.mapping.n)
         self._gone = self.membership.left
@@ -201,6 +204,8 @@ class Worker:
                 self._go_on(*self._ready.popleft())
             if self.workload.waits:
                 self._do_work()
+            elif self.averaging is not None and self.averaging.stirred:
+                self.averaging.settle()
             elif self._active or self.evaluations.waiting:
                 self._idle()
         if self.sockets is not None:
@@ -303,6 +308,8 @@ class Worker:
             seat.ended = True
             self._note_progress(seat, seat.node.round)
             seat.mailbox.clear()
+            if self.averaging is not None:
+                self.averaging.leave(seat.uid)
             self.evaluations.leave([seat.uid])
 
     def _note_progress(self, seat: Seat, iterations: int) -> None:
@@ -367,6 +374,17 @@ class Worker:
                 self.sent_models.see(seat, uids, message)
             carry(seat, uids, message)
         return None
+
+    def average_together(self) -> None:
+        """From now on do rounds of plain gossip for many nodes at once."""
+        self.averaging = Averaging(
+            self.me, self.placement, self.arena, self.pool, self.router,
+            self._resume, self.stopwatch,
+        )  # fmt: skip
+
+    def _average(self, strand: Strand, effect: Average) -> Any:
+        joined = self.averaging is not None and self.averaging.join(strand, effect)
+        return _PARKED if joined else False
 
     def _retry_held(self) -> bool:
         for _ in range(len(self._held)):
@@ -441,6 +459,9 @@ class Worker:
     def _collective(self, kind: str, message: Message) -> None:
         if kind == "Q":
             self.rest.take(message)
+        elif kind == "R":
+            if self.averaging is not None:
+                self.averaging.take_private(message)
         else:
             self.meeting.take(kind, message)
 
@@ -523,6 +544,8 @@ class Worker:
 
     def _do_work(self) -> None:
         if self.sockets is not None:
+            if self.averaging is not None:
+                self.averaging.flush()
             self.sockets.flush()  # others may be waiting for it: they work while we do
             self.router.take_in()
             if self._held:
@@ -620,6 +643,7 @@ class Worker:
         """Where this worker is, for finding out whether the whole run is at rest."""
         settled = not self._ready and not self._held and self.workload.empty
         settled = settled and not self.carrier.in_flight and self.timers.next is None
+        settled = settled and not (self.averaging is not None and self.averaging.stirred)
         live = [[s for s in seat.strands if not s.ended] for seat in self.seats.values()]
         strands = [strand for of_node in live for strand in of_node]
         # of a node one program is enough: others may wait for messages that nobody will send
@@ -635,7 +659,7 @@ class Worker:
         return Position(settled, resting, saving, sent, received, who)
 
     def _who_waits(self, strands: Sequence[Strand]) -> tuple[str, ...]:
-        found = [_describe(strand) for strand in strands[:5]]
+        found = [_describe(strand, self.averaging) for strand in strands[:5]]
         return (*found, *(self.faults.held() if self.faults is not None else ()))
 
     def _look_for_rest(self) -> None:
@@ -670,27 +694,32 @@ def _iteration(seat: Seat, effect: Any) -> int:
     return effect.t if type(effect) is Train else seat.node.round
 
 
-def _describe(strand: Strand) -> str:
+def _describe(strand: Strand, averaging: Averaging | None = None) -> str:
     where = f"node {strand.seat.uid} waits in iteration {strand.seat.node.round + 1}"
     if strand.resting is not None:
         return f"{where} for all to rest"
     wanted = strand.waiting
     if wanted is None:
-        return where
+        absent = averaging.absent(strand) if averaging is not None else None
+        return where if absent is None else f"{where} for {_some(absent[1])} in round {absent[0]}"
     round_ = "" if wanted.round is not None and not isinstance(wanted.round, tuple) else (
         f" in round ({wanted.round[0]}, {wanted.round[1]})"
     )  # fmt: skip
     if isinstance(wanted.sources, Sequence):
-        absent = sorted(strand.absent)
-        more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
-        return f"{where} for {', '.join(map(str, absent[:8]))}{more}{round_}"
+        return f"{where} for {_some(sorted(strand.absent))}{round_}"
     return f"{where} for {strand.needed} message(s) of anybody{round_}"
+
+
+def _some(absent: Sequence[int]) -> str:
+    more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+    return f"{', '.join(map(str, absent[:8]))}{more}"
 
 
 _PERFORM: Final[Mapping[type, Callable[[Worker, Strand, Any], Any]]] = {
     Train: Worker._train,
     Gradient: Worker._train,
     Send: Worker._send,
+    Average: Worker._average,
     Ask: Worker._ask,
     Receive: Worker._receive,
     Forget: Worker._forget,

@@ -28,7 +28,7 @@ class Arena:
         _with_huge_pages(self.memory, plan)
         self.counters = Counters(self.memory, plan)
         #: all rows; each one's tensor is a view, so that many can be gathered at once
-        self._all = _rows(self.memory, plan)
+        self.all = _rows(self.memory, plan)
         self._rows: dict[int, Tensor] = {}
         self._parts: dict[object, Tensor] = {}
         self._buffer = _buffer(plan.row_bytes)
@@ -41,7 +41,7 @@ class Arena:
         """Row ``index`` [length] float32: always the same tensor."""
         found = self._rows.get(index)
         if found is None:
-            found = self._rows[index] = self._all[index, : self.plan.length]
+            found = self._rows[index] = self.all[index, : self.plan.length]
         return found
 
     def part(self, index: int, start: int, like: Tensor) -> Tensor:

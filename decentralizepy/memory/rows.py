@@ -230,6 +230,25 @@ class NodeRows(MutableMapping[str, Tensor]):
         """The memory behind a row."""
         return self._held[name]
 
+    def shared(self, name: str) -> int | None:
+        """Where a row lies in the arena, to which it is moved if need be; None without room."""
+        held = self._held[name]
+        _check_unwritten(name, held)
+        if held.index is None:
+            index = self._pool.acquire_shared() if self._pool.shares else None
+            if index is None:
+                return None
+            moved = self._held[name] = Row(self._pool.tensor(index), index)
+            moved.tensor.copy_(held.tensor)
+            self._pool.retire(held)
+            return index
+        return held.index
+
+    def replace(self, name: str, row: Row) -> Row:
+        """Have other memory behind a row; returns the former, which is the caller's to retire."""
+        former, self._held[name] = self._held[name], row
+        return former
+
     def thaw(self, name: str) -> Tensor:
         """A row for writing in place: a copy if anybody else has it."""
         held = self._held[name]

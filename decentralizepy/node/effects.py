@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from decentralizepy.graphs.graph import Graph
 from decentralizepy.messages.message import Message
 
 Round = tuple[int, int]
@@ -55,6 +56,20 @@ class Send:
     """
 
     outgoing: Iterable[tuple[Sequence[int], Message]]
+    round: Round
+
+
+@dataclass(slots=True)
+class Average:
+    """A round of plain gossip over ``graph``: the row becomes the weighted sum of it and of the
+    neighbours' rows, all at their places in the round.
+
+    Gives True once that is done, and at once False where the engine does not do it for many nodes
+    together (see `decentralizepy.engine.averaging`): the program then takes the long way, `Send`,
+    `Receive` and `Sharing.merge`, which comes to the same bits.
+    """
+
+    graph: Graph
     round: Round
 
 
@@ -137,7 +152,18 @@ class Checkpoint:
 
 
 Effect = (
-    Train | Gradient | Send | Ask | Receive | Forget | Drain | Sleep | Now | Report | Checkpoint
+    Train
+    | Gradient
+    | Send
+    | Average
+    | Ask
+    | Receive
+    | Forget
+    | Drain
+    | Sleep
+    | Now
+    | Report
+    | Checkpoint
 )
 #: what the engine gives back at a yield
 Answer = Any

@@ -83,6 +83,14 @@ class Node(ABC):
     _place: Place
     _mixed: tuple[Graph, MixingRow, Neighbours] | None = None
 
+    #: whether what decides a round of gossip is as it is here, so that the engine may do it
+    averages_plainly: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        names = "bind", "setup", "context", "around", "x"
+        cls.averages_plainly = all(getattr(cls, name) is getattr(Node, name) for name in names)
+
     def bind(self, place: Place) -> None:
         """Become a node of a run; called by the engine before anything else."""
         self._place = place
@@ -145,14 +153,18 @@ class Node(ABC):
 
     def context(self, graph: Graph, t: int, k: int = 0) -> Context:
         """What the sharing method may know of this round."""
+        place, (_, mixing, around) = self._place, self.around(graph)
+        return Context(
+            self.uid, t, k, graph, mixing, place.n_parameters, place.seed, place.lend, around
+        )
+
+    def around(self, graph: Graph) -> tuple[Graph, MixingRow, Neighbours]:
+        """The node's weights in a graph, and its receivers and sources; kept for a static one."""
         mixed = self._mixed
-        if mixed is None or mixed[0] is not graph:  # a static graph: once
+        if mixed is None or mixed[0] is not graph:
             around = graph.out_neighbors(self.uid), graph.in_neighbors(self.uid)
             mixed = self._mixed = graph, self.sharing.mixing(graph, self.uid), around
-        place = self._place
-        return Context(
-            self.uid, t, k, graph, mixed[1], place.n_parameters, place.seed, place.lend, mixed[2]
-        )
+        return mixed
 
     def apart(self, t: int, k: int = 0) -> Context:
         """What the sharing method may know where the program does not speak over a graph, as to

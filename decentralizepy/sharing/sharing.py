@@ -52,6 +52,8 @@ class Sharing:
 
     #: whether, without compression, a message of one tensor holds just what `pack` was given
     _unpacks_as_here: ClassVar[bool] = True
+    #: whether all of a round is as in this class, the weights aside
+    _rounds_as_here: ClassVar[bool] = True
 
     #: what the INI names; empty, it sends vectors as they are. One object per node
     compression: Chain = Chain()
@@ -150,6 +152,14 @@ class Sharing:
         super().__init_subclass__()
         own = cls.decode, cls.unpack, cls.is_part
         cls._unpacks_as_here = own == (Sharing.decode, Sharing.unpack, Sharing.is_part)
+        rest = cls.outgoing, cls.merge, cls.average, cls.pack
+        as_here = rest == (Sharing.outgoing, Sharing.merge, Sharing.average, Sharing.pack)
+        cls._rounds_as_here = cls._unpacks_as_here and as_here
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a round is the exchange of whole rows and their `weighted_sum`, nothing else."""
+        return self._rounds_as_here and not self.compression
 
     # ---------------------------------------------------------------- checkpoints
 

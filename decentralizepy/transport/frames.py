@@ -23,7 +23,7 @@ from decentralizepy.messages.message import TORCH_DTYPES, Message
 if TYPE_CHECKING:
     from decentralizepy.transport.batches import Part
 
-_KINDS: Final = (b"M", b"S", b"A", b"Q")
+_KINDS: Final = (b"M", b"S", b"A", b"Q", b"R")
 #: memory that is taken for a tensor when its first frame is there, if nobody vouches for the header
 AT_ONCE: Final = 64 << 20
 

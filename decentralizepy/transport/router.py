@@ -2,9 +2,9 @@
 
 On its own worker a message is passed by reference. Another worker of the machine gets a notice
 through a ring (`rings`) and reads where the bytes lie: rows and parts of rows in place, all else in
-a spare row that it was copied to. Other machines (`remote`), and what finds no spare row, get
-frames; a large row is sent from where it lies. Frames carry three kinds of message, told apart by
-the first byte of their first frame:
+a spare row that it was copied to. One notice may also tell of many rows (`announce`). Other
+machines (`remote`), and what finds no spare row, get frames; a large row is sent from where it
+lies. Frames carry several kinds of message, told apart by the first byte of their first frame:
 
 ==== ============================== ========================================
 kind first frame                    frames after it
@@ -13,6 +13,7 @@ M    receivers (8 B each)           header, payload
 S    nothing                        header, payload: a sum for an evaluation
 A    nothing                        header, payload: a mean
 Q    nothing                        header: is the run at rest (`engine.rest`)
+R    nothing                        header, payload: a row (`engine.averaging`)
 ==== ============================== ========================================
 
 Equal messages take equal bytes and give equal bits whichever way they go.
@@ -44,8 +45,8 @@ _WORD: Final = 8
 #: routes that are remembered, at least; with more nodes, two of each
 _KEPT_ROUTES: Final = 1024
 _KEPT_SIZES: Final = 4096
-#: notices: a whole row named ``params``, or anything else
-_ROW, _PARTS = 0, 1
+#: notices: a whole row named ``params``, anything else, or where rows of a round lie
+_ROW, _PARTS, _TABLE = 0, 1, 2
 #: words of a notice before the rest: kind, sender, iteration, averaging round
 _HEAD_WORDS: Final = 4
 _PART_WORDS: Final = 3
@@ -63,6 +64,8 @@ class Traffic:
 
 #: where a tensor lies: row, first byte, bytes
 Place = tuple[int, int, int]
+#: takes a round, and which nodes' rows lie where
+Announced = Callable[[tuple[int, int], Sequence[int], Sequence[int]], None]
 #: takes a message for some nodes of this worker
 Deliver = Callable[[Sequence[int], Message], None]
 
@@ -96,6 +99,7 @@ class Router:
         #: of alike messages: bytes of the header but for sender and round, and of the tensors
         self._sizes: dict[object, tuple[int, int]] = {}
         self.collective: Callable[[str, Message], None] = lambda kind, message: None
+        self.announced: Announced = lambda round_, uids, rows: None
 
     # ---------------------------------------------------------------- outgoing
 
@@ -204,6 +208,14 @@ class Router:
             self.rings.send(worker, (before, _ROW, message.sender, *message.round, row, *uids))
             self._wake(worker)
 
+    def announce(self, worker: int, round_: tuple[int, int], pairs: Sequence[int]) -> None:
+        """Tell a worker of this machine where rows of a round lie, which were published for it:
+        ``pairs`` of a node and its row."""
+        self.sent[WorkerId(self.me.machine, worker)] += 1
+        before = self._frames_to[worker]
+        self.rings.send(worker, (before, _TABLE, len(pairs) // 2, *round_, *pairs))
+        self._wake(worker)
+
     def _spill(self, tensors: Sequence[Tensor], places: list[Place | None]) -> list[int] | None:
         """Copy what is no row to spare rows and note the places; returns these rows, or None if
         there is no room: one tensor is never cut."""
@@ -286,7 +298,7 @@ class Router:
         )
 
     def send_collective(self, worker: WorkerId, kind: str, message: Message) -> None:
-        """Send what no node says (``S``, ``A``, ``Q``) to another worker."""
+        """Send what is for a worker, not for nodes (``S``, ``A``, ``Q``, ``R``)."""
         assert self.sockets is not None
         header, payload = to_frames(message)
         frames = [kind.encode(), header, *map(bytes, payload)]
@@ -338,6 +350,12 @@ class Router:
         if len(words) <= _HEAD_WORDS + 1:
             raise MessageError("a notice without receivers")
         kind, sender, t, k = words[:_HEAD_WORDS]
+        if kind == _TABLE:
+            rows = words[_HEAD_WORDS + 1 :: 2]
+            for row in rows:
+                self._checked_row(row)
+            self.announced((t, k), words[_HEAD_WORDS::2], rows)
+            return
         if kind == _ROW:
             row = self._checked_row(words[_HEAD_WORDS])
             message = Message({"params": self.pool.reading(row)}, None, sender, (t, k))

@@ -1,0 +1,408 @@
+"""Plain gossip between the nodes of one machine, the sums of many nodes at once.
+
+`Sharing` as it is sends whole rows and takes their weighted sum. With small models the messages and
+a kernel for each of them cost several times the arithmetic. So where nobody has to see a message on
+its way, an `Average` does without: a table of the round says where each node's row lies, other
+workers are told of many rows in one notice, and when no program can go on and nobody has to train,
+all sums whose rows are there are worked out together, reading each row once.
+
+The bits are those of `weighted_sum`: the same order, one multiply-add for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decentralizepy.compression.chain import VALUES
+from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.errors import RunError
+from decentralizepy.graphs.graph import Graph
+from decentralizepy.graphs.mixing import MixingRow
+from decentralizepy.mappings.placement import Placement, WorkerId
+from decentralizepy.memory.arena import Arena
+from decentralizepy.memory.rows import Row, RowPool
+from decentralizepy.messages.message import Message
+from decentralizepy.node.effects import Average, Round
+from decentralizepy.node.node import Node
+from decentralizepy.sharing.sharing import weighted_sum
+from decentralizepy.transport.router import Router
+
+#: in a table: not there yet, or not in the arena
+_NONE, _PRIVATE = -1, -2
+#: bytes of sums that are worked out before they are put where they belong: a core's cache
+_AT_ONCE: Final = 1 << 19
+#: rows of one notice
+_PAIRS: Final = 512
+#: open rounds from which on those are looked for that nobody here will take part in
+_MANY: Final = 8
+
+
+@dataclass(eq=False, slots=True)
+class Around:
+    """A node in a graph.
+
+    ``sources`` [d + 1] are its own number and those that it hears, ascending, and ``weights``
+    [d + 1] theirs; ``away`` are other workers with nodes that hear it, ``receivers`` how many nodes
+    do.
+    """
+
+    graph: Graph
+    mixing: MixingRow
+    sources: np.ndarray
+    weights: np.ndarray
+    away: tuple[int, ...]
+    receivers: int
+    digits: int
+
+
+@dataclass(eq=False, slots=True)
+class Table:
+    """A round: where rows lie, and who waits.
+
+    ``places`` [n] are rows of the arena; ``private`` holds those that are not in it. ``owed`` are
+    nodes of this worker that have not had their sums; None until one of them says what the graph
+    is. ``old`` are rows that nodes of this worker had, ``others`` those of other workers: all are
+    given back when nothing is owed any more.
+    """
+
+    key: Round
+    places: np.ndarray
+    digits: int
+    owed: set[int] | None = None
+    waiting: list[tuple[Strand, Around]] = field(default_factory=list)
+    private: dict[int, Message] = field(default_factory=dict)
+    old: list[Row] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+
+
+class Averaging:
+    """The `Average` effects of one worker's nodes."""
+
+    def __init__(
+        self,
+        me: WorkerId,
+        placement: Placement,
+        arena: Arena,
+        pool: RowPool,
+        router: Router,
+        go_on: Callable[[Strand, bool], None],
+        stopwatch: Callable[[], float],
+    ) -> None:
+        self._me, self._placement = me, placement
+        self._arena, self._pool, self._router = arena, pool, router
+        self._go_on, self._stopwatch = go_on, stopwatch
+        router.announced = self.take
+        self._here = tuple(uid for uid in placement.uids(me) if uid >= 0)
+        self._tables: dict[Round, Table] = {}
+        self._around: dict[int, Around] = {}
+        self._graph: tuple[Graph | None, frozenset[int]] = None, frozenset()
+        self._headers: dict[int, int] = {}
+        self._latest: dict[int, Round] = {}
+        self._ended: set[int] = set()
+        self._outbox: dict[tuple[int, Round], list[int]] = {}
+        self._chunk = max(1, _AT_ONCE // arena.plan.row_bytes)
+        #: whether anything has come since the last `settle`
+        self.stirred = False
+
+    # ------------------------------------------------------------------- joining
+
+    def join(self, strand: Strand, effect: Average) -> bool:
+        """A node puts its row on the table and waits; False if it has no neighbours."""
+        seat = strand.seat
+        uid, around = seat.node.uid, self._look(seat.node, effect.graph)
+        if len(around.sources) == 1 and not around.receivers:
+            return False
+        table = self._table(effect.round)
+        if table.owed is None:
+            table.owed = self._taking_part(effect.graph)
+        if table.places[uid] != _NONE:
+            raise RunError(f"node {uid} averages twice in round {effect.round}")
+        if len(self._tables) > 1:
+            self._pass(uid, effect.round)
+        self._latest[uid] = effect.round
+        self._say(seat, around, table)
+        self._count(seat, around, table)
+        strand.since = self._stopwatch()
+        table.waiting.append((strand, around))
+        self.stirred = True
+        return True
+
+    def _look(self, node: Node, graph: Graph) -> Around:
+        """The node in this graph, worked out once for a static one."""
+        _, mixing, (receivers, sources) = node.around(graph)
+        known = self._around.get(node.uid)
+        if known is not None and known.graph is graph and known.mixing is mixing:
+            return known
+        uid, owner = node.uid, self._placement.owner
+        weights = [mixing.self_weight, *(mixing.weights[source] for source in sources)]
+        away = {owner(receiver).worker for receiver in receivers} - {self._me.worker}
+        known = self._around[uid] = Around(
+            graph, mixing, np.array([uid, *sources]), np.array(weights, dtype=np.float32),
+            tuple(sorted(away)), len(receivers), len(str(uid)),
+        )  # fmt: skip
+        return known
+
+    def _table(self, key: Round) -> Table:
+        found = self._tables.get(key)
+        if found is None:
+            places = np.full(self._placement.mapping.n, _NONE)
+            found = self._tables[key] = Table(key, places, len(f"{key[0]}{key[1]}"))
+        return found
+
+    def _taking_part(self, graph: Graph) -> set[int]:
+        """Nodes of this worker that have neighbours, and have not ended."""
+        if self._graph[0] is not graph:
+            hears, heard = graph.in_neighbors, graph.out_neighbors
+            self._graph = graph, frozenset(uid for uid in self._here if hears(uid) or heard(uid))
+        return set(self._graph[1] - self._ended if self._ended else self._graph[1])
+
+    def _say(self, seat: Seat, around: Around, table: Table) -> None:
+        """Tell this worker and others where the node's row lies."""
+        uid, place = seat.node.uid, seat.rows.shared("x")
+        if place is None:
+            table.places[uid] = _PRIVATE
+            message = Message({VALUES: seat.rows["x"]}, None, uid, table.key)
+            table.private[uid] = message
+            for worker in around.away:
+                to = WorkerId(self._me.machine, worker)
+                self._router.sent[to] += 1
+                self._router.send_collective(to, "R", message)
+            return
+        table.places[uid] = place
+        if around.away:
+            self._pool.publish(place, around.away)
+            for worker in around.away:
+                self._outbox.setdefault((worker, table.key), []).extend((uid, place))
+
+    def _count(self, seat: Seat, around: Around, table: Table) -> None:
+        """The bytes that messages would have had."""
+        digits = around.digits + table.digits
+        header = self._headers.get(digits)
+        if header is None:
+            like = Message({VALUES: seat.rows.held("x").tensor}, None, seat.uid, table.key)
+            header = self._headers[digits] = self._router.size(like)[0]
+        seat.traffic.data += 4 * self._arena.plan.length * around.receivers
+        seat.traffic.meta += header * around.receivers
+
+    # --------------------------------------------------------------- other workers
+
+    def flush(self) -> None:
+        """Tell other workers of the rows that are on the table."""
+        if self._outbox:
+            outbox, self._outbox = self._outbox, {}
+            for (worker, key), pairs in outbox.items():
+                for start in range(0, len(pairs), 2 * _PAIRS):
+                    self._router.announce(worker, key, pairs[start : start + 2 * _PAIRS])
+
+    def take(self, key: Round, uids: Sequence[int], rows: Sequence[int]) -> None:
+        """Another worker says where its nodes' rows lie."""
+        if len(self._ended) == len(self._here):  # nobody will read them
+            self._release(rows)
+            return
+        table = self._table(key)
+        table.places[np.array(uids)] = rows
+        table.others.extend(rows)
+        self.stirred = True
+
+    def take_private(self, message: Message) -> None:
+        """A row of another worker that is not in the arena."""
+        self._router.received[self._placement.owner(message.sender)] += 1
+        if len(self._ended) < len(self._here):
+            table = self._table(message.round)
+            table.places[message.sender] = _PRIVATE
+            table.private[message.sender] = message
+            self.stirred = True
+
+    # ------------------------------------------------------------------- settling
+
+    def settle(self) -> None:
+        """Work out the sums of all whose rows are there, and let them go on."""
+        self.stirred = False
+        self.flush()
+        for table in list(self._tables.values()):
+            if table.waiting:
+                self._settle(table)
+        if len(self._tables) > _MANY:
+            self._sweep()
+
+    def _settle(self, table: Table) -> None:
+        started = self._stopwatch()
+        waiting = sorted(table.waiting, key=_uid)
+        sources, starts = _joined([around.sources for _, around in waiting])
+        places = table.places[sources]
+        complete = np.logical_and.reduceat(places != _NONE, starts)
+        if not complete.all():
+            ready = [one for one, is_there in zip(waiting, complete, strict=True) if is_there]
+            table.waiting = [
+                one for one, is_there in zip(waiting, complete, strict=True) if not is_there
+            ]
+            if not ready:
+                return
+            waiting = ready
+            sources, starts = _joined([around.sources for _, around in waiting])
+            places = table.places[sources]
+        else:
+            table.waiting = []
+        fresh = self._average(table, waiting, places, starts)
+        self._let_go_on(table, waiting, fresh, started)
+
+    def _average(
+        self,
+        table: Table,
+        waiting: Sequence[tuple[Strand, Around]],
+        places: np.ndarray,
+        starts: np.ndarray,
+    ) -> list[Row]:
+        """The next rows of nodes whose rows lie at ``places``, each node's from ``starts`` on."""
+        acquire = self._pool.acquire
+        fresh = [acquire() for _ in waiting]
+        if table.private or any(row.index is None for row in fresh):
+            for (_, around), row in zip(waiting, fresh, strict=True):
+                self._average_one(table, around, row.tensor)
+            return fresh
+        weights = np.concatenate([around.weights for _, around in waiting])
+        to = np.array([row.index for row in fresh])
+        rows, stops = self._arena.all, [*starts.tolist(), len(places)]
+        for first in range(0, len(waiting), self._chunk):
+            last = min(first + self._chunk, len(waiting))
+            part = slice(stops[first], stops[last])
+            sums = weighted_sums(
+                rows, places[part], starts[first:last] - stops[first], weights[part]
+            )
+            rows.index_copy_(0, torch.from_numpy(to[first:last]), sums)
+        return fresh
+
+    def _average_one(self, table: Table, around: Around, out: Tensor) -> None:
+        """The same for one node, wherever the rows lie."""
+        own, *heard = (self._said(table, int(uid)) for uid in around.sources)
+        weighted_sum(own.tensors[VALUES], heard, around.mixing, out)
+
+    def _said(self, table: Table, uid: int) -> Message:
+        place = int(table.places[uid])
+        if place == _PRIVATE:
+            return table.private[uid]
+        return Message({VALUES: self._arena.row(place)}, None, uid, table.key)
+
+    def _let_go_on(
+        self,
+        table: Table,
+        waiting: Sequence[tuple[Strand, Around]],
+        fresh: Sequence[Row],
+        started: float,
+    ) -> None:
+        go_on, old = self._go_on, table.old
+        spent = (self._stopwatch() - started) / len(waiting)
+        for (strand, _), row in zip(waiting, fresh, strict=True):
+            seat = strand.seat
+            old.append(seat.rows.replace("x", row))
+            seconds = seat.seconds
+            seconds.wait += started - strand.since
+            seconds.share += spent
+            go_on(strand, True)
+        assert table.owed is not None
+        table.owed.difference_update([strand.seat.node.uid for strand, _ in waiting])
+        self._see_whether_over(table)
+
+    # --------------------------------------------------------------- giving back
+
+    def _see_whether_over(self, table: Table) -> None:
+        if not table.owed and not table.waiting:
+            self._close(table)
+
+    def _close(self, table: Table) -> None:
+        """Nobody here reads the rows of a round any more."""
+        for row in table.old:
+            self._pool.retire(row)
+        self._release(table.others)
+        del self._tables[table.key]
+
+    def _release(self, rows: Iterable[int]) -> None:
+        release, worker = self._arena.counters.release, self._me.worker
+        for row in rows:
+            release(worker, row)
+
+    def _pass(self, uid: int, key: Round) -> None:
+        """A node is in a later round: it sat earlier ones out that it is still waited for in."""
+        for table in list(self._tables.values()):
+            if table.key < key and table.owed and uid in table.owed:
+                self._excuse(table, uid)
+
+    def _excuse(self, table: Table, uid: int) -> None:
+        assert table.owed is not None
+        table.owed.discard(uid)
+        self._see_whether_over(table)
+
+    def _sweep(self) -> None:
+        """Close rounds of which only others have spoken, and that all nodes here are past."""
+        active = [uid for uid in self._here if uid not in self._ended]
+        past = min((self._latest.get(uid, (-1, -1)) for uid in active), default=None)
+        for table in list(self._tables.values()):
+            if table.owed is None and (past is None or table.key < past):
+                self._close(table)
+
+    def leave(self, uid: int) -> None:
+        """A node has ended."""
+        self._ended.add(uid)
+        for table in list(self._tables.values()):
+            if table.owed and uid in table.owed:
+                self._excuse(table, uid)
+
+    def absent(self, strand: Strand) -> tuple[Round, list[int]] | None:
+        """The round that a program waits in, and whom it has not heard of; None if it does not."""
+        for table in self._tables.values():
+            for waiting, around in table.waiting:
+                if waiting is strand:
+                    there = table.places[around.sources] != _NONE
+                    return table.key, around.sources[~there].tolist()
+        return None
+
+
+def _uid(one: tuple[Strand, Any]) -> int:
+    return one[0].seat.node.uid
+
+
+def _joined(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Parts one after the other, and where each begins."""
+    sizes = [len(part) for part in parts]
+    return np.concatenate(parts), np.cumsum([0, *sizes[:-1]])
+
+
+def weighted_sums(
+    rows: Tensor, places: np.ndarray, starts: np.ndarray, weights: np.ndarray
+) -> Tensor:
+    """Weighted sums [m, P] of rows [any, P], sum i of those at ``places`` from ``starts[i]`` on."""
+    indices, offsets = torch.from_numpy(places), torch.from_numpy(starts)
+    return torch.embedding_bag(
+        rows, indices, offsets, False, 0, False, torch.from_numpy(weights)
+    )[0]  # fmt: skip
+
+
+@cache
+def sums_have_the_same_bits(length: int) -> bool:
+    """Whether `weighted_sums` gives just what `weighted_sum` does, on this processor."""
+    rows = torch.randn(8, length, generator=torch.Generator().manual_seed(1))
+    for degree in range(8):
+        mixing = MixingRow(1 / (degree + 3), {j: 1 / (j + 2) for j in range(1, degree + 1)})
+        heard = [Message({VALUES: rows[j]}, None, j) for j in mixing.weights]
+        one = weighted_sum(rows[0], heard, mixing, None)
+        weights = np.array([mixing.self_weight, *mixing.weights.values()], dtype=np.float32)
+        many = weighted_sums(rows, np.arange(degree + 1), np.array([0]), weights)
+        if not torch.equal(one, many[0]):
+            return False
+    return True
+
+
+def can_average(nodes: Mapping[int, Seat]) -> bool:
+    """Whether every node's rounds are `Sharing` as it is, by the classes of node and method."""
+    return all(
+        seat.node.sharing.is_plain and type(seat.node).averages_plainly
+        for uid, seat in nodes.items()
+        if uid >= 0
+    )
