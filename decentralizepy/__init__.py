@@ -58,8 +58,8 @@ _MODULES = {
     "here": ("Outcome", "run_here"),
     "messages.message": ("Message", "Missing"),
     "node.effects": (
-        "ANY", "Ask", "Average", "Checkpoint", "Drain", "Forget", "Gradient", "Now", "Receive", "Report",
-        "Send", "Sleep", "Train",
+        "ANY", "Ask", "Average", "Checkpoint", "Drain", "Forget", "Gradient", "Now", "Receive",
+        "Report", "Send", "Sleep", "Train",
     ),
     "node.mail": ("Mail",),
     "node.node": ("Node", "Program"),
