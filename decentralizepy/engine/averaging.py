@@ -11,10 +11,11 @@ The bits are those of `weighted_sum`: the same order, one multiply-add for each 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from decentralizepy.transport.router import Router
 #: in a table: not there yet, or not in the arena
 _NONE, _PRIVATE = -1, -2
 #: bytes of sums that are worked out before they are put where they belong: a core's cache
-_AT_ONCE: Final = 1 << 19
+_AT_ONCE: Final = 1 << 20
 #: rows of one notice
 _PAIRS: Final = 512
 #: open rounds from which on those are looked for that nobody here will take part in
@@ -68,8 +69,9 @@ class Table:
 
     ``places`` [n] are rows of the arena; ``private`` holds those that are not in it. ``owed`` are
     nodes of this worker that have not had their sums; None until one of them says what the graph
-    is. ``old`` are rows that nodes of this worker had, ``others`` those of other workers: all are
-    given back when nothing is owed any more.
+    is. Of ``needed`` rows so many are ``there``. ``old`` are rows that nodes of this worker had,
+    ``others`` those of other workers: all are given back when nothing is owed any more. Other
+    workers are still ``untold`` of pairs of node and row.
     """
 
     key: Round
@@ -80,6 +82,9 @@ class Table:
     private: dict[int, Message] = field(default_factory=dict)
     old: list[Row] = field(default_factory=list)
     others: list[int] = field(default_factory=list)
+    untold: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    there: int = 0
+    needed: int = 0
 
 
 class Averaging:
@@ -102,14 +107,15 @@ class Averaging:
         self._here = tuple(uid for uid in placement.uids(me) if uid >= 0)
         self._tables: dict[Round, Table] = {}
         self._around: dict[int, Around] = {}
-        self._graph: tuple[Graph | None, frozenset[int]] = None, frozenset()
+        self._graph: tuple[Graph | None, frozenset[int], int] = None, frozenset(), 0
         self._headers: dict[int, int] = {}
         self._latest: dict[int, Round] = {}
         self._ended: set[int] = set()
-        self._outbox: dict[tuple[int, Round], list[int]] = {}
         self._chunk = max(1, _AT_ONCE // arena.plan.row_bytes)
         #: whether anything has come since the last `settle`
         self.stirred = False
+        #: whether some may be able to go on, but wait for others
+        self.postponed = False
 
     # ------------------------------------------------------------------- joining
 
@@ -121,7 +127,7 @@ class Averaging:
             return False
         table = self._table(effect.round)
         if table.owed is None:
-            table.owed = self._taking_part(effect.graph)
+            table.owed, table.needed = self._taking_part(effect.graph)
         if table.places[uid] != _NONE:
             raise RunError(f"node {uid} averages twice in round {effect.round}")
         if len(self._tables) > 1:
@@ -156,15 +162,18 @@ class Averaging:
             found = self._tables[key] = Table(key, places, len(f"{key[0]}{key[1]}"))
         return found
 
-    def _taking_part(self, graph: Graph) -> set[int]:
-        """Nodes of this worker that have neighbours, and have not ended."""
+    def _taking_part(self, graph: Graph) -> tuple[set[int], int]:
+        """Nodes of this worker that have neighbours and have not ended; how many rows they need."""
         if self._graph[0] is not graph:
             hears, heard = graph.in_neighbors, graph.out_neighbors
-            self._graph = graph, frozenset(uid for uid in self._here if hears(uid) or heard(uid))
-        return set(self._graph[1] - self._ended if self._ended else self._graph[1])
+            nodes = frozenset(uid for uid in self._here if hears(uid) or heard(uid))
+            self._graph = graph, nodes, len(nodes.union(*map(hears, nodes)))
+        _, nodes, needed = self._graph
+        return set(nodes - self._ended if self._ended else nodes), needed
 
     def _say(self, seat: Seat, around: Around, table: Table) -> None:
         """Tell this worker and others where the node's row lies."""
+        table.there += 1
         uid, place = seat.node.uid, seat.rows.shared("x")
         if place is None:
             table.places[uid] = _PRIVATE
@@ -176,10 +185,8 @@ class Averaging:
                 self._router.send_collective(to, "R", message)
             return
         table.places[uid] = place
-        if around.away:
-            self._pool.publish(place, around.away)
-            for worker in around.away:
-                self._outbox.setdefault((worker, table.key), []).extend((uid, place))
+        for worker in around.away:
+            table.untold[worker] += uid, place
 
     def _count(self, seat: Seat, around: Around, table: Table) -> None:
         """The bytes that messages would have had."""
@@ -195,11 +202,12 @@ class Averaging:
 
     def flush(self) -> None:
         """Tell other workers of the rows that are on the table."""
-        if self._outbox:
-            outbox, self._outbox = self._outbox, {}
-            for (worker, key), pairs in outbox.items():
-                for start in range(0, len(pairs), 2 * _PAIRS):
-                    self._router.announce(worker, key, pairs[start : start + 2 * _PAIRS])
+        for table in self._tables.values():
+            if table.untold:
+                for worker, pairs in table.untold.items():
+                    for start in range(0, len(pairs), 2 * _PAIRS):
+                        self._router.announce(worker, table.key, pairs[start : start + 2 * _PAIRS])
+                table.untold.clear()
 
     def take(self, key: Round, uids: Sequence[int], rows: Sequence[int]) -> None:
         """Another worker says where its nodes' rows lie."""
@@ -207,7 +215,8 @@ class Averaging:
             self._release(rows)
             return
         table = self._table(key)
-        table.places[np.array(uids)] = rows
+        table.places[list(uids)] = rows
+        table.there += len(rows)
         table.others.extend(rows)
         self.stirred = True
 
@@ -217,24 +226,31 @@ class Averaging:
         if len(self._ended) < len(self._here):
             table = self._table(message.round)
             table.places[message.sender] = _PRIVATE
+            table.there += 1
             table.private[message.sender] = message
             self.stirred = True
 
     # ------------------------------------------------------------------- settling
 
-    def settle(self) -> None:
-        """Work out the sums of all whose rows are there, and let them go on."""
-        self.stirred = False
+    def settle(self, patient: bool = False) -> None:
+        """Work out the sums of all whose rows are there, and let them go on.
+
+        With ``patient``, nodes wait until those of their round can go on too: then all train
+        together. Whoever asks for that settles again a moment later (`postponed`).
+        """
+        self.stirred = self.postponed = False
         self.flush()
         for table in list(self._tables.values()):
-            if table.waiting:
+            if patient and table.there < table.needed:
+                self.postponed = True
+            elif table.waiting:
                 self._settle(table)
         if len(self._tables) > _MANY:
             self._sweep()
 
     def _settle(self, table: Table) -> None:
         started = self._stopwatch()
-        waiting = sorted(table.waiting, key=_uid)
+        waiting = table.waiting
         sources, starts = _joined([around.sources for _, around in waiting])
         places = table.places[sources]
         complete = np.logical_and.reduceat(places != _NONE, starts)
@@ -324,9 +340,7 @@ class Averaging:
         del self._tables[table.key]
 
     def _release(self, rows: Iterable[int]) -> None:
-        release, worker = self._arena.counters.release, self._me.worker
-        for row in rows:
-            release(worker, row)
+        self._arena.counters.release_all(self._me.worker, rows)
 
     def _pass(self, uid: int, key: Round) -> None:
         """A node is in a later round: it sat earlier ones out that it is still waited for in."""
@@ -362,10 +376,6 @@ class Averaging:
                     there = table.places[around.sources] != _NONE
                     return table.key, around.sources[~there].tolist()
         return None
-
-
-def _uid(one: tuple[Strand, Any]) -> int:
-    return one[0].seat.node.uid
 
 
 def _joined(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -70,7 +70,8 @@ class Reporter:
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror}") from error
         self._log = NodeLog(folder, settings.log_level)
-        self._digests = settings.digests
+        #: whether the run was asked for digests
+        self.digests = settings.digests
         self._attempt = {"attempt": settings.attempt} if settings.attempt else {}
 
     def _rank(self, uid: int) -> int:
@@ -96,9 +97,7 @@ class Reporter:
         return row
 
     def digest(self, uid: int, iteration: int, row: Tensor) -> None:
-        """Append the SHA-256 of a row after an iteration, if the run was asked for digests."""
-        if not self._digests:
-            return
+        """Append the SHA-256 of a row after an iteration."""
         value = hashlib.sha256(row.cpu().numpy().tobytes()).hexdigest()
         line = json.dumps({"iteration": iteration, "uid": uid, "sha256": value})
         append_line(self._folder.digests(self._me.worker), line)

@@ -74,6 +74,8 @@ Outgoing = Iterator[tuple[Sequence[int], Message]]
 _IDLE_MS: Final = 200
 #: how long a worker has nothing to do before it asks whether the run is at rest
 _MOMENT_MS: Final = 20
+#: how long nodes that could go on wait for others that they would train together with
+_PATIENCE_MS: Final = 2
 #: a worker whose notices find no room looks again after this
 _BEHIND_MS: Final = 1
 
@@ -161,6 +163,7 @@ class Worker:
         self._active = 0
         self._idle_since: float | None = None
         self._asked_for_rest = False
+        self._impatient = 0.0
 
     def _carrier(self) -> Carrier:
         if self._simulation is None:
@@ -205,7 +208,7 @@ class Worker:
             if self.workload.waits:
                 self._do_work()
             elif self.averaging is not None and self.averaging.stirred:
-                self.averaging.settle()
+                self._settle_patiently(self.averaging)
             elif self._active or self.evaluations.waiting:
                 self._idle()
         if self.sockets is not None:
@@ -246,6 +249,12 @@ class Worker:
         arrived = self.router.take_in(idle=True)
         if self._retry_held() or arrived or self._timers_due():
             self._idle_since = None
+            return
+        if self.averaging is not None and self.averaging.postponed:
+            if monotonic() < self._impatient:
+                self._wait(_PATIENCE_MS)
+            else:
+                self.averaging.settle()
             return
         next_timer = self.timers.next
         if next_timer is not None and self.sockets is None and self.clock.advance(next_timer):
@@ -385,6 +394,12 @@ class Worker:
     def _average(self, strand: Strand, effect: Average) -> Any:
         joined = self.averaging is not None and self.averaging.join(strand, effect)
         return _PARKED if joined else False
+
+    def _settle_patiently(self, averaging: Averaging) -> None:
+        """Where nodes train together, those that could go on alone wait a moment for others."""
+        averaging.settle(patient=self.trainer.takes_groups and self.sockets is not None)
+        if averaging.postponed:
+            self._impatient = monotonic() + _PATIENCE_MS / 1000
 
     def _retry_held(self) -> bool:
         for _ in range(len(self._held)):
@@ -597,7 +612,8 @@ class Worker:
         if effect.metrics:
             check_metrics(effect.metrics)
         self._note_progress(seat, t + 1)
-        self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
+        if self.reporter.digests:
+            self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
         if not self.evaluations.due(t):
             self.evaluations.passed(seat, t)
             return None
@@ -643,7 +659,8 @@ class Worker:
         """Where this worker is, for finding out whether the whole run is at rest."""
         settled = not self._ready and not self._held and self.workload.empty
         settled = settled and not self.carrier.in_flight and self.timers.next is None
-        settled = settled and not (self.averaging is not None and self.averaging.stirred)
+        averaging = self.averaging
+        settled = settled and not (averaging and (averaging.stirred or averaging.postponed))
         live = [[s for s in seat.strands if not s.ended] for seat in self.seats.values()]
         strands = [strand for of_node in live for strand in of_node]
         # of a node one program is enough: others may wait for messages that nobody will send

@@ -119,6 +119,13 @@ class RowPool:
             self._sent[row - self._first] += 1
             self._sent_to[worker][row - self._first] += 1
 
+    def publish_all(self, rows: Iterable[int], reader: int) -> None:
+        """Note that a worker is told of many rows."""
+        sent, sent_to, first = self._sent, self._sent_to[reader], self._first
+        for row in rows:
+            sent[row - first] += 1
+            sent_to[row - first] += 1
+
     def lease(self, index: int) -> Tensor:
         """An own row [P] for readers on this worker, held until the last of them has let go."""
         at = index - self._first

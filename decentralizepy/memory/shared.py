@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -143,6 +144,12 @@ class Counters:
         """Worker ``worker`` has consumed one reference to a row."""
         self._released[row * self._workers + worker] += 1
 
+    def release_all(self, worker: int, rows: Iterable[int]) -> None:
+        """`release` for many rows."""
+        released, workers = self._released, self._workers
+        for row in rows:
+            released[row * workers + worker] += 1
+
     def released_by(self, worker: int, row: int) -> int:
         """References to a row that one worker has consumed."""
         return self._released[row * self._workers + worker]
@@ -151,4 +158,6 @@ class Counters:
         """References to a row that were consumed so far, by all workers."""
         if self._workers == 1:
             return self._released[row]
+        if self._workers == 2:  # a slice costs more than the sum
+            return self._released[2 * row] + self._released[2 * row + 1]
         return sum(self._released[row * self._workers : (row + 1) * self._workers])

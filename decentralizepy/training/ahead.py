@@ -18,8 +18,10 @@ from decentralizepy.training.draws import choices, expected_numbers, halves, per
 from decentralizepy.training.learner import Learner
 from decentralizepy.training.training import Training
 
-#: draws that are worked out at once, the iterations that this may be ahead, and samples kept
+#: draws that are worked out at once, the iterations that this is ahead at least (what it costs
+#: beside the draws is then shared) and at most, and samples kept
 _STREAMS: Final = 4096
+_AT_LEAST: Final = 4
 _AHEAD: Final = 64
 _KEPT: Final = 1 << 20
 #: draws in step while they stay in a cache
@@ -81,7 +83,8 @@ class Ahead:
         steps, chosen = shape[0], shape[0] * shape[1]
         most = max(one.n_samples for one in learners)
         numbers = expected_numbers(most, epochs) if epochs else 2 * chosen
-        ahead = min(_AHEAD, _STREAMS // len(learners), _KEPT // (chosen * len(learners)))
+        ahead = max(_STREAMS // len(learners), _AT_LEAST)
+        ahead = min(_AHEAD, ahead, _KEPT // (chosen * len(learners)))
         ts = range(t, t + max(ahead, 1))
         floyd = epochs or most <= _FLOYD or all(chosen <= one.n_samples // 50 for one in learners)
         if numbers > min(_LONGEST, len(learners) * len(ts)) or not floyd:

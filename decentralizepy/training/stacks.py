@@ -68,7 +68,9 @@ class Stacks(Trainer):
 
     def _kind(self, work: LocalWork) -> Hashable:
         """What must be equal for two nodes to share a stack."""
-        return work.t, self._shape(work), work.correction is None, work.anchor is None
+        if work.kind is None:
+            work.kind = work.t, self._shape(work), work.correction is None, work.anchor is None
+        return work.kind
 
     def _shape(self, work: LocalWork) -> tuple[int, int]:
         """Steps and width of a node's batches, worked out once."""

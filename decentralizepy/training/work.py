@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,3 +27,5 @@ class LocalWork:
     correction: Tensor | None = None
     anchor: Tensor | None = None
     pull: float = 0.0
+    #: what nodes that train together have in common, for the trainer that asked
+    kind: Hashable = None

@@ -209,8 +209,9 @@ class Router:
             self._wake(worker)
 
     def announce(self, worker: int, round_: tuple[int, int], pairs: Sequence[int]) -> None:
-        """Tell a worker of this machine where rows of a round lie, which were published for it:
-        ``pairs`` of a node and its row."""
+        """Tell a worker of this machine where rows of a round lie: ``pairs`` of node and row. It
+        releases each of them once."""
+        self.pool.publish_all(pairs[1::2], worker)
         self.sent[WorkerId(self.me.machine, worker)] += 1
         before = self._frames_to[worker]
         self.rings.send(worker, (before, _TABLE, len(pairs) // 2, *round_, *pairs))
@@ -352,8 +353,8 @@ class Router:
         kind, sender, t, k = words[:_HEAD_WORDS]
         if kind == _TABLE:
             rows = words[_HEAD_WORDS + 1 :: 2]
-            for row in rows:
-                self._checked_row(row)
+            self._checked_row(min(rows))
+            self._checked_row(max(rows))
             self.announced((t, k), words[_HEAD_WORDS::2], rows)
             return
         if kind == _ROW:
