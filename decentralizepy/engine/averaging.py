@@ -15,7 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final
+from itertools import accumulate, compress
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from decentralizepy.node.node import Node
 from decentralizepy.sharing.sharing import weighted_sum
 from decentralizepy.transport.router import Router
 
+_Item = TypeVar("_Item")
 #: in a table: not there yet, or not in the arena
 _NONE, _PRIVATE = -1, -2
 #: bytes of sums that are worked out before they are put where they belong: a core's cache
@@ -51,16 +53,40 @@ class Around:
 
     ``sources`` [d + 1] are its own number and those that it hears, ascending, and ``weights``
     [d + 1] theirs; ``away`` are other workers with nodes that hear it, ``receivers`` how many nodes
-    do.
+    do. ``mixed`` is what the node gave for the graph, and ``digits`` are those of its number.
     """
 
-    graph: Graph
+    mixed: object
     mixing: MixingRow
     sources: np.ndarray
     weights: np.ndarray
     away: tuple[int, ...]
     receivers: int
     digits: int
+    alone: bool
+
+
+@dataclass(eq=False, slots=True)
+class Sums:
+    """What is summed for some nodes, one after the other.
+
+    ``sources`` [any] are nodes and ``weights`` [any] theirs; sum i is of those from ``starts[i]``,
+    before ``stops[i + 1]``, on.
+    """
+
+    arounds: list[Around]
+    sources: np.ndarray
+    weights: np.ndarray
+    starts: np.ndarray
+    stops: list[int]
+
+    @classmethod
+    def of(cls, arounds: list[Around]) -> Sums:
+        """The sums of these nodes."""
+        sources = np.concatenate([around.sources for around in arounds])
+        weights = np.concatenate([around.weights for around in arounds])
+        stops = [0, *accumulate(len(around.sources) for around in arounds)]
+        return cls(arounds, sources, weights, np.array(stops[:-1]), stops)
 
 
 @dataclass(eq=False, slots=True)
@@ -69,16 +95,17 @@ class Table:
 
     ``places`` [n] are rows of the arena; ``private`` holds those that are not in it. ``owed`` are
     nodes of this worker that have not had their sums; None until one of them says what the graph
-    is. Of ``needed`` rows so many are ``there``. ``old`` are rows that nodes of this worker had,
-    ``others`` those of other workers: all are given back when nothing is owed any more. Other
-    workers are still ``untold`` of pairs of node and row.
+    is. ``strands`` wait, of the nodes ``arounds``. Of ``needed`` rows so many are ``there``.
+    ``old`` are rows that nodes of this worker had, ``others`` those of other workers: all are given
+    back when nothing is owed any more. Other workers are still ``untold`` of pairs of node and row.
     """
 
     key: Round
-    places: np.ndarray
+    places: list[int]
     digits: int
     owed: set[int] | None = None
-    waiting: list[tuple[Strand, Around]] = field(default_factory=list)
+    strands: list[Strand] = field(default_factory=list)
+    arounds: list[Around] = field(default_factory=list)
     private: dict[int, Message] = field(default_factory=dict)
     old: list[Row] = field(default_factory=list)
     others: list[int] = field(default_factory=list)
@@ -108,6 +135,7 @@ class Averaging:
         self._tables: dict[Round, Table] = {}
         self._around: dict[int, Around] = {}
         self._graph: tuple[Graph | None, frozenset[int], int] = None, frozenset(), 0
+        self._sums: Sums | None = None
         self._headers: dict[int, int] = {}
         self._latest: dict[int, Round] = {}
         self._ended: set[int] = set()
@@ -123,7 +151,7 @@ class Averaging:
         """A node puts its row on the table and waits; False if it has no neighbours."""
         seat = strand.seat
         uid, around = seat.node.uid, self._look(seat.node, effect.graph)
-        if len(around.sources) == 1 and not around.receivers:
+        if around.alone:
             return False
         table = self._table(effect.round)
         if table.owed is None:
@@ -136,29 +164,30 @@ class Averaging:
         self._say(seat, around, table)
         self._count(seat, around, table)
         strand.since = self._stopwatch()
-        table.waiting.append((strand, around))
+        table.strands.append(strand)
+        table.arounds.append(around)
         self.stirred = True
         return True
 
     def _look(self, node: Node, graph: Graph) -> Around:
         """The node in this graph, worked out once for a static one."""
-        _, mixing, (receivers, sources) = node.around(graph)
-        known = self._around.get(node.uid)
-        if known is not None and known.graph is graph and known.mixing is mixing:
+        mixed, uid = node.around(graph), node.uid
+        known = self._around.get(uid)
+        if known is not None and known.mixed is mixed:
             return known
-        uid, owner = node.uid, self._placement.owner
+        (_, mixing, (receivers, sources)), owner = mixed, self._placement.owner
         weights = [mixing.self_weight, *(mixing.weights[source] for source in sources)]
         away = {owner(receiver).worker for receiver in receivers} - {self._me.worker}
         known = self._around[uid] = Around(
-            graph, mixing, np.array([uid, *sources]), np.array(weights, dtype=np.float32),
-            tuple(sorted(away)), len(receivers), len(str(uid)),
+            mixed, mixing, np.array([uid, *sources]), np.array(weights, dtype=np.float32),
+            tuple(sorted(away)), len(receivers), len(str(uid)), not sources and not receivers,
         )  # fmt: skip
         return known
 
     def _table(self, key: Round) -> Table:
         found = self._tables.get(key)
         if found is None:
-            places = np.full(self._placement.mapping.n, _NONE)
+            places = [_NONE] * self._placement.mapping.n
             found = self._tables[key] = Table(key, places, len(f"{key[0]}{key[1]}"))
         return found
 
@@ -204,10 +233,13 @@ class Averaging:
         """Tell other workers of the rows that are on the table."""
         for table in self._tables.values():
             if table.untold:
-                for worker, pairs in table.untold.items():
-                    for start in range(0, len(pairs), 2 * _PAIRS):
-                        self._router.announce(worker, table.key, pairs[start : start + 2 * _PAIRS])
-                table.untold.clear()
+                self._tell(table)
+
+    def _tell(self, table: Table) -> None:
+        for worker, pairs in table.untold.items():
+            for start in range(0, len(pairs), 2 * _PAIRS):
+                self._router.announce(worker, table.key, pairs[start : start + 2 * _PAIRS])
+        table.untold.clear()
 
     def take(self, key: Round, uids: Sequence[int], rows: Sequence[int]) -> None:
         """Another worker says where its nodes' rows lie."""
@@ -215,7 +247,9 @@ class Averaging:
             self._release(rows)
             return
         table = self._table(key)
-        table.places[list(uids)] = rows
+        places = table.places
+        for uid, row in zip(uids, rows, strict=True):
+            places[uid] = row
         table.there += len(rows)
         table.others.extend(rows)
         self.stirred = True
@@ -243,56 +277,51 @@ class Averaging:
         for table in list(self._tables.values()):
             if patient and table.there < table.needed:
                 self.postponed = True
-            elif table.waiting:
+            elif table.strands:
                 self._settle(table)
         if len(self._tables) > _MANY:
             self._sweep()
 
     def _settle(self, table: Table) -> None:
         started = self._stopwatch()
-        waiting = table.waiting
-        sources, starts = _joined([around.sources for _, around in waiting])
-        places = table.places[sources]
-        complete = np.logical_and.reduceat(places != _NONE, starts)
-        if not complete.all():
-            ready = [one for one, is_there in zip(waiting, complete, strict=True) if is_there]
-            table.waiting = [
-                one for one, is_there in zip(waiting, complete, strict=True) if not is_there
-            ]
-            if not ready:
-                return
-            waiting = ready
-            sources, starts = _joined([around.sources for _, around in waiting])
-            places = table.places[sources]
+        strands, arounds = table.strands, table.arounds
+        everybody, sums = np.array(table.places), self._sums_of(arounds)
+        places = everybody[sums.sources]
+        complete = np.logical_and.reduceat(places != _NONE, sums.starts)
+        if complete.all():
+            table.strands, table.arounds = [], []
         else:
-            table.waiting = []
-        fresh = self._average(table, waiting, places, starts)
-        self._let_go_on(table, waiting, fresh, started)
+            table.strands, table.arounds = _only(strands, ~complete), _only(arounds, ~complete)
+            strands, arounds = _only(strands, complete), _only(arounds, complete)
+            if not strands:
+                return
+            sums = Sums.of(arounds)
+            places = everybody[sums.sources]
+        fresh = self._average(table, sums, places)
+        self._let_go_on(table, strands, fresh, started)
 
-    def _average(
-        self,
-        table: Table,
-        waiting: Sequence[tuple[Strand, Around]],
-        places: np.ndarray,
-        starts: np.ndarray,
-    ) -> list[Row]:
-        """The next rows of nodes whose rows lie at ``places``, each node's from ``starts`` on."""
+    def _sums_of(self, arounds: list[Around]) -> Sums:
+        """What is summed for these nodes; mostly the same as in the round before."""
+        if self._sums is None or self._sums.arounds != arounds:
+            self._sums = Sums.of(arounds)
+        return self._sums
+
+    def _average(self, table: Table, sums: Sums, places: np.ndarray) -> list[Row]:
+        """The next rows of nodes whose rows, and those that they hear, lie at ``places``."""
         acquire = self._pool.acquire
-        fresh = [acquire() for _ in waiting]
-        if table.private or any(row.index is None for row in fresh):
-            for (_, around), row in zip(waiting, fresh, strict=True):
+        fresh = [acquire() for _ in sums.arounds]
+        to = [row.index for row in fresh if row.index is not None]
+        if table.private or len(to) < len(fresh):
+            for around, row in zip(sums.arounds, fresh, strict=True):
                 self._average_one(table, around, row.tensor)
             return fresh
-        weights = np.concatenate([around.weights for _, around in waiting])
-        to = np.array([row.index for row in fresh])
-        rows, stops = self._arena.all, [*starts.tolist(), len(places)]
-        for first in range(0, len(waiting), self._chunk):
-            last = min(first + self._chunk, len(waiting))
+        rows, target, stops = self._arena.all, torch.tensor(to), sums.stops
+        for first in range(0, len(fresh), self._chunk):
+            last = min(first + self._chunk, len(fresh))
             part = slice(stops[first], stops[last])
-            sums = weighted_sums(
-                rows, places[part], starts[first:last] - stops[first], weights[part]
-            )
-            rows.index_copy_(0, torch.from_numpy(to[first:last]), sums)
+            starts = sums.starts[first:last] - stops[first]
+            found = weighted_sums(rows, places[part], starts, sums.weights[part])
+            rows.index_copy_(0, target[first:last], found)
         return fresh
 
     def _average_one(self, table: Table, around: Around, out: Tensor) -> None:
@@ -301,7 +330,7 @@ class Averaging:
         weighted_sum(own.tensors[VALUES], heard, around.mixing, out)
 
     def _said(self, table: Table, uid: int) -> Message:
-        place = int(table.places[uid])
+        place = table.places[uid]
         if place == _PRIVATE:
             return table.private[uid]
         return Message({VALUES: self._arena.row(place)}, None, uid, table.key)
@@ -309,31 +338,33 @@ class Averaging:
     def _let_go_on(
         self,
         table: Table,
-        waiting: Sequence[tuple[Strand, Around]],
+        strands: Sequence[Strand],
         fresh: Sequence[Row],
         started: float,
     ) -> None:
-        go_on, old = self._go_on, table.old
-        spent = (self._stopwatch() - started) / len(waiting)
-        for (strand, _), row in zip(waiting, fresh, strict=True):
-            seat = strand.seat
-            old.append(seat.rows.replace("x", row))
-            seconds = seat.seconds
+        go_on, owed = self._go_on, table.owed
+        assert owed is not None
+        table.old += [
+            strand.seat.rows.replace("x", row) for strand, row in zip(strands, fresh, strict=True)
+        ]
+        owed.difference_update([strand.seat.uid for strand in strands])
+        self._see_whether_over(table)
+        spent = (self._stopwatch() - started) / len(strands)
+        for strand in strands:
+            seconds = strand.seat.seconds
             seconds.wait += started - strand.since
             seconds.share += spent
             go_on(strand, True)
-        assert table.owed is not None
-        table.owed.difference_update([strand.seat.node.uid for strand, _ in waiting])
-        self._see_whether_over(table)
 
     # --------------------------------------------------------------- giving back
 
     def _see_whether_over(self, table: Table) -> None:
-        if not table.owed and not table.waiting:
+        if not table.owed and not table.strands:
             self._close(table)
 
     def _close(self, table: Table) -> None:
         """Nobody here reads the rows of a round any more."""
+        self._tell(table)  # others still have to
         for row in table.old:
             self._pool.retire(row)
         self._release(table.others)
@@ -371,17 +402,15 @@ class Averaging:
     def absent(self, strand: Strand) -> tuple[Round, list[int]] | None:
         """The round that a program waits in, and whom it has not heard of; None if it does not."""
         for table in self._tables.values():
-            for waiting, around in table.waiting:
+            for waiting, around in zip(table.strands, table.arounds, strict=True):
                 if waiting is strand:
-                    there = table.places[around.sources] != _NONE
-                    return table.key, around.sources[~there].tolist()
+                    absent = [u for u in around.sources.tolist() if table.places[u] == _NONE]
+                    return table.key, absent
         return None
 
 
-def _joined(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Parts one after the other, and where each begins."""
-    sizes = [len(part) for part in parts]
-    return np.concatenate(parts), np.cumsum([0, *sizes[:-1]])
+def _only(items: Sequence[_Item], chosen: np.ndarray) -> list[_Item]:
+    return list(compress(items, chosen.tolist()))
 
 
 def weighted_sums(

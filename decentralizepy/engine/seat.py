@@ -94,10 +94,10 @@ class Seat:
     used: float = 0.0
     lost: bool = False
     ended: bool = False
+    uid: int = field(init=False)
 
-    @property
-    def uid(self) -> int:
-        return self.node.uid
+    def __post_init__(self) -> None:
+        self.uid = self.node.uid
 
     @property
     def waits(self) -> list[Strand]:

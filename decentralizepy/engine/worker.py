@@ -388,7 +388,7 @@ class Worker:
         """From now on do rounds of plain gossip for many nodes at once."""
         self.averaging = Averaging(
             self.me, self.placement, self.arena, self.pool, self.router,
-            self._resume, self.stopwatch,
+            self._go_on, self.stopwatch,
         )  # fmt: skip
 
     def _average(self, strand: Strand, effect: Average) -> Any:

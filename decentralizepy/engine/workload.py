@@ -93,10 +93,12 @@ class Workload:
     def begin(self, strand: Strand, effect: Train | Gradient) -> None:
         """A program asks for training, or for a gradient."""
         seat = strand.seat
-        local = LocalWork(seat.learner, seat.rows.held("x").tensor, effect.t)
+        learner, row = seat.learner, seat.rows.held("x").tensor
         if type(effect) is Train:
-            local.steps, local.correction = effect.steps, effect.correction
-            local.anchor, local.pull = effect.anchor, effect.pull
+            terms = effect.correction, effect.anchor, effect.pull
+            local = LocalWork(learner, row, effect.t, effect.steps, *terms)
+        else:
+            local = LocalWork(learner, row, effect.t)
         work = Work(strand, effect, local)
         if self._simulation is None:
             self.add(work)
@@ -133,10 +135,10 @@ class Workload:
             return [first]
         waiting = [first, *self._others(first)]
         chosen = self._trainer.together([_local(work) for work in waiting])
-        return [waiting[i] for i in chosen]
+        return waiting if len(chosen) == len(waiting) else [waiting[i] for i in chosen]
 
     def _others(self, first: Work) -> Iterator[Work]:
-        for _, _, work in self._waiting:
+        for _, _, work in sorted(self._waiting):  # the same order each time
             if not work.taken and type(work.effect) is Train:
                 yield work
         for work in self._untrained.values():

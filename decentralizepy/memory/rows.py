@@ -50,6 +50,7 @@ class RowPool:
         self._sent = [0] * len(own)
         self._sent_to = [[0] * len(own) for _ in range(arena.plan.workers)]
         self._sent_here = self._sent_to[worker]
+        self._rows: list[Row | None] = [None] * len(own)
         self._length = arena.plan.length
         self._retired: deque[int] = deque()
         self._row_bytes = arena.plan.row_bytes
@@ -66,7 +67,11 @@ class RowPool:
             name = id(tensor)
             self._private[name] = weakref.ref(tensor, lambda _: self._private.pop(name, None))
             return Row(tensor, None)
-        return Row(self.tensor(index), index)
+        row = self._rows[index - self._first]
+        if row is None:
+            row = self._rows[index - self._first] = Row(self.tensor(index), index)
+        row.version, row.seen = 0, False
+        return row
 
     def acquire_shared(self) -> int | None:
         """A row of the arena that may be written; None while all are being read."""

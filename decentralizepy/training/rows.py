@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import is_
 from typing import Protocol
 
 import numpy as np
@@ -79,7 +81,8 @@ class SharedRows:
 def rows(vectors: Sequence[Tensor]) -> Rows:
     """The rows of contiguous float32 vectors of one length, by the fastest way."""
     base = vectors[0]._base
-    if base is None or len(vectors) == 1 or any(one._base is not base for one in vectors):
+    bases = [one._base for one in vectors]
+    if base is None or len(vectors) == 1 or not all(map(is_, bases, repeat(base))):
         return ScatteredRows(vectors)
     starts = np.array([one.storage_offset() for one in vectors])
     return SharedRows(base, starts, len(vectors[0]))

@@ -51,8 +51,8 @@ class Stacks(Trainer):
 
     def together(self, waiting: Sequence[LocalWork]) -> list[int]:
         """All with as many steps of equally wide batches as the first: nobody waits for another."""
-        first = self._kind(waiting[0])
-        return [i for i, work in enumerate(waiting) if self._kind(work) == first]
+        first, kind = self._kind(waiting[0]), self._kind
+        return [i for i, work in enumerate(waiting) if kind(work) == first]
 
     def train(self, group: Sequence[LocalWork]) -> None:
         """Local training of the given nodes, in place on their rows."""
