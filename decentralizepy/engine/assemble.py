@@ -122,9 +122,11 @@ class Assembly:
         seen = settings.faults is not None or worker.sent_models is not None
         one_machine = len(worker.placement.workers) == 1
         plain = settings.simulation is None and settings.device == "cpu" and one_machine
+        nobody_leaves = settings.resilience.on_loss != "drop"
+        plan = worker.arena.plan
         return (
-            plain and not seen and can_average(worker.seats)
-            and sums_have_the_same_bits(self.row_length)
+            plain and nobody_leaves and not seen and can_average(worker.seats, plan.row_bytes)
+            and sums_have_the_same_bits(plan.stride)
         )  # fmt: skip
 
     def _rehearse(self, worker: Worker) -> None:

@@ -1,10 +1,10 @@
-"""Plain gossip between the nodes of one machine, the sums of many nodes at once.
+"""Plain gossip between the nodes of one machine, summing for many nodes at once.
 
-`Sharing` as it is sends whole rows and takes their weighted sum. With small models the messages and
-a kernel for each of them cost several times the arithmetic. So where nobody has to see a message on
-its way, an `Average` does without: a table of the round says where each node's row lies, other
-workers are told of many rows in one notice, and when no program can go on and nobody has to train,
-all sums whose rows are there are worked out together, reading each row once.
+Unmodified `Sharing` sends whole rows and takes their weighted sum. With small models the messages,
+and a kernel for each of them, cost several times the arithmetic. So where nobody has to see a
+message on its way, `Average` does without both: a table of the round says where each node's row
+lies, other workers are told of many rows in one notice, and when no program can go on and nobody
+has to train, all sums whose rows are there are worked out together, reading each row once.
 
 The bits are those of `weighted_sum`: the same order, one multiply-add for each row.
 """
@@ -39,11 +39,15 @@ from decentralizepy.transport.router import Router
 _Item = TypeVar("_Item")
 #: in a table: not there yet, or not in the arena
 _NONE, _PRIVATE = -1, -2
+#: comes before all rounds
+_BEFORE: Final = -1, -1
 #: bytes of sums that are worked out before they are put where they belong: a core's cache
 _AT_ONCE: Final = 1 << 20
+#: bytes of a row above which messages cost little, and a kernel for each neighbour is faster
+_SMALL: Final = 1 << 18
 #: rows of one notice
 _PAIRS: Final = 512
-#: open rounds from which on those are looked for that nobody here will take part in
+#: with more open rounds than this, look for ones that nobody here will take part in
 _MANY: Final = 8
 
 
@@ -52,8 +56,9 @@ class Around:
     """A node in a graph.
 
     ``sources`` [d + 1] are its own number and those that it hears, ascending, and ``weights``
-    [d + 1] theirs; ``away`` are other workers with nodes that hear it, ``receivers`` how many nodes
-    do. ``mixed`` is what the node gave for the graph, and ``digits`` are those of its number.
+    [d + 1] theirs; ``away`` lists the other workers that have nodes hearing it; ``receivers`` is
+    how many nodes do. ``mixed`` is what the node gave for the graph; its number has so many
+    ``digits``.
     """
 
     mixed: object
@@ -70,8 +75,8 @@ class Around:
 class Sums:
     """What is summed for some nodes, one after the other.
 
-    ``sources`` [any] are nodes and ``weights`` [any] theirs; sum i is of those from ``starts[i]``,
-    before ``stops[i + 1]``, on.
+    ``sources`` [any] are nodes and ``weights`` [any] theirs; sum i covers those from ``starts[i]``
+    up to, not including, ``stops[i + 1]``.
     """
 
     arounds: list[Around]
@@ -95,9 +100,10 @@ class Table:
 
     ``places`` [n] are rows of the arena; ``private`` holds those that are not in it. ``owed`` are
     nodes of this worker that have not had their sums; None until one of them says what the graph
-    is. ``strands`` wait, of the nodes ``arounds``. Of ``needed`` rows so many are ``there``.
+    is. ``strands`` wait, of the nodes ``arounds``; ``there`` of the ``needed`` rows have come.
     ``old`` are rows that nodes of this worker had, ``others`` those of other workers: all are given
-    back when nothing is owed any more. Other workers are still ``untold`` of pairs of node and row.
+    back when nothing is owed any more. ``untold`` are pairs of node and row that other workers have
+    yet to be told.
     """
 
     key: Round
@@ -124,6 +130,7 @@ class Averaging:
         arena: Arena,
         pool: RowPool,
         router: Router,
+        seats: Mapping[int, Seat],
         go_on: Callable[[Strand, bool], None],
         stopwatch: Callable[[], float],
     ) -> None:
@@ -131,7 +138,8 @@ class Averaging:
         self._arena, self._pool, self._router = arena, pool, router
         self._go_on, self._stopwatch = go_on, stopwatch
         router.announced = self.take
-        self._here = tuple(uid for uid in placement.uids(me) if uid >= 0)
+        self._here = tuple(uid for uid in seats if uid >= 0)
+        self._methods = {uid: seats[uid].node.sharing for uid in self._here}
         self._tables: dict[Round, Table] = {}
         self._around: dict[int, Around] = {}
         self._graph: tuple[Graph | None, frozenset[int], int] = None, frozenset(), 0
@@ -150,17 +158,22 @@ class Averaging:
     def join(self, strand: Strand, effect: Average) -> bool:
         """A node puts its row on the table and waits; False if it has no neighbours."""
         seat = strand.seat
-        uid, around = seat.node.uid, self._look(seat.node, effect.graph)
+        uid, around = seat.uid, self._look(seat.node, effect.graph)
+        if seat.node.sharing is not self._methods[uid]:
+            raise RunError(
+                f"node {uid} has another sharing method than at the start: a class that changes it "
+                "says averages_together = False"
+            )
+        before, self._latest[uid] = self._latest.get(uid, _BEFORE), effect.round
+        if effect.round <= before:
+            raise _twice(uid, effect.round)
         if around.alone:
             return False
         table = self._table(effect.round)
         if table.owed is None:
             table.owed, table.needed = self._taking_part(effect.graph)
-        if table.places[uid] != _NONE:
-            raise RunError(f"node {uid} averages twice in round {effect.round}")
         if len(self._tables) > 1:
             self._pass(uid, effect.round)
-        self._latest[uid] = effect.round
         self._say(seat, around, table)
         self._count(seat, around, table)
         strand.since = self._stopwatch()
@@ -218,7 +231,7 @@ class Averaging:
             table.untold[worker] += uid, place
 
     def _count(self, seat: Seat, around: Around, table: Table) -> None:
-        """The bytes that messages would have had."""
+        """The bytes that messages would have taken."""
         digits = around.digits + table.digits
         header = self._headers.get(digits)
         if header is None:
@@ -249,6 +262,8 @@ class Averaging:
         table = self._table(key)
         places = table.places
         for uid, row in zip(uids, rows, strict=True):
+            if places[uid] != _NONE:
+                raise _twice(uid, key)
             places[uid] = row
         table.there += len(rows)
         table.others.extend(rows)
@@ -259,6 +274,8 @@ class Averaging:
         self._router.received[self._placement.owner(message.sender)] += 1
         if len(self._ended) < len(self._here):
             table = self._table(message.round)
+            if table.places[message.sender] != _NONE:
+                raise _twice(message.sender, message.round)
             table.places[message.sender] = _PRIVATE
             table.there += 1
             table.private[message.sender] = message
@@ -374,7 +391,7 @@ class Averaging:
         self._arena.counters.release_all(self._me.worker, rows)
 
     def _pass(self, uid: int, key: Round) -> None:
-        """A node is in a later round: it sat earlier ones out that it is still waited for in."""
+        """A node is in a later round, so it sat out the earlier ones that still wait for it."""
         for table in list(self._tables.values()):
             if table.key < key and table.owed and uid in table.owed:
                 self._excuse(table, uid)
@@ -385,9 +402,9 @@ class Averaging:
         self._see_whether_over(table)
 
     def _sweep(self) -> None:
-        """Close rounds of which only others have spoken, and that all nodes here are past."""
+        """Close rounds that only other workers have spoken of, and that all nodes here are past."""
         active = [uid for uid in self._here if uid not in self._ended]
-        past = min((self._latest.get(uid, (-1, -1)) for uid in active), default=None)
+        past = min((self._latest.get(uid, _BEFORE) for uid in active), default=None)
         for table in list(self._tables.values()):
             if table.owed is None and (past is None or table.key < past):
                 self._close(table)
@@ -398,6 +415,9 @@ class Averaging:
         for table in list(self._tables.values()):
             if table.owed and uid in table.owed:
                 self._excuse(table, uid)
+        if len(self._ended) == len(self._here):  # nobody reads what others have told
+            for table in list(self._tables.values()):
+                self._close(table)
 
     def absent(self, strand: Strand) -> tuple[Round, list[int]] | None:
         """The round that a program waits in, and whom it has not heard of; None if it does not."""
@@ -423,25 +443,50 @@ def weighted_sums(
     )[0]  # fmt: skip
 
 
+def _twice(uid: int, key: Round) -> RunError:
+    return RunError(f"node {uid} averages round {key} twice, or after a later one")
+
+
 @cache
 def sums_have_the_same_bits(length: int) -> bool:
     """Whether `weighted_sums` gives just what `weighted_sum` does, on this processor."""
     rows = torch.randn(8, length, generator=torch.Generator().manual_seed(1))
+    rows[:, :: length // 7 + 1] = -0.0
     for degree in range(8):
         mixing = MixingRow(1 / (degree + 3), {j: 1 / (j + 2) for j in range(1, degree + 1)})
         heard = [Message({VALUES: rows[j]}, None, j) for j in mixing.weights]
         one = weighted_sum(rows[0], heard, mixing, None)
         weights = np.array([mixing.self_weight, *mixing.weights.values()], dtype=np.float32)
         many = weighted_sums(rows, np.arange(degree + 1), np.array([0]), weights)
-        if not torch.equal(one, many[0]):
+        if not torch.equal(one.view(torch.int32), many[0].view(torch.int32)):
             return False
     return True
 
 
-def can_average(nodes: Mapping[int, Seat]) -> bool:
-    """Whether every node's rounds are `Sharing` as it is, by the classes of node and method."""
-    return all(
-        seat.node.sharing.is_plain and type(seat.node).averages_plainly
-        for uid, seat in nodes.items()
-        if uid >= 0
-    )
+def can_average(seats: Mapping[int, Seat], row_bytes: int) -> bool:
+    """Whether all nodes ask for `Average`, with unmodified `Sharing`, and rows are small."""
+    nodes = [seat.node for uid, seat in seats.items() if uid >= 0]
+    kinds = {(type(node), type(node.sharing), node.sharing.is_plain) for node in nodes}
+    if len(kinds) != 1 or row_bytes > _SMALL:
+        return False
+    ((kind, _, plain),) = kinds
+    as_made = all(vars(node).keys().isdisjoint(_DECIDE - {"sharing", "timeout"}) for node in nodes)
+    return plain and as_made and averages_together(kind)
+
+
+#: what decides how nodes gossip
+_DECIDE: Final = frozenset(
+    {"around", "bind", "context", "graph_at", "program", "programs", "setup", "sharing", "timeout",
+     "x"}
+)  # fmt: skip
+
+
+def averages_together(kind: type[Node]) -> bool:
+    """`Node.averages_together` of the class that says it, unless one derived from it overrides what
+    decides how nodes gossip."""
+    for cls in kind.__mro__:
+        if "averages_together" in vars(cls):
+            return bool(vars(cls)["averages_together"])
+        if not _DECIDE.isdisjoint(vars(cls)):
+            return False
+    return False

@@ -24,6 +24,8 @@ class Mailbox:
     a `Receive` is complete takes the same time whatever the number of senders.
     """
 
+    __slots__ = ("_before", "_by_sender", "_closed", "_n", "_newest", "_order", "_rounds")
+
     def __init__(self, mail: Mail | None = None) -> None:
         self._newest = (mail or Mail()).newest
         self._rounds: dict[Round, dict[int, list[_Letter]]] = {}

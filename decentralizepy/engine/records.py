@@ -23,7 +23,7 @@ from decentralizepy.training.training import Training
 from decentralizepy.transport.router import Traffic
 
 
-@dataclass
+@dataclass(slots=True)
 class Seconds:
     """Where a node's time went, in seconds since the start."""
 

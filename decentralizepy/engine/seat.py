@@ -77,7 +77,7 @@ class Strand:
         return self._count(wanted, gone)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Seat:
     """A node on this worker, with all that the engine keeps for it.
 

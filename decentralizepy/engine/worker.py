@@ -387,7 +387,7 @@ class Worker:
     def average_together(self) -> None:
         """From now on do rounds of plain gossip for many nodes at once."""
         self.averaging = Averaging(
-            self.me, self.placement, self.arena, self.pool, self.router,
+            self.me, self.placement, self.arena, self.pool, self.router, self.seats,
             self._go_on, self.stopwatch,
         )  # fmt: skip
 

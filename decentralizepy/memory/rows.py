@@ -185,6 +185,8 @@ class NodeRows(MutableMapping[str, Tensor]):
     copied into one. Only the trainer writes in place, and only what nobody else has (`thaw`).
     """
 
+    __slots__ = ("_held", "_pool", "_spare")
+
     def __init__(self, pool: RowPool) -> None:
         self._pool = pool
         self._held: dict[str, Row] = {}

@@ -13,6 +13,7 @@ class DPSGD(Node):
 
     #: every node sends once over each edge in each averaging round
     gossips: ClassVar[bool] = True
+    averages_together: ClassVar[bool] = True
     #: seconds after which a round goes on without those that are late; None: it waits for all
     timeout: float | None = None
 

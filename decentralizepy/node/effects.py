@@ -62,11 +62,14 @@ class Send:
 @dataclass(slots=True)
 class Average:
     """A round of plain gossip over ``graph``: the row becomes the weighted sum of it and of the
-    neighbours' rows, all at their places in the round.
+    neighbours' rows, all as they were when each node asked.
 
     Gives True once that is done, and at once False where the engine does not do it for many nodes
     together (see `decentralizepy.engine.averaging`): the program then takes the long way, `Send`,
-    `Receive` and `Sharing.merge`, which comes to the same bits.
+    `Receive` and `Sharing.merge`, which gives the same bits.
+
+    All nodes ask for it with the same graph, once in a round, and in ascending rounds; a class of
+    which that is true says ``averages_together = True``.
     """
 
     graph: Graph

@@ -70,6 +70,10 @@ class Node(ABC):
     shares: ClassVar[bool] = True
     #: whether what is sent goes through that method's `pack`, so that compression has an effect
     packs: ClassVar[bool] = True
+    #: whether all nodes of a run ask for `Average` in every round in which they gossip, so that the
+    #: engine may do it; a class that overrides what decides that (`program`, `setup`, `graph_at`,
+    #: ...) says it anew
+    averages_together: ClassVar[bool] = False
     #: whether nodes are evaluated too where there are servers
     tests_nodes: ClassVar[bool] = True
     #: what happens to messages that are not heard at once
@@ -82,14 +86,6 @@ class Node(ABC):
     round: int = 0
     _place: Place
     _mixed: tuple[Graph, MixingRow, Neighbours] | None = None
-
-    #: whether what decides a round of gossip is as it is here, so that the engine may do it
-    averages_plainly: ClassVar[bool] = True
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        names = "bind", "setup", "context", "around", "x"
-        cls.averages_plainly = all(getattr(cls, name) is getattr(Node, name) for name in names)
 
     def bind(self, place: Place) -> None:
         """Become a node of a run; called by the engine before anything else."""

@@ -16,6 +16,7 @@ from decentralizepy.messages.message import Message, Missing
 from decentralizepy.sharing.context import Context
 from decentralizepy.sharing.parts import add_parts
 
+_ZERO: Final = torch.zeros(())
 #: key of a message's meta, and of a method's state, that belongs to compression
 PACKED: Final = "packed"
 
@@ -52,8 +53,6 @@ class Sharing:
 
     #: whether, without compression, a message of one tensor holds just what `pack` was given
     _unpacks_as_here: ClassVar[bool] = True
-    #: whether all of a round is as in this class, the weights aside
-    _rounds_as_here: ClassVar[bool] = True
 
     #: what the INI names; empty, it sends vectors as they are. One object per node
     compression: Chain = Chain()
@@ -152,14 +151,14 @@ class Sharing:
         super().__init_subclass__()
         own = cls.decode, cls.unpack, cls.is_part
         cls._unpacks_as_here = own == (Sharing.decode, Sharing.unpack, Sharing.is_part)
-        rest = cls.outgoing, cls.merge, cls.average, cls.pack
-        as_here = rest == (Sharing.outgoing, Sharing.merge, Sharing.average, Sharing.pack)
-        cls._rounds_as_here = cls._unpacks_as_here and as_here
 
     @property
     def is_plain(self) -> bool:
-        """Whether a round is the exchange of whole rows and their `weighted_sum`, nothing else."""
-        return self._rounds_as_here and not self.compression
+        """Whether a round is the exchange of whole rows and their `weighted_sum`, nothing else: all
+        but the weights is as in this class."""
+        names = "outgoing", "merge", "average", "pack", "unpack", "decode", "is_part"
+        as_here = all(getattr(type(self), name) is getattr(Sharing, name) for name in names)
+        return as_here and vars(self).keys().isdisjoint(names) and not self.compression
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -221,7 +220,7 @@ def weighted_sum(
     for message in heard:
         if isinstance(message, Missing) or (unpack is not None and is_part(message)):
             own += weights[message.sender]
-    torch.mul(x, own, out=out)
+    torch.add(_ZERO, x, alpha=own, out=out)  # no product, whose zeros may be negative
     if unpack is not None:
         _add_unpacked(out, x, heard, weights, unpack)
         return out

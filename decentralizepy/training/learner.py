@@ -12,7 +12,7 @@ from decentralizepy.training.batches import NONE, Block
 from decentralizepy.training.data import Samples
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Learner:
     """A node's samples, optimizer state, integer buffers, and what it has done.
 

@@ -53,7 +53,7 @@ _PART_WORDS: Final = 3
 _ALIGN: Final = 64
 
 
-@dataclass
+@dataclass(slots=True)
 class Traffic:
     """Bytes a node has sent: payload and headers per neighbour, and what crossed machines."""
 

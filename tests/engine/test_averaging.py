@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from decentralizepy.engine import assemble, averaging
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.graphs.graph import Graph
+from decentralizepy.graphs.mixing import MixingRow, uniform
 from decentralizepy.mappings.placement import WorkerId
 from decentralizepy.memory.rows import RowPool
 from decentralizepy.messages.message import Message
@@ -22,6 +24,7 @@ from decentralizepy.node.dpsgd import DPSGD
 from decentralizepy.node.dropout import Dropout
 from decentralizepy.node.effects import Average, Receive, Report, Send, Train
 from decentralizepy.node.node import Node, Program
+from decentralizepy.sharing.sharing import Sharing, weighted_sum
 from decentralizepy.transport.router import Router
 
 #: degrees from 1 to 6; node 8 stands alone
@@ -41,6 +44,8 @@ class Twice(DPSGD):
 
 class Fresh(DPSGD):
     """Another graph in each iteration."""
+
+    averages_together = True
 
     def graph_at(self, t: int, k: int = 0) -> Graph:
         return _shifted(self.n, t)
@@ -81,13 +86,14 @@ def run(
 
 def same(one: dict[int, torch.Tensor], other: dict[int, torch.Tensor]) -> bool:
     assert one.keys() == other.keys()
-    return all(torch.equal(one[uid], other[uid]) for uid in one)
+    bits = torch.int32  # 0 and -0 are apart
+    return all(torch.equal(one[uid].view(bits), other[uid].view(bits)) for uid in one)
 
 
 @pytest.fixture
 def long_way(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Have all rounds go by messages."""
-    return lambda: monkeypatch.setattr(assemble, "can_average", lambda seats: False)
+    return lambda: monkeypatch.setattr(assemble, "can_average", lambda seats, row_bytes: False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -196,6 +202,12 @@ def pair(tmp_path: Path, cache: Path) -> Experiment:
     return Experiment(tmp_path / "e", ring(4), cache, partition="iid")
 
 
+class Averaged(Scripted):
+    """Programs of the test's that all ask for `Average`."""
+
+    averages_together = True
+
+
 def averages(rounds: Sequence[tuple[int, int]]) -> Callable[[Node], Program]:
     def program(node: Node) -> Program:
         for key in rounds:
@@ -212,7 +224,7 @@ def test_who_waits_for_a_node_that_has_ended_is_told(
     scripts = {uid: averages([(0, 0), (1, 0)]) for uid in (0, 1, 3)} | {2: averages([(0, 0)])}
     told = r"no node can go on: (?=.*node 1 waits in iteration 1 for 2 in round \(1, 0\))"
     with pytest.raises(RunError, match=told):
-        scripted(pair, scripts, layout=layout)
+        scripted(pair, scripts, layout=layout, kind=Averaged)
 
 
 @pytest.mark.parametrize("layout", [ALONE, NEAR])
@@ -226,14 +238,17 @@ def test_an_average_and_the_long_way_do_not_meet(pair: Experiment, layout: tuple
 
     scripts = {uid: averages([(0, 0)]) for uid in (0, 1, 2)} | {3: sends}
     with pytest.raises(RunError, match="no node can go on"):
-        scripted(pair, scripts, layout=layout)
+        scripted(pair, scripts, layout=layout, kind=Averaged)
 
 
-def test_a_round_is_averaged_once(pair: Experiment) -> None:
-    scripts = {uid: averages([(0, 0), (0, 0)]) for uid in (0, 2)}
-    both = {uid: [averages([(0, 0)]), averages([(0, 0)])] for uid in (1, 3)}
-    with pytest.raises(RunError, match=r"averages twice in round \(0, 0\)"):
-        scripted(pair, scripts | both)
+@pytest.mark.parametrize("rounds", [[(0, 0), (0, 0)], [(1, 0), (0, 0)]])
+@pytest.mark.parametrize("layout", [ALONE, NEAR])
+def test_rounds_are_averaged_once_and_in_their_order(
+    pair: Experiment, layout: tuple[int, ...], rounds: list[tuple[int, int]]
+) -> None:
+    scripts = {uid: averages(rounds) for uid in range(4)}
+    with pytest.raises(RunError, match=r"averages round \(0, 0\) twice, or after a later one"):
+        scripted(pair, scripts, layout=layout, kind=Averaged)
 
 
 def test_a_row_that_was_written_in_place_is_told(pair: Experiment) -> None:
@@ -242,7 +257,7 @@ def test_a_row_that_was_written_in_place_is_told(pair: Experiment) -> None:
         yield Average(node.graph_at(0), (0, 0))
 
     with pytest.raises(RunError, match="was written in place"):
-        scripted(pair, dict.fromkeys(range(4), writes))
+        scripted(pair, dict.fromkeys(range(4), writes), kind=Averaged)
 
 
 @pytest.mark.parametrize("layout", [ALONE, NEAR])
@@ -257,14 +272,115 @@ def test_what_a_program_has_read_stays_as_it_was(pair: Experiment, layout: tuple
             kept[node.uid].append((node.x, node.x.clone()))
             yield Report(t)
 
-    scripted(pair, dict.fromkeys(range(4), reads), layout=layout)
+    scripted(pair, dict.fromkeys(range(4), reads), layout=layout, kind=Averaged)
     assert all(torch.equal(*both) for pairs in kept.values() for both in pairs)
     assert all(len(pairs) == 16 for pairs in kept.values())
 
 
-def test_a_node_with_a_setup_of_its_own_takes_the_long_way() -> None:
-    class Own(Scripted):
-        def setup(self) -> None:
-            self.sharing = self.sharing
+class Attacked(DPSGD):
+    """Node 0 sends the negative of its row; the others are as they are."""
 
-    assert DPSGD.averages_plainly and Scripted.averages_plainly and not Own.averages_plainly
+    def program(self) -> Program:
+        if self.uid:
+            yield from super().program()
+            return
+        for t in self.rounds():
+            ctx = self.context(self.graph_at(t), t)
+            yield Send([(ctx.receivers, Message({"params": -self.x}))], (t, 0))
+            yield Receive(ctx.sources, (t, 0))
+
+
+class Changed(DPSGD):
+    """Another sharing method from the start on, which is not said."""
+
+    def rounds(self):
+        self.sharing = Sharing()
+        return super().rounds()
+
+
+class WithSetup(DPSGD):
+    def setup(self) -> None:
+        """Nothing, but it might."""
+
+
+class Same(DPSGD):
+    """D-PSGD by another name."""
+
+
+class Says(Attacked):
+    averages_together = True
+
+
+def test_who_overrides_how_nodes_gossip_takes_the_long_way(pair: Experiment) -> None:
+    assert averaging.averages_together(DPSGD) and averaging.averages_together(Dropout)
+    assert averaging.averages_together(Averaged) and averaging.averages_together(Says)
+    for kind in (Attacked, WithSetup, Scripted, Node):
+        assert not averaging.averages_together(kind)
+    rows, _, used = run(pair, Attacked, NEAR, "attacked")
+    assert used == [None, None] and len(rows) == 4
+
+
+def test_nodes_of_different_classes_take_the_long_way(pair: Experiment) -> None:
+    kinds = iter([DPSGD] * 2 + [Same] * 9)
+    _, _, used = run(pair, lambda: next(kinds)(), ALONE, "mixed")
+    assert used == [None]
+
+
+def test_a_method_that_is_replaced_is_told(pair: Experiment) -> None:
+    with pytest.raises(RunError, match="another sharing method than at the start"):
+        run(pair, Changed, ALONE, "changed")
+
+
+def test_a_run_that_nodes_may_leave_sends_messages(pair: Experiment) -> None:
+    """Who is waited for then changes while the others wait."""
+    quiet = ["-ta", "0", "-tea", "0", "--on_loss", "drop"]
+    team = Team(pair, 2, *quiet, layout=NEAR, name="drop").run()
+    assert [worker.averaging for worker in team.workers] == [None, None]
+
+
+def test_large_rows_are_sent(pair: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(averaging, "_SMALL", 1000)
+    assert run(pair, DPSGD, ALONE, "large")[2] == [None]
+
+
+def test_zeros_have_no_sign(pair: Experiment) -> None:
+    """A sum of negative zeros is 0 whichever way it is worked out."""
+    rows = torch.full((3, 40), -0.0)
+    mixing = MixingRow(0.5, {1: 0.25, 2: 0.25})
+    heard = [Message({"params": rows[j]}, None, j) for j in mixing.weights]
+    one = weighted_sum(rows[0], heard, mixing, None)
+    weights = np.array([0.5, 0.25, 0.25], dtype=np.float32)
+    many = averaging.weighted_sums(rows, np.arange(3), np.array([0]), weights)
+    assert not one.view(torch.int32).any() and not many.view(torch.int32).any()
+
+
+def test_rows_that_nobody_reads_any_more_are_given_back(tmp_path: Path, cache: Path) -> None:
+    """The nodes of one worker end while those of the other go on telling them of rows."""
+    made = Experiment(tmp_path / "e", ring(4), cache, partition="iid")
+    one_way = Graph(4, [(0, 2), (1, 3), (0, 1), (1, 0)])
+
+    def program(last: int) -> Callable[[Node], Program]:
+        def found(node: Node) -> Program:
+            for t in range(last):
+                assert (yield Average(one_way, (t, 0)))
+
+        return found
+
+    class Uniform(Averaged):
+        """As the links go one way."""
+
+        def around(self, graph: Graph) -> Any:
+            if self._mixed is None or self._mixed[0] is not graph:
+                own = graph.out_neighbors(self.uid), graph.in_neighbors(self.uid)
+                self._mixed = graph, uniform(graph, self.uid), own
+            return self._mixed
+
+        averages_together = True
+
+    scripts = {0: program(9), 1: program(9), 2: program(2), 3: program(2)}
+    team = scripted(made, scripts, layout=NEAR, kind=Uniform)
+    for worker in team.workers:
+        assert worker.averaging is not None and not worker.averaging._tables
+    first = team.workers[0]
+    shared = [row for row in range(len(first.pool._sent)) if first.pool._is_read(row)]
+    assert not shared
