@@ -14,7 +14,7 @@ from decentralizepy.compression.elias_gamma import EliasGamma
 from decentralizepy.compression.golomb import Golomb
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, bits.WIDEST), st.integers(0, 70), st.integers(0, 1 << 30))
 def test_numbers_of_one_width_come_back(width: int, n: int, seed: int) -> None:
     numbers = torch.from_numpy(np.random.default_rng(seed).integers(0, 1 << width, n))
@@ -26,7 +26,7 @@ def test_numbers_of_one_width_come_back(width: int, n: int, seed: int) -> None:
         bits.unpack(torch.cat([data, data[:1], data.new_zeros(1)]), n, width)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 63), max_size=300), st.integers(0, 1 << 30), st.data())
 def test_numbers_of_any_width_come_back(widths: list[int], seed: int, data) -> None:
     drawn = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ def test_numbers_of_any_width_come_back(widths: list[int], seed: int, data) -> N
         bits.Joined(sum(widths) + 8, found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sets(st.integers(0, 3000)), st.integers(3001, 1 << 40))
 def test_elias_codes_come_back_and_are_as_long_as_the_classical_ones(places, n) -> None:
     indices = torch.tensor(sorted(places), dtype=torch.int64)
@@ -62,7 +62,7 @@ def test_elias_codes_come_back_and_are_as_long_as_the_classical_ones(places, n) 
     assert classical <= 8 * sum(t.nbytes for t in tensors.values()) < classical + 16
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.integers(0, 3000)), st.integers(3001, 100_000))
 def test_golomb_codes_come_back(places, n) -> None:
     indices = torch.tensor(sorted(places), dtype=torch.int64)

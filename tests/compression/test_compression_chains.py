@@ -118,7 +118,7 @@ def test_series_have_memories_of_their_own_and_a_checkpoint_keeps_them() -> None
     assert chain("top_k(alpha=0.1) + fp16").state() == {}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sampled_from(BEHIND), st.integers(0, 80), st.data())
 def test_what_a_method_chose_itself_comes_back(text: str, n: int, data) -> None:
     places = sorted(data.draw(st.sets(st.integers(0, n - 1)))) if n else []

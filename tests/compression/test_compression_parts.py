@@ -139,7 +139,7 @@ def test_low_rank_comes_to_the_best_approximation() -> None:
     assert min(cold) > 1.001 * best, "without the warm start it stays at the first step"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.sampled_from([0.0, -1.0, 1.0, 2.5, -2.5, 1e-40, 3e38]), min_size=1), st.data())
 def test_top_k_takes_the_largest_and_of_equals_the_first(numbers: list[float], data) -> None:
     k = data.draw(st.integers(1, len(numbers)))
@@ -228,7 +228,7 @@ def test_bytes_are_as_stated(text: str) -> None:
 # ------------------------------------------------------------------------ damage
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.sampled_from(CHAINS), st.integers(0, 70), st.data())
 def test_damaged_input_raises_or_gives_a_vector(text: str, n: int, data) -> None:
     """Never another error, never another length."""

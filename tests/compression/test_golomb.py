@@ -22,7 +22,7 @@ def bits(indices: torch.Tensor, n: int) -> int:
     return sum(((gap - 1) >> b) + 1 + b for gap in gaps)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sets(st.integers(0, 3000)), st.integers(3001, 1 << 40))
 def test_codes_come_back_and_are_as_long_as_the_classical_ones(places: set[int], n: int) -> None:
     indices = torch.tensor(sorted(places), dtype=torch.int64)

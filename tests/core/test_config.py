@@ -346,14 +346,14 @@ pieces = st.one_of(
 
 
 @given(st.sampled_from(KEYS), pieces)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_value_of_any_key_is_read_or_refused(where, value):
     section, key = where
     _read_or_refuse(examples.ini(**{f"{section}__{key or value.replace('__', '')}": value}))
 
 
 @given(st.lists(pieces | st.sampled_from([f"[{name}]\n" for name in SECTIONS] + ["\n", " = "])))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_read_or_refused(parts):
     _read_or_refuse("".join(parts))
 

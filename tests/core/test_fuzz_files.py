@@ -39,7 +39,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def fuzz(most: int = 60) -> Callable:
     return settings(
-        max_examples=most, deadline=None, database=None, derandomize=True,
+        max_examples=most, database=None, derandomize=True,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_both_parts_together_are_the_file(tmp_path: Path) -> None:
     assert not np.array_equal(other.train().x, train.x)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(0, 2**62))
 def test_seven_tenths_of_each_users_are_for_training(lengths: list[int], seed: int) -> None:
     chosen = split(np.array(lengths), seed)

@@ -138,7 +138,7 @@ def test_known_values():
     assert (np.diff(labels[first[:5]]) >= 0).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     labels=st.lists(st.integers(0, 9), min_size=1, max_size=300),
     n=st.integers(1, 12),
@@ -165,7 +165,7 @@ def test_no_sample_is_given_twice_and_sizes_are_right(labels, n, seed, name, sha
     assert given_out.max() < len(y)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     per_class=st.integers(8, 30),
     n=st.integers(1, 8),
@@ -181,7 +181,7 @@ def test_dirichlet_gives_out_everything_once(per_class, n, seed, alpha):
     assert min(len(part) for part in parts) >= 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(weights=st.lists(st.floats(0.05, 1.0), min_size=1, max_size=8), seed=st.integers(0, 99))
 def test_explicit_sizes_are_kept(weights, seed):
     sizes = [weight / sum(weights) for weight in weights]

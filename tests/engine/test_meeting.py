@@ -129,7 +129,7 @@ worlds = st.builds(
     st.builds(Random, st.integers(0, 1 << 30)),
     st.integers(1, 8),
 )
-many = settings(max_examples=200, deadline=None)
+many = settings(max_examples=200)
 
 
 @many

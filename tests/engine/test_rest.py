@@ -138,7 +138,7 @@ worlds = st.builds(
     World, st.integers(1, 4), st.builds(Random, st.integers(0, 1 << 30)), st.integers(1, 4),
     st.integers(0, 60), st.booleans(),
 )  # fmt: skip
-many = settings(max_examples=250, deadline=None)
+many = settings(max_examples=250)
 
 
 @many

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from in_process import undisturbed
 from launching import Experiment, digests, end_all, leftovers
@@ -270,7 +270,6 @@ class Same:
         return a == b
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(states)
 def test_states_survive_flattening(state: dict) -> None:
     assert Same.of(unflatten(*flatten(state)), state)

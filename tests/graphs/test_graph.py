@@ -26,7 +26,6 @@ def test_neighbours_go_by_direction():
     assert graph.degrees() == (2, 0, 1, 0)
 
 
-@settings(deadline=None)
 @given(edge_lists())
 def test_agrees_with_sets_and_networkx(case):
     n, edges = case
@@ -108,7 +107,6 @@ def test_unknown_nodes_are_refused(uid):
         graph.restrict({0, uid})
 
 
-@settings(deadline=None)
 @given(edge_lists(), st.data())
 def test_restrict_keeps_the_edges_among_members(case, data):
     n, edges = case
@@ -148,7 +146,7 @@ def test_the_digest_is_frozen():
     assert weighted.digest()[:16] == "ea82324c48511caf"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(directed_graphs(), directed_graphs())
 def test_digests_are_equal_exactly_when_graphs_are(one, other):
     assert (one == other) == (one.digest() == other.digest())

@@ -16,7 +16,7 @@ from decentralizepy.graphs.files import read_graph, write_graph, written_aside
 from decentralizepy.graphs.generators import exponential, regular, ring
 from decentralizepy.graphs.graph import MAX_NODES, Graph
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_a_number_of_nodes_alone_takes_little_memory(tmp_path, name):
 nearly_right = st.text("0123456789 \n\r\t-", max_size=80)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=120) | nearly_right.map(str.encode), kind=st.booleans())
 @example(content=b"999999", kind=True)
 @example(content=b"3\x0b\n0\x1c1\n", kind=True)

@@ -41,7 +41,7 @@ def test_regular_is_the_draw_of_networkx(n, degree, seed):
     assert regular(n, degree, seed) == from_networkx(drawn)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(3, 40), st.integers(2, 39), st.integers(0, 2**40))
 def test_regular_is_regular_connected_and_repeatable(n, degree, seed):
     if degree >= n or n * degree % 2:
@@ -143,7 +143,7 @@ def lattice(rows, cols, wraps):
     }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 6), st.integers(1, 6))
 def test_torus_and_grid_are_lattices(rows, cols):
     assert set(torus(rows, cols).edges) == lattice(rows, cols, wraps=True)
@@ -173,7 +173,7 @@ def test_sizes_below_one_are_refused():
             torus(rows, cols)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(3, 40), st.integers(1, 4), st.floats(0, 1), st.integers(0, 999))
 def test_small_world_keeps_the_number_of_links(n, k_over_2, beta, seed):
     if 2 * k_over_2 >= n:

@@ -29,7 +29,7 @@ from decentralizepy.graphs.mixing import (
     uniform,
 )
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 
 
 def dense_metropolis(graph):

@@ -356,4 +356,4 @@ class Nodes(RuleBasedStateMachine):
 
 
 class TestNodes(Nodes.TestCase):  # type: ignore[name-defined,misc]
-    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=60, stateful_step_count=40)

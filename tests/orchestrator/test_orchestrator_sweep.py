@@ -78,7 +78,7 @@ def test_a_grid_with_seeds_in_order() -> None:
     ),
     seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_sweep_is_the_product_each_once(grid: dict[str, list[int]], seeds: list[int]) -> None:
     cells = expand(config(grid=grid, seeds=seeds))
     expected = len(seeds)
@@ -179,7 +179,7 @@ def test_a_method_that_is_not_there_is_refused_before_anything(make: Make, setti
 
 
 @given(estimated=st.floats(0.1, 1e5), training=st.floats(0.1, 1e5), beside=st.floats(0, 1e4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_run_as_slow_as_the_slowest_is_admitted_only_if_it_fits(
     estimated: float, training: float, beside: float
 ) -> None:

@@ -17,7 +17,7 @@ LOSSES = arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([0.0, 0
 
 
 @given(LOSSES, LOSSES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_as_scikit_learn_has_it(members: np.ndarray, others: np.ndarray) -> None:
     truth = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
     scores = -np.concatenate([members, others]).astype(float)

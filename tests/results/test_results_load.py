@@ -228,7 +228,7 @@ _lines = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lines=st.lists(_lines, max_size=6), end=st.sampled_from([b"", b"\n"]))
 def test_whatever_stands_in_a_file_the_reader_reads_or_says_so(
     lines: list[bytes], end: bytes

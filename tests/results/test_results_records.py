@@ -107,7 +107,7 @@ _lines = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.lists(_lines, max_size=8), min_size=1, max_size=3), st.sampled_from([b"", b"\n"])
 )
@@ -117,7 +117,7 @@ def test_any_files_are_read_as_by_the_core(files: list[list[bytes]], end: bytes)
         _check(_machine(Path(root), **contents))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_rows, max_size=12), st.integers(1, 90))
 def test_where_a_block_ends_does_not_matter(rows: list[dict[str, Any]], size: int) -> None:
     with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:

@@ -111,7 +111,7 @@ def test_without_power_there_is_no_energy(sampled: Callable[..., Run]) -> None:
 
 
 @given(st.lists(st.floats(0, 1000), min_size=2, max_size=20), st.floats(0, 5), st.floats(0, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_energy_is_the_integral(watts: list[float], begin: float, length: float) -> None:
     """Additive, within the extremes of power, and that of constant power the product."""
     time = np.arange(float(len(watts)))

@@ -15,7 +15,7 @@ from results import significance as s
 numbers = st.floats(-100, 100).map(lambda x: round(x, 2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=12))
 def test_paired_is_scipys(pairs: list[tuple[float, float]]) -> None:
     a, b = np.array(pairs).T
@@ -28,7 +28,7 @@ def test_paired_is_scipys(pairs: list[tuple[float, float]]) -> None:
         assert (found.low, found.high) == pytest.approx((low, high), rel=1e-3, abs=1e-2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(-5, 5).filter(bool), min_size=1, max_size=9))
 def test_wilcoxon_counts_all_signs(differences: list[int]) -> None:
     d = np.array(differences)
@@ -39,7 +39,7 @@ def test_wilcoxon_counts_all_signs(differences: list[int]) -> None:
     assert s.wilcoxon([*differences, 0]) == pytest.approx(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(numbers, min_size=2, max_size=9), st.lists(numbers, min_size=2, max_size=9))
 def test_welch_is_scipys(a: list[float], b: list[float]) -> None:
     found = s.welch(a, b)

@@ -45,7 +45,7 @@ def noises(play: Play, rows: torch.Tensor) -> dict[tuple[int, int], torch.Tensor
     return {(uid, v): message["params"] - rows[uid] for uid, to, message in play.said for v in to}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(weighted_graphs(), st.booleans(), st.floats(0.01, 10.0))
 def test_what_a_node_adds_is_nothing_by_the_weights_of_who_hears_it(
     graph: Graph, own: bool, std: float

@@ -28,7 +28,7 @@ def some(n: int, seed: int, shuffled: bool) -> Sparse:
     return Sparse(torch.from_numpy(indices), torch.from_numpy(values), n)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 60), st.integers(0, 5), st.integers(1, 20), st.booleans())
 def test_pieces_give_the_bits_of_whole_rows(n: int, count: int, piece: int, shuffled: bool) -> None:
     own = torch.randn(n, generator=torch.Generator().manual_seed(n))

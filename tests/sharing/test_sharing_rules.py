@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.graphs.graph import Graph
@@ -47,7 +47,6 @@ def rows_of(n: int) -> torch.Tensor:
     return torch.randn(n, P, generator=torch.Generator().manual_seed(n))
 
 
-@settings(deadline=None)
 @given(graphs())
 def test_metropolis_hastings_is_the_dense_product_and_keeps_the_mean(graph: Graph) -> None:
     rows = rows_of(graph.n)
@@ -60,7 +59,6 @@ def test_metropolis_hastings_is_the_dense_product_and_keeps_the_mean(graph: Grap
     torch.testing.assert_close(merged.mean(0), rows.mean(0), rtol=1e-5, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(graphs())
 def test_plain_average_is_the_mean_of_the_neighbourhood(graph: Graph) -> None:
     rows = rows_of(graph.n)

@@ -42,7 +42,7 @@ def message(method: Sharing, x: torch.Tensor, t: int = 0):
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 90), st.sampled_from(["fft", "haar", "sym2", "db4", "bior2.2"]))
 def test_a_row_of_any_length_comes_back_from_its_coefficients(n: int, basis: str) -> None:
     method = FFT() if basis == "fft" else Wavelet(wavelet=basis, level=4)
@@ -96,7 +96,7 @@ def test_a_part_is_decoded_once_for_all_who_hear_it() -> None:
     assert Sharing().unpack(whole, 50) is whole["params"] and whole.decoded is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 1 << 62), st.floats(1e-12, 1, exclude_max=True), st.integers(0, 500))
 def test_what_is_drawn_ascends_within_the_row(seed: int, alpha: float, n: int) -> None:
     indices = drawn(seed, alpha, n).numpy()

@@ -199,7 +199,7 @@ def test_gradients_are_weighed_alike_and_counted() -> None:
 # ------------------------------------------------------------------------- epsilon
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rate=st.floats(1e-4, 1.0),
     noise=st.floats(0.4, 20.0),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from decentralizepy.mappings.placement import WorkerId
@@ -92,7 +92,6 @@ messages = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(messages, st.sampled_from(["local", "clear", "sealed"]))
 def test_a_message_arrives_as_it_was(message: Message, how: str) -> None:
     check_size(message.tensors)
