@@ -38,7 +38,8 @@ from decentralizepy.transport.router import Router
 
 _Item = TypeVar("_Item")
 #: in a table: not there yet, or not in the arena
-_NONE, _PRIVATE = -1, -2
+_NONE: Final = -1
+_PRIVATE: Final = -2
 #: comes before all rounds
 _BEFORE: Final = -1, -1
 #: bytes of sums that are worked out before they are put where they belong: a core's cache

@@ -68,8 +68,8 @@ class Average:
     together (see `decentralizepy.engine.averaging`): the program then takes the long way, `Send`,
     `Receive` and `Sharing.merge`, which gives the same bits.
 
-    All nodes ask for it with the same graph, once in a round, and in ascending rounds; a class of
-    which that is true says ``averages_together = True``.
+    All nodes ask for it with the same graph, each by one program, once in a round and in ascending
+    rounds; a class of which that is true says ``averages_together = True``.
     """
 
     graph: Graph

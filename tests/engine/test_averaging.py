@@ -229,7 +229,7 @@ def test_who_waits_for_a_node_that_has_ended_is_told(
 
 @pytest.mark.parametrize("layout", [ALONE, NEAR])
 def test_an_average_and_the_long_way_do_not_meet(pair: Experiment, layout: tuple[int, ...]) -> None:
-    """A program that yields `Average` when others send gets an answer or a deadlock, no numbers."""
+    """Where a class says that all average and one sends, a deadlock is told: no numbers."""
 
     def sends(node: Node) -> Program:
         ctx = node.context(node.graph_at(0), 0)
@@ -343,7 +343,7 @@ def test_large_rows_are_sent(pair: Experiment, monkeypatch: pytest.MonkeyPatch) 
     assert run(pair, DPSGD, ALONE, "large")[2] == [None]
 
 
-def test_zeros_have_no_sign(pair: Experiment) -> None:
+def test_zeros_have_no_sign() -> None:
     """A sum of negative zeros is 0 whichever way it is worked out."""
     rows = torch.full((3, 40), -0.0)
     mixing = MixingRow(0.5, {1: 0.25, 2: 0.25})
@@ -354,9 +354,8 @@ def test_zeros_have_no_sign(pair: Experiment) -> None:
     assert not one.view(torch.int32).any() and not many.view(torch.int32).any()
 
 
-def test_rows_that_nobody_reads_any_more_are_given_back(tmp_path: Path, cache: Path) -> None:
+def test_rows_that_nobody_reads_any_more_are_given_back(pair: Experiment) -> None:
     """The nodes of one worker end while those of the other go on telling them of rows."""
-    made = Experiment(tmp_path / "e", ring(4), cache, partition="iid")
     one_way = Graph(4, [(0, 2), (1, 3), (0, 1), (1, 0)])
 
     def program(last: int) -> Callable[[Node], Program]:
@@ -378,7 +377,7 @@ def test_rows_that_nobody_reads_any_more_are_given_back(tmp_path: Path, cache: P
         averages_together = True
 
     scripts = {0: program(9), 1: program(9), 2: program(2), 3: program(2)}
-    team = scripted(made, scripts, layout=NEAR, kind=Uniform)
+    team = scripted(pair, scripts, layout=NEAR, kind=Uniform)
     for worker in team.workers:
         assert worker.averaging is not None and not worker.averaging._tables
     first = team.workers[0]
