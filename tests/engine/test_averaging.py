@@ -31,6 +31,12 @@ from decentralizepy.transport.router import Router
 IRREGULAR = Graph.undirected(
     9, [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (1, 2), (2, 3), (3, 7), (4, 5)]
 )
+#: nodes that nobody hears, nodes that hear nobody, and links that go one way and both ways
+_LINKS = [(0, 1), (1, 2), (2, 0), (2, 1), (3, 0), (3, 1), (3, 4), (4, 5), (5, 7), (6, 7)]
+ONE_WAY = (
+    Graph(9, _LINKS, {(u, v): (1 + u) / 30 for u, v in _LINKS}),
+    Graph(9, [(8, u) for u in range(7)], {(8, u): 0.25 for u in range(7)}),
+)
 THREE = (3,)
 
 
@@ -51,6 +57,15 @@ class Fresh(DPSGD):
         return _shifted(self.n, t)
 
 
+class OneWay(DPSGD):
+    """Who hears a node is not whom it hears, another way in each iteration."""
+
+    averages_together = True
+
+    def graph_at(self, t: int, k: int = 0) -> Graph:
+        return ONE_WAY[t % len(ONE_WAY)]
+
+
 def _shifted(n: int, t: int, _known: dict[tuple[int, int], Graph] = {}) -> Graph:  # noqa: B006
     step = 1 + t % 3
     links = [(i, (i + step) % n) for i in range(n)]
@@ -58,7 +73,7 @@ def _shifted(n: int, t: int, _known: dict[tuple[int, int], Graph] = {}) -> Graph
 
 
 KINDS: dict[str, Callable[[], Node]] = {
-    "static": DPSGD, "twice": Twice, "fresh": Fresh,
+    "static": DPSGD, "twice": Twice, "fresh": Fresh, "one way": OneWay,
     "dropout": lambda: Dropout(dropout_rate=0.4),
 }  # fmt: skip
 
