@@ -57,7 +57,20 @@ def case(folder: Path, nodes: int, iterations: int, repeats: int) -> Iterator[Re
     )  # fmt: skip
 
 
+def by_messages(folder: Path, nodes: int, iterations: int, repeats: int) -> Iterator[Result]:
+    """One worker whose nodes send their rows to one another."""
+    load = load_of(nodes)
+    node = {"NODE": {"node_package": "by_messages", "node_class": "ByMessages"}}
+    more = {**sections_of(load), **node}
+    found = medians(
+        repeats, {"sent": lambda: engine.seconds(folder, load, 1, iterations, more=more)}
+    )
+    name = f"small, {nodes} MLPs by messages, one worker: us a node and iteration"
+    yield Result(name, 1e6 * found["sent"] / nodes, None, "")
+
+
 def results(folder: Path, repeats: int) -> Iterator[Result]:
     """100 and 10,000 nodes."""
     yield from case(folder, 100, 300, repeats)
+    yield from by_messages(folder, 100, 300, repeats)
     yield from case(folder, 10_000, 10, repeats)

@@ -91,7 +91,7 @@ class Mailbox:
         """Which named sources of a `Receive` have not spoken yet; those ``gone`` are not missed."""
         assert wanted.sources is not ANY
         if self._closed:
-            self._closed.pop(wanted.round, None)  # type: ignore[arg-type]  # asked for again
+            self._reopen(wanted)
         if wanted.round is not ANY:
             there = self._rounds.get(wanted.round)
             found = set(wanted.sources) if there is None else set(wanted.sources) - there.keys()
@@ -194,6 +194,14 @@ class Mailbox:
         while len(self._closed) > _KEPT_CLOSED:
             del self._closed[next(iter(self._closed))]
 
+    def _reopen(self, wanted: Receive) -> None:
+        """Whoever is asked for again is to be heard, however late."""
+        expected = self._closed.get(wanted.round)  # type: ignore[arg-type]  # none at `ANY`
+        if expected is not None:
+            expected.difference_update(wanted.sources)  # type: ignore[arg-type]  # absent: not `ANY`
+            if not expected:
+                del self._closed[wanted.round]  # type: ignore[arg-type]
+
     def _recount(self) -> None:
         """Bring the rounds of each sender up to date, after messages were heard."""
         self._by_sender.clear()
@@ -211,8 +219,11 @@ class Mailbox:
     def forget(self, before: Round) -> None:
         """Drop what belongs to earlier rounds, now and when it comes."""
         self._before = max(self._before, before)
-        for round_ in [round_ for round_ in self._rounds if round_ < before]:
+        old = [round_ for round_ in self._rounds if round_ < before]
+        for round_ in old:
             self._n -= sum(map(len, self._rounds.pop(round_).values()))
+        if old and self._newest is not None:
+            self._recount()
         for round_ in [round_ for round_ in self._closed if round_ < before]:
             del self._closed[round_]
 

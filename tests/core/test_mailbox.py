@@ -16,6 +16,8 @@ counted = st.builds(Receive, st.just(ANY), rounds | st.just(ANY), st.none() | st
 puts = st.tuples(st.just("put"), senders, rounds)
 takes = st.tuples(st.just("take"), named | counted, st.sampled_from(["", "lost", "deadline"]))
 forgets = st.tuples(st.just("forget"), rounds)
+#: a deadline passes before node 0 speaks
+LATE = ("take", Receive([0], (1, 0)), "deadline")
 
 
 def message(sender, round_=(0, 0), text=""):
@@ -53,6 +55,7 @@ class Listed:
         return [one for one in self.waiting if wanted.round is ANY or one.round == wanted.round]
 
     def absent(self, wanted):
+        self.closed -= {(wanted.round, uid) for uid in wanted.sources}  # they are asked again
         return set(wanted.sources) - {one.sender for one in self.fitting(wanted)}
 
     def take(self, wanted, reason):
@@ -79,6 +82,9 @@ class Listed:
 
 @given(st.none() | st.integers(1, 3), st.lists(puts | puts | takes | forgets, max_size=40))
 @example(1, [("put", 1, (0, 0)), ("forget", (1, 0)), ("put", 1, (1, 0)), ("put", 1, (1, 0))])
+@example(2, [("put", 1, (0, 1)), ("put", 1, (0, 0)), ("forget", (0, 1)), ("put", 1, (0, 1))])
+@example(None, [LATE, ("take", Receive([0], (1, 0)), ""), ("put", 0, (1, 0))])
+@example(None, [LATE, ("take", Receive([1], (1, 0)), ""), ("put", 0, (1, 0))])
 def test_like_a_list_of_what_was_sent(newest, steps):
     box, listed = Mailbox(Mail(newest)), Listed(newest)
     for kind, *rest in steps:
