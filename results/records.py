@@ -159,11 +159,20 @@ def _table(rows: Sequence[Mapping[str, Any]], more_keys: tuple[str, ...] = ()) -
     keys = (*KEYS[:2], *more_keys)
     columns = {key: pa.array([row[key] for row in rows], pa.int64()) for key in keys}
     names = set().union(*(row.keys() for row in rows)).difference(_PLACE)
-    for name in sorted(names):
+    for name in sorted(filter(_is_text, names)):
         values = [number(row.get(name)) for row in rows]
         if any(value is not None for value in values):
             columns[name] = pa.array(values, pa.float64())
     return pa.table(columns)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down; half of a surrogate pair cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def number(value: Any) -> float | None:

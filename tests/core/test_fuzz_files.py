@@ -156,6 +156,7 @@ LEGACY = json.dumps({"train_loss": {"1": 0.5, "2": 0.25}, "test_acc": {}}).encod
 
 
 @fuzz()
+@example(b'{"uid": 0, "iteration": 1, "\\ud800": 0.5}\n', b"")
 @given(mutated([RECORDS]), mutated([b'{"machine_id": 0, "procs_per_machine": [2]}']))
 def test_records(tmp_path_factory, data, args):
     folder = MachineFolder(tmp_path_factory.getbasetemp() / "fuzzed_records")
@@ -172,6 +173,7 @@ def test_records(tmp_path_factory, data, args):
 
 
 @fuzz()
+@example(b'{"\\ud800": {"1": 0.5}, "test_acc": {"1": 2}}', b"")
 @given(mutated([LEGACY]), mutated([b'{"machine_id": 0, "procs_per_machine": 2}']))
 def test_results_of_the_reference(tmp_path_factory, data, args):
     folder = MachineFolder(tmp_path_factory.getbasetemp() / "fuzzed_results")
