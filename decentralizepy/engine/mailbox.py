@@ -90,9 +90,8 @@ class Mailbox:
     def absent(self, wanted: Receive, gone: frozenset[int] = frozenset()) -> set[int]:
         """Which named sources of a `Receive` have not spoken yet; those ``gone`` are not missed."""
         assert wanted.sources is not ANY
-        if self._closed:
-            self._reopen(wanted)
         if wanted.round is not ANY:
+            self._reopen(wanted.round, wanted.sources)
             there = self._rounds.get(wanted.round)
             found = set(wanted.sources) if there is None else set(wanted.sources) - there.keys()
         else:
@@ -194,13 +193,13 @@ class Mailbox:
         while len(self._closed) > _KEPT_CLOSED:
             del self._closed[next(iter(self._closed))]
 
-    def _reopen(self, wanted: Receive) -> None:
+    def _reopen(self, round_: Round, sources: Iterable[int]) -> None:
         """Whoever is asked for again is to be heard, however late."""
-        expected = self._closed.get(wanted.round)  # type: ignore[arg-type]  # none at `ANY`
+        expected = self._closed.get(round_)
         if expected is not None:
-            expected.difference_update(wanted.sources)  # type: ignore[arg-type]  # absent: not `ANY`
+            expected.difference_update(sources)
             if not expected:
-                del self._closed[wanted.round]  # type: ignore[arg-type]
+                del self._closed[round_]
 
     def _recount(self) -> None:
         """Bring the rounds of each sender up to date, after messages were heard."""
