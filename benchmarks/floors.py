@@ -14,8 +14,8 @@ from benchmarks.load import Load
 
 #: neighbours of a node
 _DEGREE = 4
-#: parameters of the nodes whose steps are taken at once: what a core's cache holds
-_IN_CACHE = 300_000
+#: parameters of the nodes whose steps are taken at once: more do not fit into the cache
+_IN_CACHE = 640_000
 #: numbers of the sums that are worked out before they are put where they belong
 _SUMS = 1 << 18
 
@@ -36,7 +36,8 @@ def stacked(load: Load, own: int) -> Callable[[], None]:
     samples, rows = load.stored(), _rows(load, own)
     layers = layers_of(load.make_model())
     assert layers is not None
-    size = min(own, max(1, _IN_CACHE // rows.shape[1]))
+    parts = -(-own * rows.shape[1] // _IN_CACHE)
+    size = -(-own // parts)
     memory = Memory(rows.device, size)
     stack = memory.take("stack", size, rows.shape[1])
     step = ChainStep(Plan(layers), stack, load.batch, memory)

@@ -22,7 +22,7 @@ from decentralizepy.training.task import Classification, is_plain
 from decentralizepy.training.trainer import Trainer
 
 #: parameters of the nodes of one stack: what a core's cache holds, and what occupies a GPU
-_IN_CACHE: Final = 300_000
+_IN_CACHE: Final = 430_000
 _ON_GPU: Final = 1 << 26
 #: sizes of stacks that are remembered; all share memory
 _ROOMS: Final = 256
