@@ -94,9 +94,10 @@ class Receive:
 
     With ``sources`` the program goes on when each of them has said something in ``round``; with
     `ANY`, when ``count`` messages are there (those that came first are taken). After ``deadline``
-    seconds of the run's clock it goes on with what came, an absent source as `Missing`; what comes
-    for such a round later is dropped. With a deadline of 0 it takes what is there. Without one it
-    waits; `Missing` then stands only for a node that was lost.
+    seconds of the run's clock it goes on with what came, an absent source as `Missing`; what
+    that source says in the round later is dropped, unless the program asks for it again by name.
+    With a deadline of 0 it takes what is there. Without one it waits; `Missing` then stands only
+    for a node that was lost.
     """
 
     sources: Sequence[int] | Everything
