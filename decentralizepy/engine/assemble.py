@@ -11,7 +11,6 @@ import torch
 from decentralizepy.datasets.base import Dataset
 from decentralizepy.datasets.experiment import partition, prepared_dataset
 from decentralizepy.engine import datafile, nodefile
-from decentralizepy.engine.averaging import can_average, sums_have_the_same_bits
 from decentralizepy.engine.checkpoints import CheckpointSets, node_file
 from decentralizepy.engine.clock import VirtualClock
 from decentralizepy.engine.evaluation import Evaluator
@@ -23,9 +22,11 @@ from decentralizepy.engine.parts import (
     samples_of,
     with_compression,
 )
+from decentralizepy.engine.plain_gossip import can_average
 from decentralizepy.engine.records import Reporter
 from decentralizepy.engine.seat import Seat
 from decentralizepy.engine.sent_models import SentModels
+from decentralizepy.engine.sums import sums_have_the_same_bits
 from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.schedules import Schedule

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import accumulate, compress
+from itertools import compress
 from typing import Final, TypeVar
 
 import numpy as np
@@ -24,9 +23,9 @@ from torch import Tensor
 
 from decentralizepy.compression.chain import VALUES
 from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.engine.sums import Around, Sums, weighted_sums
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.graph import Graph
-from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import Row, RowPool
@@ -44,55 +43,10 @@ _PRIVATE: Final = -2
 _BEFORE: Final = -1, -1
 #: bytes of sums that are worked out before they are put where they belong: a core's cache
 _AT_ONCE: Final = 1 << 20
-#: bytes of a row above which messages cost little, and a kernel for each neighbour is faster
-_SMALL: Final = 1 << 18
 #: rows of one notice
 _PAIRS: Final = 512
 #: with more open rounds than this, look for ones that nobody here will take part in
 _MANY: Final = 8
-
-
-@dataclass(eq=False, slots=True)
-class Around:
-    """A node in a graph.
-
-    ``sources`` [d + 1] are its own number and those that it hears, ascending, and ``weights``
-    [d + 1] theirs; ``away`` lists the other workers that have nodes hearing it; ``receivers`` is
-    how many nodes do. ``mixed`` is what the node gave for the graph; its number has so many
-    ``digits``.
-    """
-
-    mixed: object
-    mixing: MixingRow
-    sources: np.ndarray
-    weights: np.ndarray
-    away: tuple[int, ...]
-    receivers: int
-    digits: int
-    alone: bool
-
-
-@dataclass(eq=False, slots=True)
-class Sums:
-    """What is summed for some nodes, one after the other.
-
-    ``sources`` [any] are nodes and ``weights`` [any] theirs; sum i covers those from ``starts[i]``
-    up to, not including, ``stops[i + 1]``.
-    """
-
-    arounds: list[Around]
-    sources: np.ndarray
-    weights: np.ndarray
-    starts: np.ndarray
-    stops: list[int]
-
-    @classmethod
-    def of(cls, arounds: list[Around]) -> Sums:
-        """The sums of these nodes."""
-        sources = np.concatenate([around.sources for around in arounds])
-        weights = np.concatenate([around.weights for around in arounds])
-        stops = [0, *accumulate(len(around.sources) for around in arounds)]
-        return cls(arounds, sources, weights, np.array(stops[:-1]), stops)
 
 
 @dataclass(eq=False, slots=True)
@@ -434,60 +388,5 @@ def _only(items: Sequence[_Item], chosen: np.ndarray) -> list[_Item]:
     return list(compress(items, chosen.tolist()))
 
 
-def weighted_sums(
-    rows: Tensor, places: np.ndarray, starts: np.ndarray, weights: np.ndarray
-) -> Tensor:
-    """Weighted sums [m, P] of rows [any, P], sum i of those at ``places`` from ``starts[i]`` on."""
-    indices, offsets = torch.from_numpy(places), torch.from_numpy(starts)
-    return torch.embedding_bag(
-        rows, indices, offsets, False, 0, False, torch.from_numpy(weights)
-    )[0]  # fmt: skip
-
-
 def _twice(uid: int, key: Round) -> RunError:
     return RunError(f"node {uid} averages round {key} twice, or after a later one")
-
-
-@cache
-def sums_have_the_same_bits(length: int) -> bool:
-    """Whether `weighted_sums` gives just what `weighted_sum` does, on this processor."""
-    rows = torch.randn(8, length, generator=torch.Generator().manual_seed(1))
-    rows[:, :: length // 7 + 1] = -0.0
-    for degree in range(8):
-        mixing = MixingRow(1 / (degree + 3), {j: 1 / (j + 2) for j in range(1, degree + 1)})
-        heard = [Message({VALUES: rows[j]}, None, j) for j in mixing.weights]
-        one = weighted_sum(rows[0], heard, mixing, None)
-        weights = np.array([mixing.self_weight, *mixing.weights.values()], dtype=np.float32)
-        many = weighted_sums(rows, np.arange(degree + 1), np.array([0]), weights)
-        if not torch.equal(one.view(torch.int32), many[0].view(torch.int32)):
-            return False
-    return True
-
-
-def can_average(seats: Mapping[int, Seat], row_bytes: int) -> bool:
-    """Whether all nodes ask for `Average`, with unmodified `Sharing`, and rows are small."""
-    nodes = [seat.node for uid, seat in seats.items() if uid >= 0]
-    kinds = {(type(node), type(node.sharing), node.sharing.is_plain) for node in nodes}
-    if len(kinds) != 1 or row_bytes > _SMALL:
-        return False
-    ((kind, _, plain),) = kinds
-    as_made = all(vars(node).keys().isdisjoint(_DECIDE - {"sharing", "timeout"}) for node in nodes)
-    return plain and as_made and averages_together(kind)
-
-
-#: what decides how nodes gossip
-_DECIDE: Final = frozenset(
-    {"around", "bind", "context", "graph_at", "program", "programs", "setup", "sharing", "timeout",
-     "x"}
-)  # fmt: skip
-
-
-def averages_together(kind: type[Node]) -> bool:
-    """`Node.averages_together` of the class that says it, unless one derived from it overrides what
-    decides how nodes gossip."""
-    for cls in kind.__mro__:
-        if "averages_together" in vars(cls):
-            return bool(vars(cls)["averages_together"])
-        if not _DECIDE.isdisjoint(vars(cls)):
-            return False
-    return False

@@ -12,7 +12,7 @@ import torch
 from launching import Experiment
 from teams import ALONE, FAR, NEAR, Scripted, Team, scripted
 
-from decentralizepy.engine import assemble, averaging
+from decentralizepy.engine import assemble, averaging, plain_gossip, sums
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.graphs.graph import Graph
@@ -148,15 +148,15 @@ def test_where_the_processor_sums_otherwise_messages_are_sent(
 ) -> None:
     """The check at the start compares bits, not whether numbers are close."""
     together = run(irregular, DPSGD, ALONE, "together")
-    real = averaging.weighted_sums
+    real = sums.weighted_sums
     monkeypatch.setattr(
-        averaging, "weighted_sums", lambda *args: torch.nextafter(real(*args), torch.tensor(9.0))
+        sums, "weighted_sums", lambda *args: torch.nextafter(real(*args), torch.tensor(9.0))
     )
-    averaging.sums_have_the_same_bits.cache_clear()
+    sums.sums_have_the_same_bits.cache_clear()
     try:
         apart = run(irregular, DPSGD, ALONE, "apart")
     finally:
-        averaging.sums_have_the_same_bits.cache_clear()
+        sums.sums_have_the_same_bits.cache_clear()
     assert apart[2] == [None] and same(together[0], apart[0])
 
 
@@ -327,10 +327,10 @@ class Says(Attacked):
 
 
 def test_who_overrides_how_nodes_gossip_takes_the_long_way(pair: Experiment) -> None:
-    assert averaging.averages_together(DPSGD) and averaging.averages_together(Dropout)
-    assert averaging.averages_together(Averaged) and averaging.averages_together(Says)
+    assert plain_gossip.averages_together(DPSGD) and plain_gossip.averages_together(Dropout)
+    assert plain_gossip.averages_together(Averaged) and plain_gossip.averages_together(Says)
     for kind in (Attacked, WithSetup, Scripted, Node):
-        assert not averaging.averages_together(kind)
+        assert not plain_gossip.averages_together(kind)
     rows, _, used = run(pair, Attacked, NEAR, "attacked")
     assert used == [None, None] and len(rows) == 4
 
@@ -354,7 +354,7 @@ def test_a_run_that_nodes_may_leave_sends_messages(pair: Experiment) -> None:
 
 
 def test_large_rows_are_sent(pair: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(averaging, "_SMALL", 1000)
+    monkeypatch.setattr(plain_gossip, "_SMALL", 1000)
     assert run(pair, DPSGD, ALONE, "large")[2] == [None]
 
 
@@ -365,7 +365,7 @@ def test_zeros_have_no_sign() -> None:
     heard = [Message({"params": rows[j]}, None, j) for j in mixing.weights]
     one = weighted_sum(rows[0], heard, mixing, None)
     weights = np.array([0.5, 0.25, 0.25], dtype=np.float32)
-    many = averaging.weighted_sums(rows, np.arange(3), np.array([0]), weights)
+    many = sums.weighted_sums(rows, np.arange(3), np.array([0]), weights)
     assert not one.view(torch.int32).any() and not many.view(torch.int32).any()
 
 
