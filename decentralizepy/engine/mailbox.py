@@ -202,7 +202,7 @@ class Mailbox:
                 del self._closed[round_]
 
     def _recount(self) -> None:
-        """Bring the rounds of each sender up to date, after messages were heard."""
+        """Bring the rounds of each sender up to date, after messages were heard or dropped."""
         self._by_sender.clear()
         letters = sorted(
             (number, message.sender, message.round)
