@@ -76,6 +76,11 @@ def option(flag):
     return rest[rest.index(flag) + 1]
 
 
+def hang():  # until a signal, also one that comes just before a sleep
+    while True:
+        time.sleep(0.1)
+
+
 def leave(code, text):
     print(text, file=sys.stderr, flush=True)
     sys.exit(code)
@@ -88,7 +93,7 @@ if verb == "check":
         leave(2, f"decentralizepy: {ini}: [NODE] is odd; even it")
     if mode == "slow-check":
         pathlib.Path(os.environ["DECENTRALIZEPY_MARK"]).write_text(str(os.getpid()))
-        time.sleep(60)
+        hang()
     sys.exit(0)
 if verb == "prepare":
     print("preparing 1797 digits", flush=True)
@@ -136,7 +141,7 @@ if mode == "refuse" and machine == 1:
     status("failed", 0, "another experiment")
     leave(2, "decentralizepy: another experiment")
 if mode == "refuse":
-    time.sleep(300)
+    hang()
 if mode == "killed" and machine == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if mode == "killed":
@@ -147,7 +152,7 @@ if mode.startswith("dies") and machine == 1 and (mode == "dies" or "--resume" no
     dying.touch()
     os.killpg(0, signal.SIGKILL)
 if mode == "dies" and "wait" in rest:
-    time.sleep(300)
+    hang()
 if mode == "dies":
     until(lambda: in_ledger("lost"))
 if mode == "dies-once" and machine == 0:  # where nobody starts machine 1 again, we are ended
@@ -156,7 +161,7 @@ if mode == "interrupted" and machine == 1:  # as the core, which takes SIGTERM f
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
     os.kill(os.getpid(), signal.SIGTERM)
 if mode == "interrupted":
-    time.sleep(300)
+    hang()
 if mode == "gated":  # until somebody opens the gate
     while not os.path.exists(os.environ["DECENTRALIZEPY_GATE"]):
         time.sleep(0.05)
@@ -167,7 +172,7 @@ if mode in ("fail", "hang", "stubborn"):
     code = "import time; time.sleep(300)"
     worker = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     (folder / "pids").write_text(f"{os.getpid()} {worker.pid}")
-    time.sleep(300)
+    hang()
 
 with (folder / "records_0.jsonl").open("w") as out:
     due = rounds and (int(option("-ta")) or int(option("-tea")))

@@ -115,7 +115,8 @@ class Slow:
         if name == wanted:
             print("importing", flush=True)
             import time
-            time.sleep(60)
+            for _ in range(600):  # a signal just before one sleep is seen after it
+                time.sleep(0.1)
 sys.meta_path.insert(0, Slow())
 import runpy
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
@@ -134,5 +135,5 @@ def test_an_early_interrupt_is_a_line(make: Make, module: str) -> None:
     )  # fmt: skip
     assert command.stdout is not None and command.stdout.readline() == "importing\n"
     command.send_signal(signal.SIGINT)
-    _, errors = command.communicate(timeout=10)
+    _, errors = command.communicate(timeout=60)
     assert command.returncode == 130 and errors.startswith("interrupted") and "Tr" not in errors
