@@ -13,7 +13,7 @@ from benchmarks.result import Result, medians
 _CLIENTS = 1000
 #: microseconds of bookkeeping a message
 _BOUND = 20.0
-#: the first fit into a core's cache, with all that belongs to them; the others do not
+#: each four times the one before: what a sender takes must not grow with them
 _SENDERS = (350, 1400, 5600)
 #: what four times as many senders may take more, each
 _LINEAR = 1.25

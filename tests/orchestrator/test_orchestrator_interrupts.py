@@ -135,5 +135,5 @@ def test_an_early_interrupt_is_a_line(make: Make, module: str) -> None:
     )  # fmt: skip
     assert command.stdout is not None and command.stdout.readline() == "importing\n"
     command.send_signal(signal.SIGINT)
-    _, errors = command.communicate(timeout=60)
+    _, errors = command.communicate(timeout=30)
     assert command.returncode == 130 and errors.startswith("interrupted") and "Tr" not in errors

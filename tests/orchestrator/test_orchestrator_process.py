@@ -72,7 +72,7 @@ def test_a_polite_command_ends_by_the_first_request(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys, time\n"
         "try:\n    pathlib.Path(sys.argv[1]).touch()\n"
-        "    while True: time.sleep(0.1)\n"  # a signal just before one sleep is seen after it
+        "    for _ in range(3000): time.sleep(0.1)\n"  # so that no signal is missed
         "except KeyboardInterrupt:\n    sys.exit(130)"
     )
     command = run(tmp_path, "-c", code, str(tmp_path / "up"), grace_s=20)
@@ -80,7 +80,7 @@ def test_a_polite_command_ends_by_the_first_request(tmp_path: Path) -> None:
     began = time.monotonic()
     process.stop([command])
     assert command.poll() == 130
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 5
 
 
 def test_a_stubborn_one_is_killed_with_all_it_started(tmp_path: Path) -> None:
