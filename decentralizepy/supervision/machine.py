@@ -65,7 +65,7 @@ class Supervisor:
             raise self._no_room(error) from None
         settings = self.settings
         self.status.attempt = settings.attempt
-        self._server = Server(settings.threads)
+        self._server = Server(settings.threads, settings.experiment.optimizer.target)
         try:
             control = connect(self.settings)
         except ConfigError:

@@ -21,11 +21,13 @@ from typing import Any, Final
 
 from decentralizepy.codec import Word, WordError, decode, encode
 from decentralizepy.errors import RunError
+from decentralizepy.registry import Target
 from decentralizepy.settings import Settings
 from decentralizepy.supervision.socketfolder import SocketFolder
 from decentralizepy.words import FROM_WORKERS, Stop
 
-_PRELOAD: Final = ["decentralizepy.engine.preload"]
+_PRELOAD: Final = "decentralizepy.engine.preload"
+_PRELOAD_OPTIMIZERS: Final = "decentralizepy.engine.preload_optimizers"
 _POLL_S: Final = 0.02
 #: what multiprocessing gives as the exit code of a worker that its server can tell nothing of
 NOBODY_KNOWS: Final = 255
@@ -34,12 +36,13 @@ NOBODY_KNOWS: Final = 255
 class Server:
     """The process that workers are forked from, and the private folder of all their sockets."""
 
-    def __init__(self, threads: int) -> None:
-        """Start it; it loads torch while we go on."""
+    def __init__(self, threads: int, optimizer: Target) -> None:
+        """Start it; it loads torch while we go on, and what ``optimizer`` needs."""
         self.folder = SocketFolder()
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)
-        forkserver.set_forkserver_preload(_PRELOAD)
+        ours = (optimizer.module.split(".")[:2], optimizer.name) == (["torch", "optim"], "SGD")
+        forkserver.set_forkserver_preload([_PRELOAD] if ours else [_PRELOAD, _PRELOAD_OPTIMIZERS])
         # its own socket goes there too: the folder that it would make stays when we are killed
         multiprocessing.current_process()._config["tempdir"] = self.folder.name  # type: ignore[attr-defined]
         _start_deaf()

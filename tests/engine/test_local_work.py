@@ -43,6 +43,20 @@ def experiment(folder: Path, cache: Path, **options: str) -> Experiment:
     return made
 
 
+@pytest.mark.parametrize("optimizer, times", [("Adam", 1), ("SGD", 0)])
+def test_what_torchs_optimizers_load_is_loaded_once_for_all_workers(
+    optimizer: str, times: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    made = experiment(tmp_path / "all", cache, optimizer=optimizer)
+    _, (process,) = made.start((NODES,), 3, 1)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0
+    loaded = [line.split("|")[-1].strip() for line in errors.splitlines()]
+    assert loaded.count("torch") == 1
+    assert loaded.count("torch._dynamo") == times
+
+
 @pytest.mark.parametrize("case", MODELS)
 def test_the_same_bits_whatever_the_number_of_workers(
     case: str, tmp_path: Path, cache: Path
