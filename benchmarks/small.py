@@ -71,6 +71,6 @@ def by_messages(folder: Path, nodes: int, iterations: int, repeats: int) -> Iter
 
 def results(folder: Path, repeats: int) -> Iterator[Result]:
     """100 and 10,000 nodes."""
-    yield from case(folder, 100, 300, repeats)
+    yield from case(folder, 100, 1500, repeats)
     yield from by_messages(folder, 100, 300, repeats)
     yield from case(folder, 10_000, 10, repeats)

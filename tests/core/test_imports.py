@@ -297,7 +297,7 @@ def loaded_by(modules, *more):
     """Heavy libraries, or ``more``, that each module loads; a text where it can't be imported."""
     done = subprocess.run(
         [sys.executable, "-c", FORKS, json.dumps(modules), json.dumps(more)],
-        capture_output=True, text=True, check=True, timeout=120, cwd=REPOSITORY,
+        capture_output=True, text=True, check=True, timeout=170, cwd=REPOSITORY,
         env={**os.environ, "MPLBACKEND": "Agg"},
     )  # fmt: skip
     return json.loads(done.stdout)
@@ -311,7 +311,7 @@ def loaded_together(modules):
     code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        capture_output=True, text=True, check=True, timeout=120, cwd=REPOSITORY,
+        capture_output=True, text=True, check=True, timeout=170, cwd=REPOSITORY,
     )  # fmt: skip
     return set(done.stdout.split())
 
