@@ -107,7 +107,7 @@ class Grid5000Backend(RemoteBackend):
             "servers": list(config.SERVERS),
             "walltime": config.walltime,
             "queue": _queue(config),
-            "job_type": list(config.job_type) if _queue(config) != "production" else [],
+            "job_type": _job_types(config),
             "reservation": config.reservation,
             "project": config.PROJECT,
             "env_name": config.ENV_NAME,
@@ -256,6 +256,12 @@ def wanted(config: Config) -> dict[str, int]:
 def _queue(config: Config) -> str:
     """EnOSlib does not know the name ``abaca``; its clusters are those of ``production``."""
     return "production" if config.queue == "abaca" else config.queue
+
+
+def _job_types(config: Config) -> list[str]:
+    """In the queue ``production`` nodes may be deployed, but no other type has a meaning there."""
+    types = list(config.job_type)
+    return [one for one in types if one == "deploy"] if _queue(config) == "production" else types
 
 
 def _conf(request: Request) -> Any:

@@ -101,6 +101,15 @@ def test_a_name_is_the_same_in_all_processes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("queue", "types"),
+    [("default", ["night", "deploy"]), ("production", ["deploy"]), ("abaca", ["deploy"])],
+)
+def test_in_production_nodes_may_be_deployed(queue: str, types: list[str]) -> None:
+    asked = request(queue=queue, job_type=["night", "deploy"], ENV_NAME="debian12-nfs")
+    assert asked.values["job_type"] == types
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"NB_MACHINE": 4}, "rennes refuses the job: .*not enough resources"),
