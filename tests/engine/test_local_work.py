@@ -50,8 +50,11 @@ def test_what_torchs_optimizers_load_is_loaded_once_for_all_workers(
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     made = experiment(tmp_path / "all", cache, optimizer=optimizer)
     _, (process,) = made.start((NODES,), 3, 1)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        end_all([process])
+    assert process.returncode == 0 and not leftovers([process])
     loaded = [line.split("|")[-1].strip() for line in errors.splitlines()]
     assert loaded.count("torch") == 1
     assert loaded.count("torch._dynamo") == times

@@ -18,7 +18,7 @@ from decentralizepy.graphs.generators import erdos_renyi, exponential, regular, 
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.streams import torch_seed
 
-ITERATIONS, STEPS, BATCH, SEED = 3, 3, 8, 90
+ITERATIONS, STEPS, BATCH, SEED = 5, 3, 8, 90
 
 
 def dense_metropolis_hastings(graph: Graph) -> torch.Tensor:

@@ -162,7 +162,7 @@ def test_neither_a_home_nor_an_entry_in_passwd(make: Make, tmp_path: Path, more:
     (tmp_path / "modules" / "sitecustomize.py").write_text(HOMELESS)
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
     environment |= {"PYTHONPATH": str(tmp_path / "modules"), "TMPDIR": str(tmp_path)}
-    path = make(NB_MACHINE=1, NB_ITERATION=2, TEST_AFTER=1)
+    path = make(NB_ITERATION=2, TEST_AFTER=1)
     done = subprocess.run(
         [*COMMAND, str(path), *more], env=environment, capture_output=True, text=True, timeout=120
     )
@@ -174,7 +174,7 @@ def test_neither_a_home_nor_an_entry_in_passwd(make: Make, tmp_path: Path, more:
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_streams_that_are_closed(make: Make, tmp_path: Path, closed: str) -> None:
     """The run happens, and none of its files takes the place of a stream."""
-    path = make(NB_MACHINE=1, NB_ITERATION=2, TEST_AFTER=1)
+    path = make(NB_ITERATION=2, TEST_AFTER=1)
     done = subprocess.run(
         ["bash", "-c", f'"$@" {closed}', "-", *COMMAND, str(path)],
         capture_output=True, text=True, timeout=120,

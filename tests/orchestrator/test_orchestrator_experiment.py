@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -131,11 +130,10 @@ def test_the_resolved_configuration_runs_again(make: Make, setting: Build) -> No
     assert again.plan.machines == first.plan.machines
 
 
+@pytest.mark.parametrize("which", ["CONFIG_NAME", "GRAPH_FILE"])
 @pytest.mark.parametrize(
-    "which, name",
-    [*product(["CONFIG_NAME"], ["config.ini", "run.key", "machine0", "tables"]),
-     *product(["GRAPH_FILE"], ["config.ini", "ip.json", "plan.json", "stdout.log"])],
-)  # fmt: skip
+    "name", ["config.ini", "ip.json", "run.key", "machine0", "plan.json", "tables", "stdout.log"]
+)
 def test_files_named_as_those_of_a_run_folder_are_kept_under_another_name(
     make: Make, setting: Build, which: str, name: str
 ) -> None:
