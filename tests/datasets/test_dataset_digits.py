@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from decentralizepy.datasets import digits
 from decentralizepy.datasets.digits import Digits
 
 
@@ -63,6 +64,19 @@ def test_the_digits_are_dealt(cache, name):
     given_out = np.concatenate(data.partition(16))
     assert len(set(given_out.tolist())) == len(given_out)
     assert len(given_out) >= 1_400
+
+
+def test_scikit_learn_is_not_imported_while_its_file_is_where_it_was(tmp_path, monkeypatch, cache):
+    pytest.importorskip("sklearn")
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sklearn.datasets", None)
+        ours = prepared(tmp_path / "file").train()
+        patched.setattr(digits, "_FILE", "data/elsewhere.csv.gz")
+        with pytest.raises(ValueError, match="not installed"):
+            prepared(tmp_path / "neither")
+    monkeypatch.setattr(digits, "_FILE", "data/elsewhere.csv.gz")
+    theirs = prepared(tmp_path / "function").train()
+    assert np.array_equal(ours.x, theirs.x) and np.array_equal(ours.y, theirs.y)
 
 
 def test_without_scikit_learn_the_remedy_is_given(tmp_path, monkeypatch):
