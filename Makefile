@@ -26,7 +26,7 @@ run: $(VENV)/run ## train sixteen nodes on this machine and draw the curves (hal
 	$(BIN)/python g5k_execution.py $(CONFIG)
 
 test: $(VENV)/dev check testbed container-tests browser ## all checks and tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(VENV)/dev ## linter, formatter and type checker alone
 	$(BIN)/ruff check .
