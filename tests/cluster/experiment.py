@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +85,16 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 def local_weights(run: Run) -> dict[str, bytes]:
     """Those of the same experiment on this computer, of which nothing else is needed."""
-    (run.root / "here").mkdir()
+    return _local_weights(run.values["NB_ITERATION"])
+
+
+@cache
+def _local_weights(iterations: int) -> dict[str, bytes]:
     quiet = {"TEST_AFTER": 0, "CHECKPOINT_AFTER": 0}
-    here = Run(
-        run.root / "here", {}, NB_MACHINE=1, NB_ITERATION=run.values["NB_ITERATION"], **quiet
-    )
-    done = here.finish()
-    assert done.returncode == 0, done.stderr
-    found = weights(here.folder)
+    with tempfile.TemporaryDirectory() as root:
+        here = Run(Path(root), {}, NB_MACHINE=1, NB_ITERATION=iterations, **quiet)
+        done = here.finish()
+        assert done.returncode == 0, done.stderr
+        found = weights(here.folder)
     assert len(found) == 16
     return found
