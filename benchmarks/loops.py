@@ -11,7 +11,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from benchmarks.load import Load
 
 #: iterations that only warm up
 WARM = 3
+#: how long processes wait for one another
+_READY_S: Final = 600
+
+_gate: Any = None
 
 
 def _mixer(load: Load, own: int) -> Any:
@@ -118,9 +123,13 @@ LOOPS = {
 }  # fmt: skip
 
 
-def _child(
-    kind: str, load: Load, own: int, threads: int, iterations: int, gate: Any, out: Any
-) -> None:
+def _take_part(gate: Any) -> None:
+    global _gate
+    _gate = gate
+
+
+def _child(kind: str, load: Load, own: int, threads: int, iterations: int) -> float:
+    """Seconds of all iterations, from when all processes are ready."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
@@ -132,26 +141,28 @@ def _child(
     for _ in range(WARM):
         iteration()
     load.wait()
-    gate.wait()
+    _gate.wait()
     started = time.perf_counter()
     for _ in range(iterations):
         iteration()
     load.wait()
-    out.put(time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
 def seconds(kind: str, load: Load, processes: int, threads: int, iterations: int) -> float:
-    """Seconds an iteration: nodes split over processes, the slowest one counts."""
+    """Seconds an iteration: nodes split over processes, the slowest one counts.
+
+    Raises what a process raises, and `BrokenProcessPool` if one ends without a word.
+    """
     context = multiprocessing.get_context("spawn")
-    gate, out = context.Barrier(processes), context.Queue()
-    own = load.nodes // processes
-    children = [
-        context.Process(target=_child, args=(kind, load, own, threads, iterations, gate, out))
-        for _ in range(processes)
-    ]
-    for child in children:
-        child.start()
-    found = [out.get(timeout=600) for _ in children]
-    for child in children:
-        child.join()
-    return max(found) / iterations
+    gate = context.Barrier(processes, timeout=_READY_S)
+    with ProcessPoolExecutor(processes, context, _take_part, (gate,)) as pool:
+        asked = [
+            pool.submit(_child, kind, load, load.nodes // processes, threads, iterations)
+            for _ in range(processes)
+        ]
+        done, _ = wait(asked, return_when=FIRST_EXCEPTION)
+        if failed := [one for one in done if one.exception() is not None]:
+            gate.abort()  # the others would wait for it
+            failed[0].result()
+        return max(one.result() for one in asked) / iterations
