@@ -66,7 +66,7 @@ def test_the_digits_are_dealt(cache, name):
     assert len(given_out) >= 1_400
 
 
-def test_scikit_learn_is_not_imported_while_its_file_is_where_it_was(tmp_path, monkeypatch, cache):
+def test_scikit_learn_is_not_imported_while_its_file_is_where_it_was(tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "sklearn.datasets", None)
