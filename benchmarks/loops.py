@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final
 
 import numpy as np
@@ -162,7 +163,8 @@ def seconds(kind: str, load: Load, processes: int, threads: int, iterations: int
             for _ in range(processes)
         ]
         done, _ = wait(asked, return_when=FIRST_EXCEPTION)
-        if failed := [one for one in done if one.exception() is not None]:
-            gate.abort()  # the others would wait for it
-            failed[0].result()
+        if failed := [error for one in done if (error := one.exception()) is not None]:
+            if not isinstance(failed[0], BrokenProcessPool):  # then no process is left
+                gate.abort()  # the others would wait for it
+            raise failed[0]
         return max(one.result() for one in asked) / iterations
