@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.crew import Crew
 from benchmarks.load import Load
 
 #: neighbours of a node
@@ -27,60 +28,103 @@ def _rows(load: Load, own: int) -> Any:
     return template.initial.to(load.device).repeat(own, 1)
 
 
-def stacked(load: Load, own: int) -> Callable[[], None]:
-    """Local steps of ``own`` chains of linear layers as batched products, without sharing."""
+def shared(load: Load) -> int:
+    """How many numbers the processes of `gossip` share: two rows of each node."""
+    return 2 * int(_rows(load, load.nodes).numel())
+
+
+def gossip(load: Load, crew: Crew) -> Callable[[], None]:
+    """Local steps and weighted sums of all nodes, by processes that meet once in an iteration."""
+    import torch
+
+    own = load.nodes // crew.size
+    first = own * crew.number
+    initial = _rows(load, own)
+    rows, other = crew.memory().view(2, load.nodes, -1).unbind()
+    mine = slice(first, first + own)
+    rows[mine] = initial
+    steps, sums = _steps(load, own), _Sums(load, first, own)
+
+    def iteration() -> None:
+        nonlocal rows, other
+        steps(rows[mine])
+        crew.meet()  # who is here has read what we write next
+        sums.put(rows, other[mine])
+        rows, other = other, rows
+
+    return torch.no_grad()(iteration)
+
+
+def _steps(load: Load, own: int) -> Callable[[Any], None]:
+    """Local steps of rows [own, P], chains of linear layers, as batched products."""
     import torch
 
     from decentralizepy.training.chain import ChainStep, Memory, Plan, layers_of
 
-    samples, rows = load.stored(), _rows(load, own)
+    samples, length = load.stored(), _rows(load, 1).shape[1]
     layers = layers_of(load.make_model())
     assert layers is not None
-    parts = -(-own * rows.shape[1] // _IN_CACHE)
+    parts = -(-own * length // _IN_CACHE)
     size = -(-own // parts)
-    memory = Memory(rows.device, size)
-    stack = memory.take("stack", size, rows.shape[1])
+    memory = Memory(samples.device, size)
+    stack = memory.take("stack", size, length)
     step = ChainStep(Plan(layers), stack, load.batch, memory)
     shares = torch.full((size, load.batch, 1), 1 / load.batch)
     rng = np.random.default_rng(1)
 
-    def chunk(start: int) -> None:
+    def chunk(rows: Any) -> None:
         chosen = rng.integers(0, len(samples), load.steps * size * load.batch)
         x, y = samples.gather(torch.from_numpy(chosen))
         x = x.reshape(load.steps, size, load.batch, -1)
         y = y.view(load.steps, size, load.batch, 1)
-        stack.copy_(rows[start : start + size])
+        stack.copy_(rows)
         for images, labels in zip(x, y, strict=True):
             step.run(images, labels, shares)
             for parameters, gradients in zip(step.parameters, step.gradients, strict=True):
                 parameters.add_(gradients, alpha=-load.lr)
-        rows[start : start + size].copy_(stack)
+        rows.copy_(stack)
 
-    def iteration() -> None:
+    def all_of_them(rows: Any) -> None:
         for start in range(0, own, size):
-            chunk(min(start, own - size))
+            begin = min(start, own - size)
+            chunk(rows[begin : begin + size])
 
-    return iteration
+    return all_of_them
+
+
+class _Sums:
+    """Weighted sums of ``own`` nodes from ``first`` on, each with four others of all."""
+
+    def __init__(self, load: Load, first: int, own: int) -> None:
+        import torch
+
+        drawn = np.random.default_rng(1).integers(0, load.nodes, (own, _DEGREE))
+        sources = np.column_stack([np.arange(first, first + own), drawn])
+        self._sources = torch.from_numpy(sources).to(load.device)
+        self._weights = torch.full(sources.shape, 1 / (_DEGREE + 1), device=load.device)
+
+    def put(self, rows: Any, out: Any) -> None:
+        """Sums of rows [nodes, P] into ``out`` [own, P], by the kernel that reads each row once."""
+        import torch
+
+        size = max(1, _SUMS // rows.shape[1])
+        for start in range(0, len(out), size):
+            part = slice(start, start + size)
+            out[part] = torch.nn.functional.embedding_bag(
+                self._sources[part], rows, mode="sum", per_sample_weights=self._weights[part]
+            )
 
 
 def merge(load: Load, own: int) -> Callable[[], None]:
-    """Every node's weighted sum with four others, by the kernel that reads each row once."""
+    """Every node's weighted sum with four others."""
     import torch
 
-    rows = _rows(load, own)
+    rows, sums = _rows(load, own), _Sums(load, 0, own)
     other = torch.empty_like(rows)
-    drawn = np.random.default_rng(1).integers(0, own, (own, _DEGREE))
-    sources = torch.from_numpy(np.column_stack([np.arange(own), drawn])).to(rows.device)
-    weights = torch.full(sources.shape, 1 / (_DEGREE + 1), device=rows.device)
-    size = max(1, _SUMS // rows.shape[1])
 
     def iteration() -> None:
         nonlocal rows, other
-        for start in range(0, own, size):
-            part = slice(start, start + size)
-            other[part] = torch.nn.functional.embedding_bag(
-                sources[part], rows, mode="sum", per_sample_weights=weights[part]
-            )
+        sums.put(rows, other)
         rows, other = other, rows
 
     return iteration

@@ -13,19 +13,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from benchmarks import floors
+from benchmarks.crew import Crew
 from benchmarks.load import Load
 
 #: iterations that only warm up
 WARM = 3
-#: how long processes wait for one another
-_READY_S: Final = 600
 
-_gate: Any = None
+#: those of this process's loop
+_crew: Crew
 
 
 def _mixer(load: Load, own: int) -> Any:
@@ -119,14 +119,17 @@ def forward(load: Load, own: int) -> Callable[[], None]:
 
 
 LOOPS = {
-    "plain": plain, "best": best, "forward": forward, "stacked": floors.stacked,
-    "merge": floors.merge, "average": floors.average, "mapped": floors.mapped,
+    "plain": plain, "best": best, "forward": forward, "merge": floors.merge,
+    "average": floors.average, "mapped": floors.mapped,
 }  # fmt: skip
+#: those whose processes hear each other
+TOGETHER = {"gossip": floors.gossip}
 
 
-def _take_part(gate: Any) -> None:
-    global _gate
-    _gate = gate
+def _take_part(crew: Crew) -> None:
+    global _crew
+    _crew = crew
+    crew.join()
 
 
 def _child(kind: str, load: Load, own: int, threads: int, iterations: int) -> float:
@@ -138,11 +141,19 @@ def _child(kind: str, load: Load, own: int, threads: int, iterations: int) -> fl
 
     tune_malloc()
     torch.set_num_threads(threads)
-    iteration = LOOPS[kind](load, own)
+    try:
+        return _timed(kind, load, own, iterations)
+    finally:
+        _crew.leave()
+
+
+def _timed(kind: str, load: Load, own: int, iterations: int) -> float:
+    together = TOGETHER.get(kind)
+    iteration = LOOPS[kind](load, own) if together is None else together(load, _crew)
     for _ in range(WARM):
         iteration()
     load.wait()
-    _gate.wait()
+    _crew.gate.wait()
     started = time.perf_counter()
     for _ in range(iterations):
         iteration()
@@ -156,15 +167,17 @@ def seconds(kind: str, load: Load, processes: int, threads: int, iterations: int
     Raises what a process raises, and `BrokenProcessPool` if one ends without a word.
     """
     context = multiprocessing.get_context("spawn")
-    gate = context.Barrier(processes, timeout=_READY_S)
-    with ProcessPoolExecutor(processes, context, _take_part, (gate,)) as pool:
+    crew = Crew(context, processes, floors.shared(load) if kind in TOGETHER else 0)
+    with ProcessPoolExecutor(processes, context, _take_part, (crew,)) as pool:
         asked = [
             pool.submit(_child, kind, load, load.nodes // processes, threads, iterations)
             for _ in range(processes)
         ]
+        crew.leave()
         done, _ = wait(asked, return_when=FIRST_EXCEPTION)
         if failed := [error for one in done if (error := one.exception()) is not None]:
-            if not isinstance(failed[0], BrokenProcessPool):  # then no process is left
-                gate.abort()  # the others would wait for it
-            raise failed[0]
+            error = min(failed, key=lambda one: isinstance(one, EOFError))  # those only follow
+            if not isinstance(error, BrokenProcessPool):  # then no process is left
+                crew.gate.abort()  # the others would wait for it
+            raise error
         return max(one.result() for one in asked) / iterations

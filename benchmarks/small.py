@@ -30,30 +30,35 @@ def sections_of(load: Load) -> engine.Sections:
 
 
 def case(folder: Path, nodes: int, iterations: int, repeats: int) -> Iterator[Result]:
-    """One worker against its bound, and two against one."""
+    """One worker against its bound and the bare loop; two against one, as bare loops do it."""
     load = load_of(nodes)
     more = sections_of(load)
     found = medians(
         repeats,
         {
-            "steps": lambda: loops.seconds("stacked", load, 1, 1, iterations),
-            "merge": lambda: loops.seconds("merge", load, 1, 1, iterations),
+            "bare": lambda: loops.seconds("gossip", load, 1, 1, iterations),
             "one": lambda: engine.seconds(folder, load, 1, iterations, more=more),
             "two": lambda: engine.seconds(folder, load, 2, iterations, more=more),
+            "bare two": lambda: loops.seconds("gossip", load, 2, 1, iterations),
         },
     )
     us = {name: 1e6 * value / nodes for name, value in found.items()}
-    floor = us["steps"] + us["merge"]
-    detail = (
-        f"floor {floor:.1f} us: stacked steps {us['steps']:.1f}, merge {us['merge']:.1f}; "
-        f"{found['one']:.3f} s an iteration"
-    )
     name = f"small, {nodes} MLPs"
-    yield Result(f"{name}, one worker: us a node and iteration", us["one"], _BOUND, detail)
-    yield Result(f"{name}, one worker: engine / floor", us["one"] / floor, None, "")
+    yield Result(
+        f"{name}, one worker: us a node and iteration", us["one"], _BOUND,
+        f"{found['one']:.3f} s an iteration",
+    )  # fmt: skip
+    yield Result(
+        f"{name}, one worker: engine / floor", us["one"] / us["bare"], None,
+        f"bare loop {us['bare']:.1f} us",
+    )  # fmt: skip
     yield Result(
         f"{name}: speed of two workers / of one", us["one"] / us["two"], _FASTER,
         f"{us['two']:.1f} us on two", at_least=True,
+    )  # fmt: skip
+    yield Result(
+        f"{name}: the same of bare loops that meet", us["bare"] / us["bare two"], None,
+        f"{us['bare two']:.1f} us on two",
     )  # fmt: skip
 
 
