@@ -93,4 +93,4 @@ class SimulatedCarrier:
 
     def _arrive(self, uid: int, message: Message) -> None:
         self._under_way -= 1
-        self._deliver((uid,), message)
+        self._deliver((uid,), message.delivered(1))

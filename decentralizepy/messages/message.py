@@ -69,8 +69,9 @@ class Message:
 
         They must have the names, dtypes and shapes of ``like``, and must not depend on when they
         are made: draw noise from a generator of its own for each receiver. What was made is kept
-        for the next look; not ``kept``, it is made at each look, so that a receiver who looks at
-        one message after the other never holds two of them.
+        for the next look, but not by `Sharing`'s own merge of a message that one node hears. Not
+        ``kept``, it is made at each look, so that a receiver who looks at one message after the
+        other never holds two of them.
         """
         return _Deferred(make, like, meta, kept)
 
@@ -82,6 +83,14 @@ class Message:
     def made(self) -> Message:
         """The message with its tensors made, which it holds from now on."""
         return self
+
+    def delivered(self, receivers: int) -> Message:
+        """The message as so many nodes of this worker get it, which all get the same object."""
+        return self
+
+    def last_look(self) -> Mapping[str, Tensor]:
+        """Its tensors for a receiver who is done with it after this look."""
+        return self.tensors
 
     @property
     def like(self) -> Mapping[str, Tensor]:
@@ -134,7 +143,7 @@ class Message:
 class _Deferred(Message):
     """A message whose tensors are made at the first look at them."""
 
-    __slots__ = ("_kept", "_like", "_made", "_make")
+    __slots__ = ("_kept", "_like", "_made", "_make", "_receivers")
 
     def __init__(
         self,
@@ -147,6 +156,7 @@ class _Deferred(Message):
         self._made: Mapping[str, Tensor] | None = None
         self._make: Callable[[], Mapping[str, Tensor]] | None = make
         self._like = like
+        self._receivers = 0
         super().__init__(like, meta)
 
     @property
@@ -160,11 +170,7 @@ class _Deferred(Message):
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         if self._made is None:
-            assert self._make is not None
-            made = self._make()
-            if _forms(made) != _forms(self._like):
-                wrong = f"a deferred message of {_forms(made)}, not of {_forms(self._like)}"
-                raise ValueError(wrong)
+            made = self._fresh()
             if not self._kept:
                 return made
             self._made, self._like, self._make = made, made, None
@@ -173,6 +179,23 @@ class _Deferred(Message):
     @tensors.setter
     def tensors(self, value: Mapping[str, Tensor]) -> None:
         """There is nothing to set: they are made."""
+
+    def _fresh(self) -> Mapping[str, Tensor]:
+        assert self._make is not None
+        made = self._make()
+        if _forms(made) != _forms(self._like):
+            wrong = f"a deferred message of {_forms(made)}, not of {_forms(self._like)}"
+            raise ValueError(wrong)
+        return made
+
+    def delivered(self, receivers: int) -> Message:
+        self._receivers += receivers
+        return self
+
+    def last_look(self) -> Mapping[str, Tensor]:
+        """Made for this look alone, unless others may look, too, or somebody has."""
+        alone = self._made is None and self._receivers == 1
+        return self._fresh() if alone else self.tensors
 
     def _again(self) -> Message:
         if self._make is None:

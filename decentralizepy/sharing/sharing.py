@@ -226,8 +226,9 @@ def weighted_sum(
         return out
     for message in heard:
         if not isinstance(message, Missing):
-            row = message.tensors[VALUES]
+            row = message.last_look()[VALUES]
             out.add_(row if near else row.to(out.device), alpha=weights[message.sender])
+            del row  # a deferred one goes before the next is made
     return out
 
 

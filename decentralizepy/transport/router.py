@@ -167,7 +167,7 @@ class Router:
     # ------------------------------------------------- to nodes of the same worker
 
     def _send_here(self, receivers: Sequence[int], message: Message) -> None:
-        self._deliver(receivers, self.kept(message))
+        self._deliver(receivers, self.kept(message).delivered(len(receivers)))
 
     def kept(self, message: Message) -> Message:
         """The message as one that may wait: rows are values, all else is copied."""

@@ -86,26 +86,37 @@ def test_noise_depends_on_the_seed_of_the_run_and_on_its_own(tmp_path: Path, cac
     assert not torch.equal(rows[0], rows[2]) and not torch.equal(rows[0], rows[3])
 
 
-def test_messages_are_let_go_once_they_are_merged(cache: Path) -> None:
-    """A node that held what it heard until the next round would hold a row for each neighbour."""
-    made: list[weakref.ref[torch.Tensor]] = []
-    alive: list[int] = []
+class Watched(Sharing):
+    """Counts the rows of its deferred messages that are in memory whenever one is made."""
 
-    class Watching(Sharing):
-        def outgoing(self, x, ctx):
-            for peer in ctx.receivers:
-                yield [peer], Message.deferred(lambda: {"params": self.said(x)}, {"params": x})
+    together = False
 
-        def said(self, x):
-            row = x + 1
-            made.append(weakref.ref(row))
-            alive.append(sum(ref() is not None for ref in made))
-            return row
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[torch.Tensor]] = []
+        self.alive: list[int] = []
 
+    def outgoing(self, x, ctx):
+        for peers in [ctx.receivers] if self.together else [[peer] for peer in ctx.receivers]:
+            yield peers, Message.deferred(lambda: {"params": self.said(x)}, {"params": x})
+
+    def said(self, x):
+        row = x + 1
+        self.made.append(weakref.ref(row))
+        self.alive.append(sum(ref() is not None for ref in self.made))
+        return row
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_deferred_messages_are_let_go_once_they_are_merged(together: bool, cache: Path) -> None:
+    """A node that held all it heard would hold a row for each neighbour; a message that several
+    hear is made once."""
+    watched = Watched()
+    watched.together = together
     ini = SHIPPED / "digits_kshard2_mlp.ini"
-    run_here(ini, regular(8, 5, 0), 2, sharing=Watching, test_after=0, train_evaluate_after=0,
-             cache_dir=cache)  # fmt: skip
-    assert len(made) == 2 * 8 * 5 and max(alive) <= 5 + 1
+    run_here(ini, regular(8, 5, 0), 2, sharing=lambda: watched, test_after=0,
+             train_evaluate_after=0, cache_dir=cache)  # fmt: skip
+    assert len(watched.made) == 2 * 8 * (1 if together else 5)
+    assert max(watched.alive) <= (8 if together else 1)
 
 
 def test_one_neighbour_is_refused_before_anything_is_trained(tmp_path: Path, cache: Path) -> None:
