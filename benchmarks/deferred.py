@@ -90,6 +90,5 @@ def _rows(folder: Path, sharing: Mapping[str, str], repeats: int) -> float:
             "most": lambda: in_a_process(ini, folder / "cache", 3),
         },
     )
-    return (found["most"] - found["before"]) / (
-        4 * _PARAMETERS
-    ) + _NODES  # those are seated already
+    rows = (found["most"] - found["before"]) / (4 * _PARAMETERS)
+    return rows + _NODES  # nodes' own are seated before

@@ -28,9 +28,13 @@ def _rows(load: Load, own: int) -> Any:
     return template.initial.to(load.device).repeat(own, 1)
 
 
+def _length(load: Load) -> int:
+    return int(_rows(load, 1).shape[1])
+
+
 def shared(load: Load) -> int:
     """How many numbers the processes of `gossip` share: two rows of each node."""
-    return 2 * int(_rows(load, load.nodes).numel())
+    return 2 * load.nodes * _length(load)
 
 
 def gossip(load: Load, crew: Crew) -> Callable[[], None]:
@@ -39,10 +43,9 @@ def gossip(load: Load, crew: Crew) -> Callable[[], None]:
 
     own = load.nodes // crew.size
     first = own * crew.number
-    initial = _rows(load, own)
     rows, other = crew.memory().view(2, load.nodes, -1).unbind()
     mine = slice(first, first + own)
-    rows[mine] = initial
+    rows[mine] = _rows(load, 1)
     steps, sums = _steps(load, own), _Sums(load, first, own)
 
     def iteration() -> None:
@@ -61,7 +64,7 @@ def _steps(load: Load, own: int) -> Callable[[Any], None]:
 
     from decentralizepy.training.chain import ChainStep, Memory, Plan, layers_of
 
-    samples, length = load.stored(), _rows(load, 1).shape[1]
+    samples, length = load.stored(), _length(load)
     layers = layers_of(load.make_model())
     assert layers is not None
     parts = -(-own * length // _IN_CACHE)

@@ -12,8 +12,8 @@ from benchmarks.result import Result, medians
 _CLIENTS = 1000
 #: microseconds of bookkeeping a message
 _BOUND = 20.0
-#: what a sender takes must not grow with their number, few and many. Up to some 350 all that a
-#: worker keeps of them is in a core's second cache, beyond in its third, which costs more by itself
+#: what a sender takes must not grow with their number, few and many. Between the second two, most
+#: likely, all that a worker keeps of them no longer fits a core's second cache
 _SENDERS = ((50, 200), (350, 1400), (1400, 5600))
 #: what four times as many senders may take more, each
 _LINEAR = 1.25

@@ -75,14 +75,15 @@ class SimulatedCarrier:
         return self._under_way
 
     def carry(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
-        message = self._router.kept(message)
+        message = self._router.kept(message).delivered(len(uids))
         for uid in uids:
             self._launch(seat, uid, message, 1.0, 0.0)
 
     def carry_slowly(
         self, seat: Seat, uid: int, message: Message, factor: float, delay: float
     ) -> None:
-        self._launch(seat, uid, self._router.kept(message), factor, delay)
+        message = self._router.kept(message).delivered(1)
+        self._launch(seat, uid, message, factor, delay)
 
     def _launch(self, seat: Seat, uid: int, message: Message, factor: float, delay: float) -> None:
         nbytes = self._router.count(message, 1, seat.traffic)
@@ -93,4 +94,4 @@ class SimulatedCarrier:
 
     def _arrive(self, uid: int, message: Message) -> None:
         self._under_way -= 1
-        self._deliver((uid,), message.delivered(1))
+        self._deliver((uid,), message)
