@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from itertools import combinations
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
+from time import perf_counter
 from typing import Any, Final
 
 #: how long processes wait for one another to be ready
 _READY_S: Final = 600
+#: how long one that waits for others looks for them before it sleeps, like a worker of the engine
+_WATCH_S: Final = 1e-3
 
 
 class Crew:
@@ -51,6 +54,9 @@ class Crew:
         for line in lines:
             line.send_bytes(b".")
         for line in lines:
+            until = perf_counter() + _WATCH_S
+            while not line.poll() and perf_counter() < until:
+                pass  # to be woken takes longer than most waits
             line.recv_bytes()
 
     def memory(self) -> Any:

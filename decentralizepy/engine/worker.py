@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from torch import Tensor
 
 from decentralizepy.codec import Word
+from decentralizepy.cpus import allotted
 from decentralizepy.engine.averaging import Averaging
 from decentralizepy.engine.carrier import Carrier, DirectCarrier, SimulatedCarrier
 from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
@@ -78,6 +79,9 @@ _MOMENT_MS: Final = 20
 _PATIENCE_MS: Final = 2
 #: a worker whose notices find no room looks again after this
 _BEHIND_MS: Final = 1
+#: how long a worker looks for notices before it sleeps: being woken takes about as long, and a
+#: processor that has slept is slower for a while
+_WATCH_MS: Final = 1
 
 
 class NodeFailedError(RunError):
@@ -139,6 +143,9 @@ class Worker:
         self.sent_models: SentModels | None = None
         self.averaging: Averaging | None = None
         self.sockets, self._tell, self._orders, self._save = sockets, tell, orders, save
+        # others on this machine need no processor of ours, and nobody is waited for elsewhere
+        near = sockets is not None and sockets.wire is None
+        self._watches = near and arena.plan.workers <= allotted()
         self.membership = membership or Membership(placement.mapping.n)
         self._gone = self.membership.left
         self._called = arena.counters.calls(me.worker)
@@ -238,7 +245,7 @@ class Worker:
         """Do nothing but let messages through and listen to the supervisor."""
         if self.sockets is not None:
             self.sockets.flush()
-        self._wait(self._patience(self.timers.next))
+        self._doze(self._patience(self.timers.next))
         self.router.take_in(idle=True)
         self._timers_due()  # a message that was held back leaves although its node is done
 
@@ -272,6 +279,16 @@ class Worker:
         return max(0, min(_IDLE_MS, int(1000 * (next_timer - self.clock.now())) + 1))
 
     def _wait(self, milliseconds: int) -> None:
+        """Wait for others; at first without sleeping, where that takes nothing from them."""
+        if self._watches:
+            watched = min(_WATCH_MS, milliseconds)
+            if self.router.rings.watch(watched / 1000):
+                return
+            milliseconds -= watched
+        self._doze(milliseconds)
+
+    def _doze(self, milliseconds: int) -> None:
+        """Sleep until something comes, then hear what the supervisor has said."""
         if self.sockets is None:
             sleep(milliseconds / 1000)
         else:

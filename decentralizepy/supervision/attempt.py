@@ -132,9 +132,7 @@ class Attempt:
     def _halt(self, workers: WorkerProcesses) -> None:
         """The run has failed: have the workers write the records that wait for others."""
         if self.status.going:
-            for number in self._live:
-                self.status.call(number)
-            workers.halt(_LAST_WORDS_S)
+            workers.halt(self._call_all, _LAST_WORDS_S)
 
     def _say_hello(self, number: int | None) -> None:
         again = self.settings.resume or number is not None
@@ -323,6 +321,9 @@ class Attempt:
 
     def _order(self, workers: WorkerProcesses, order: Word) -> None:
         workers.tell(order)
+        self._call_all()
+
+    def _call_all(self) -> None:
         for number in self._live:
             self.status.call(number)
 

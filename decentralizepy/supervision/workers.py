@@ -12,7 +12,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -209,10 +209,11 @@ class WorkerProcesses:
             handle.process.join(patience)
         self.kill()
 
-    def halt(self, patience: float) -> None:
+    def halt(self, rouse: Callable[[], None], patience: float) -> None:
         """Stop all workers that can be reached within ``patience`` seconds: they write what they
-        know."""
+        know. ``rouse`` has them look at their orders."""
         self.tell(Stop())
+        rouse()
         deadline = time.monotonic() + patience
         for handle in self.handles:
             handle.process.join(max(0.0, deadline - time.monotonic()))

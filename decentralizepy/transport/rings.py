@@ -11,6 +11,8 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from os import sched_yield
+from time import perf_counter
 from typing import Final
 
 from decentralizepy.memory.shared import ArenaPlan
@@ -133,6 +135,15 @@ class Rings:
     def workers(self) -> Sequence[int]:
         """The other workers."""
         return tuple(self._from)
+
+    def watch(self, seconds: float) -> bool:
+        """Look for something new for so long, without sleeping; whether there is anything."""
+        until = perf_counter() + seconds
+        while self.quiet:
+            if perf_counter() >= until:
+                return False
+            sched_yield()  # whoever else wants this processor goes first
+        return True
 
     @property
     def quiet(self) -> bool:

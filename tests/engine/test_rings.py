@@ -97,6 +97,25 @@ def test_a_held_notice_does_not_keep_its_reader_awake(memory):
     assert theirs.take(0, 1) == (5,) and theirs.quiet
 
 
+def test_who_watches_sees_what_comes_meanwhile(memory):
+    fd, plan = memory
+    theirs = rings(memory, 1)
+    assert not theirs.watch(0.01), "there is nothing"
+    writer = multiprocessing.get_context("fork").Process(target=_write, args=(fd, plan, 1))
+    writer.start()
+    assert theirs.watch(60.0)
+    writer.join(10)
+    assert theirs.take(0, 0) == (0, 0)
+    assert not theirs.watch(0.0)
+
+
+def test_who_watches_is_not_kept_by_a_held_notice(memory):
+    mine, theirs = rings(memory, 0), rings(memory, 1)
+    mine.send(1, (1, 5))  # after one message by socket
+    assert theirs.watch(0.0)
+    assert theirs.take(0, 0) is None and not theirs.watch(0.01)
+
+
 def _write(fd: int, plan: ArenaPlan, count: int) -> None:
     mine = Rings(mmap.mmap(fd, plan.nbytes), plan, 0)
     for i in range(count):
