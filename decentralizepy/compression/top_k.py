@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import timeit
+from functools import cache, partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -50,9 +52,8 @@ def number_of(alpha: float, n: int) -> int:
 def largest(x: Tensor, k: int) -> Tensor:
     """Ascending indices [k] int64 of the numbers of largest magnitude; of equals the first.
 
-    The same on every device. A radix selection: a count of the leading 15 bits of all magnitudes
-    says where the k-th is, so that only those that share its bits are partitioned. About three
-    times as fast as ``torch.topk``, which also leaves indices unsorted.
+    The same on every device, and several times as fast as ``torch.topk``, which also leaves indices
+    unsorted.
     """
     n = len(x)
     if k >= n:
@@ -76,6 +77,33 @@ def magnitudes(x: Tensor) -> Tensor:
 
 def _kth_largest(size: Tensor, k: int) -> int:
     """The k-th largest of whole numbers [n] int32 from 0 to 2^31 - 1."""
+    if size.device.type == "cpu" and _partitioning_is_faster():
+        return _kth_by_partitioning(size, k)
+    return _kth_by_counting(size, k)
+
+
+@cache
+def _partitioning_is_faster() -> bool:
+    """Whether NumPy partitions faster than we count, on this processor.
+
+    Its vectorized partition is three times as fast as counting on an AMD Zen 5; how fast it is
+    depends much on the processor.
+    """
+    sample = torch.from_numpy(np.random.default_rng(0).integers(0, 1 << 30, 1 << 16, np.int32))
+    counting, partitioning = (
+        min(timeit.repeat(partial(way, sample, 1 << 12), number=1, repeat=5))
+        for way in (_kth_by_counting, _kth_by_partitioning)
+    )
+    return partitioning < counting
+
+
+def _kth_by_partitioning(size: Tensor, k: int) -> int:
+    return int(np.partition(size.numpy(), len(size) - k)[len(size) - k])
+
+
+def _kth_by_counting(size: Tensor, k: int) -> int:
+    """By radix: a count of the leading 15 bits says where the k-th is, so that only those that
+    share its bits have to be sorted out."""
     leading = size >> _LOW
     from_the_top = leading.bincount(minlength=1 << 15).flip(0).cumsum(0)
     at = int(torch.searchsorted(from_the_top, k))

@@ -24,6 +24,7 @@ from compression_table import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decentralizepy.compression import top_k
 from decentralizepy.compression.base import CompressionError, Selector, Sparse, ValueCoder
 from decentralizepy.compression.top_k import largest
 from decentralizepy.messages.message import check_size
@@ -154,6 +155,14 @@ def test_top_k_sends_what_is_not_a_number_first() -> None:
     assert torch.equal(largest(x, 7000), wanted)
     assert torch.equal(largest(vector(100).double(), 9), largest(vector(100), 9))
     assert largest(torch.tensor([1 + 1j, 1.2 + 0j, 0 - 3j]), 2).tolist() == [0, 2]
+
+
+@given(st.lists(st.integers(0, (1 << 31) - 1), min_size=1), st.data())
+def test_both_ways_of_finding_the_kth_largest_agree(numbers: list[int], data) -> None:
+    k = data.draw(st.integers(1, len(numbers)))
+    size = torch.tensor(numbers, dtype=torch.int32)
+    for way in (top_k._kth_by_counting, top_k._kth_by_partitioning):
+        assert way(size, k) == sorted(numbers)[-k]
 
 
 def test_random_k_sends_a_seed_and_takes_all_alike() -> None:
