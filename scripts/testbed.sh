@@ -17,8 +17,10 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 version=3 # of the root file system: raise it when what make_root does changes
 cache=${DECENTRALIZEPY_TESTBED:-${XDG_CACHE_HOME:-$HOME/.cache}/decentralizepy-testbed}
 
-# What this machine needs: clients, and what makes hosts. All servers run inside the hosts.
-commands=(ip:iproute2 ssh:openssh-client rsync:rsync mmdebstrap:mmdebstrap munged:munge sbatch:slurm-client)
+# What this machine needs: clients, what makes hosts, and sshd, which the tests of the SSH back-end start here for
+# themselves. All servers of a miniature cluster run inside its hosts.
+commands=(ip:iproute2 ssh:openssh-client sshd:openssh-server rsync:rsync mmdebstrap:mmdebstrap munged:munge
+    sbatch:slurm-client)
 # What the hosts need. Python is the distribution's own: EnOSlib's modules run on it.
 packages=(openssh-server python3 rsync iproute2 iputils-ping procps sudo ca-certificates util-linux tar gzip
     munge slurmd slurmctld slurm-client uidmap squashfuse libseccomp2 libsqlite3-0)
