@@ -56,7 +56,7 @@ class Crew:
         for line in lines:
             until = perf_counter() + _WATCH_S
             while not line.poll() and perf_counter() < until:
-                pass  # to be woken takes longer than most waits
+                pass
             line.recv_bytes()
 
     def memory(self) -> Any:

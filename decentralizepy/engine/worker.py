@@ -79,7 +79,7 @@ _MOMENT_MS: Final = 20
 _PATIENCE_MS: Final = 2
 #: a worker whose notices find no room looks again after this
 _BEHIND_MS: Final = 1
-#: how long a worker looks for notices before it sleeps: waking it takes 50 to 100 us, and a
+#: how long a worker looks for notices before it sleeps: to be woken takes time, and a
 #: processor that has slept is slower for a while
 _WATCH_MS: Final = 1
 
