@@ -32,6 +32,8 @@ class Sparse:
     indices: Tensor
     values: Tensor
     length: int
+    #: whether someone has seen that the indices ascend
+    checked: bool = False
 
     def dense(self) -> Tensor:
         """The vector [length], zero where nothing is said."""
@@ -143,7 +145,7 @@ def take(
     found, which = tensors.get(name), f"tensor {name!r}" if name else "the main tensor"
     if found is None:
         raise CompressionError(f"{which} is not there")
-    if found.dim() != 1 or (n is not None and len(found) != n):
+    if found.dim() != 1 or (n is not None and found.numel() != n):
         raise CompressionError(f"{which} has the shape {tuple(found.shape)}, not ({n},)")
     if dtype is not None and found.dtype != dtype:
         raise CompressionError(f"{which} is {found.dtype}, not {dtype}")

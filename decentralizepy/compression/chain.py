@@ -226,8 +226,9 @@ class Chain:
         if not self.is_sparse(tensors, meta):
             return self._values(tensors, meta, n)
         indices = self._indices(tensors, meta, n)
-        values = self._values(tensors, meta, len(indices))
-        return Sparse(indices.to(values.device), values, n)
+        values = self._values(tensors, meta, indices.numel())
+        seen = "chosen" not in meta
+        return Sparse(indices.to(values.device), values, n, checked=seen)
 
     def _unpacked(
         self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], n: int
@@ -275,15 +276,13 @@ class Chain:
             found = take(tensors, INDICES, None, None)
             if found.dtype not in (torch.int32, torch.int64):
                 raise CompressionError(f"tensor {INDICES!r} is {found.dtype}")
-            indices = found.to(torch.int64)
-        else:
-            own = {
-                name.removeprefix(INDICES).removeprefix("."): tensor
-                for name, tensor in tensors.items()
-                if _stream(name) == "indices"
-            }
-            indices = self.index_coder.decode(own, _object(meta, INDICES), n)
-        return _checked(indices, n)
+            return _checked(found, n).to(torch.int64)
+        own = {
+            name.removeprefix(INDICES).removeprefix("."): tensor
+            for name, tensor in tensors.items()
+            if _stream(name) == "indices"
+        }
+        return _checked(self.index_coder.decode(own, _object(meta, INDICES), n), n)
 
     # --------------------------------------------------------------------- memory
 
@@ -348,8 +347,8 @@ def _object(meta: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _checked(indices: Tensor, n: int) -> Tensor:
     """Indices that ascend from 0 or more and are less than ``n``."""
-    if len(indices):
-        found = indices.numpy() if indices.device.type == "cpu" else indices  # NumPy is faster
+    if indices.numel():
+        found = indices.numpy() if indices.is_cpu else indices  # NumPy is faster
         if not (found[1:] > found[:-1]).all() or found[0] < 0 or found[-1] >= n:
             raise CompressionError(f"indices do not ascend, or are not below {n}")
     return indices

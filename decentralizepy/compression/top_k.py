@@ -15,6 +15,7 @@ from decentralizepy.compression.base import Selector
 
 #: bits of a magnitude below those that are counted first
 _LOW: Final = 16
+_RELATIONS: Final = {"ge": np.greater_equal, "eq": np.equal}
 
 
 class TopK(Selector):
@@ -60,7 +61,7 @@ def largest(x: Tensor, k: int) -> Tensor:
         return torch.arange(n, device=x.device)
     size = magnitudes(x)
     threshold = _kth_largest(size, k)
-    found = _where(size, "ge", threshold)
+    found = _where(size, "ge", threshold, about=k)
     if len(found) == k:
         return found
     equal = _where(size.index_select(0, found), "eq", threshold)
@@ -112,9 +113,25 @@ def _kth_by_counting(size: Tensor, k: int) -> int:
     return int(alike.topk(k, sorted=False).values.min())
 
 
-def _where(numbers: Tensor, relation: str, other: int) -> Tensor:
-    """Indices [k] int64 of the numbers in a relation to another; NumPy is faster at it."""
-    if numbers.device.type == "cpu":
-        mask = getattr(operator, relation)(numbers.numpy(), np.int32(other))
-        return torch.from_numpy(np.flatnonzero(mask))
-    return getattr(operator, relation)(numbers, other).nonzero().squeeze(1)
+def _where(numbers: Tensor, relation: str, other: int, about: int = 0) -> Tensor:
+    """Indices [k] int64 of the numbers in a relation to another; NumPy is faster at it.
+
+    ``about``: how many there are, or a few less, if that is known.
+    """
+    if numbers.device.type != "cpu":
+        return getattr(operator, relation)(numbers, other).nonzero().squeeze(1)
+    n, extra = len(numbers), _padding(len(numbers), about)
+    mask = np.empty(n + extra, dtype=bool)
+    _RELATIONS[relation](numbers.numpy(), np.int32(other), out=mask[:n])
+    mask[n:] = True
+    found = np.flatnonzero(mask)
+    return torch.from_numpy(found[: len(found) - extra])
+
+
+def _padding(n: int, k: int) -> int:
+    """How many ones to put behind ``n`` truth values of which ``k`` are ones, to find them sooner.
+
+    NumPy looks for the next one while at most a tenth are ones, which a processor cannot foresee
+    and so takes three times as long; where more are, it looks at each in turn, without a branch.
+    """
+    return (n - 10 * k) // 9 + 1 if n < 40 * k <= 4 * n else 0

@@ -20,11 +20,14 @@ def add_parts(out: Tensor, own: Tensor, parts: Sequence[tuple[Sparse, float]]) -
 
     Long rows in pieces, which changes no sum: an entry takes part after part all the same.
     """
-    near = out.device.type == "cpu"
-    if not near or len(out) <= _PIECE or not all(_ascends(part.indices) for part, _ in parts):
-        for part, weight in parts:
-            _add(out, own, part.indices, part.values, weight)
+    if out.is_cpu and out.numel() > _PIECE and all(_ascends(part) for part, _ in parts):
+        _add_in_pieces(out, own, parts)
         return
+    for part, weight in parts:
+        _add(out, own, part.indices, part.values, weight)
+
+
+def _add_in_pieces(out: Tensor, own: Tensor, parts: Sequence[tuple[Sparse, float]]) -> None:
     ends = np.arange(_PIECE, len(out) + _PIECE, _PIECE)
     cut = [(part, weight, _cuts(part.indices, ends)) for part, weight in parts]
     for piece in range(len(ends)):
@@ -33,9 +36,9 @@ def add_parts(out: Tensor, own: Tensor, parts: Sequence[tuple[Sparse, float]]) -
             _add(out, own, part.indices[here], part.values[here], weight)
 
 
-def _ascends(indices: Tensor) -> bool:
+def _ascends(part: Sparse) -> bool:
     """What a chain has decoded does; a method of one's own may decode otherwise."""
-    return bool((indices[1:] >= indices[:-1]).all())
+    return part.checked or bool((part.indices[1:] >= part.indices[:-1]).all())
 
 
 def _cuts(indices: Tensor, ends: np.ndarray) -> list[int]:

@@ -67,7 +67,7 @@ class SubSampling(Sharing):
         indices = drawn(seed, alpha, n)
         values = super().decode(message, len(indices))
         assert isinstance(values, Tensor)
-        return Sparse(indices.to(values.device), values, n)
+        return Sparse(indices.to(values.device), values, n, checked=True)
 
 
 def drawn(seed: int, alpha: float, n: int) -> Tensor:

@@ -165,6 +165,20 @@ def test_both_ways_of_finding_the_kth_largest_agree(numbers: list[int], data) ->
         assert way(size, k) == sorted(numbers)[-k]
 
 
+@given(st.lists(st.booleans()), st.integers(0, 400))
+def test_ones_are_found_whatever_is_told_of_their_number(ones: list[bool], about: int) -> None:
+    found = top_k._where(torch.tensor(ones, dtype=torch.int32), "eq", 1, about)
+    assert found.tolist() == [at for at, one in enumerate(ones) if one]
+
+
+@given(st.integers(1, 10_000), st.data())
+def test_few_ones_are_more_than_a_tenth_with_those_behind_them(n: int, data) -> None:
+    k = data.draw(st.integers(n // 40 + 1, n))
+    extra = top_k._padding(n, k)
+    assert 10 * (k + extra) > n + extra and extra <= n / 9 + 1
+    assert not extra or 10 * k <= n, "none where there are more than a tenth"
+
+
 def test_random_k_sends_a_seed_and_takes_all_alike() -> None:
     sender, times = chain("random_k(alpha=0.3)"), np.zeros(20)
     for seed in range(1000):
