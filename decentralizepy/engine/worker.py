@@ -414,7 +414,11 @@ class Worker:
 
     def _settle_patiently(self, averaging: Averaging) -> None:
         """Where nodes train together, those that could go on alone wait a moment for others."""
-        averaging.settle(patient=self.trainer.takes_groups and self.sockets is not None)
+        patient = self.trainer.takes_groups and self.sockets is not None
+        if patient:
+            averaging.flush()  # others wait for it
+            self.router.take_in()  # often all that is missing has come by now
+        averaging.settle(patient)
         if averaging.postponed:
             self._impatient = monotonic() + _PATIENCE_MS / 1000
 
