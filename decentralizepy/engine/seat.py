@@ -92,12 +92,27 @@ class Seat:
     traffic: Traffic = field(default_factory=Traffic)
     seconds: Seconds = field(default_factory=Seconds)
     used: float = 0.0
+    #: the least that a piece of work of a kind has taken
+    least: dict[str, float] = field(default_factory=dict)
     lost: bool = False
     ended: bool = False
     uid: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.uid = self.node.uid
+
+    def charge(self, kind: str, seconds: float, pieces: int = 1) -> None:
+        """Count heavy work, each piece as the least that one of its kind has taken so far.
+
+        For a piece takes less time the more nodes are taken together, and more when the machine is
+        busy with something else or, once, the first time. Equal nodes are to stay side by side.
+        """
+        if not pieces:
+            return
+        known, each = self.least.get(kind), seconds / pieces
+        self.least[kind] = each = each if known is None else min(known, each)
+        if known is not None:
+            self.used += each * pieces
 
     @property
     def waits(self) -> list[Strand]:

@@ -597,12 +597,10 @@ class Worker:
         if isinstance(effect, Train | Gradient):
             self.workload.train(work)
             return
-        started = perf_counter()
         if isinstance(effect, Report):
             self._measure(seat, effect)
         else:
             self._save_now(seat, effect.t)
-        seat.used += perf_counter() - started
         self._ready.append((work.strand, None))
 
     def _train(self, strand: Strand, effect: Train | Gradient) -> Any:
@@ -645,8 +643,9 @@ class Worker:
         return _PARKED
 
     def _measure(self, seat: Seat, effect: Report) -> None:
-        own, elapsed = effect.metrics or {}, self.clock.now()
+        own, elapsed, before = effect.metrics or {}, self.clock.now(), seat.seconds.evaluate
         self.evaluations.evaluate(seat, effect.t, own, self.stopwatch, elapsed)
+        seat.charge("evaluation", seat.seconds.evaluate - before)  # not what it writes for others
 
     def _held_x(self, seat: Seat) -> Tensor:
         """The node's row as it is now, however long it is wanted."""

@@ -121,13 +121,16 @@ class Workload:
         local = [self._prepared(work) for work in group]
         if len(group) > len(self._waiting):
             self._waiting.clear()
+        learner, before = local[0].learner, local[0].learner.gradients
         started = perf_counter()
         if isinstance(first.effect, Gradient):
             first.answer = self._trainer.gradient(local[0])
         else:
             self._trainer.train(local)
         spent = (perf_counter() - started) / len(group)
+        steps = learner.gradients - before  # who trains together takes as many
         for work in group:
+            work.strand.seat.charge("step", spent, steps)
             self._done(work, spent)
 
     def _group(self, first: Work) -> list[Work]:
@@ -155,7 +158,6 @@ class Workload:
 
     def _done(self, work: Work, spent: float) -> None:
         seat, t = work.strand.seat, work.effect.t
-        seat.used += spent
         self._trained(seat, t)
         if self._simulation is None:
             seat.seconds.train += spent

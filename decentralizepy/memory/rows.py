@@ -199,9 +199,9 @@ class NodeRows(MutableMapping[str, Tensor]):
     def __setitem__(self, name: str, value: Tensor) -> None:
         held = self._held.get(name)
         if held is not None:
+            _check_unwritten(name, held)
             if value is held.view:
                 return
-            _check_unwritten(name, held)
         spare = self._spare
         if spare is not None and value is spare.view:
             self._held[name], self._spare = spare, None

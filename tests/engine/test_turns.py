@@ -35,6 +35,7 @@ class Day:
         flags = more or ("-ta", "0", "-tea", "0")
         self.worker: Worker = build(Experiment(tmp_path, ring(len(costs)), cache), 1000, *flags)
         self.worker.clock = RealClock()
+        self.worker.stopwatch = lambda: self.now
         for module in (worker, workload):
             monkeypatch.setattr(module, "perf_counter", lambda: self.now)
         monkeypatch.setattr(type(self.worker.trainer), "takes_groups", False)
@@ -43,6 +44,7 @@ class Day:
 
     def _train(self, works: Any) -> None:
         (work,) = works
+        work.learner.gradients += 1
         self._pass(work.learner.uid, self.costs[work.learner.uid])
 
     def _pass(self, what: Any, seconds: float) -> None:
@@ -86,6 +88,22 @@ def test_equal_nodes_take_turns(day: Any) -> None:
     here.run(dict.fromkeys(range(5), trainer(20)))
     for start in range(0, 100, 5):
         assert sorted(here.events[start : start + 5]) == list(range(5))
+
+
+def test_who_is_hindered_once_takes_turns_as_before(day: Any) -> None:
+    """What a machine did meanwhile, or the first time costs, is not the node's."""
+    here = day(dict.fromkeys(range(4), 1.0))
+    delays = {0: 50.0, 6: 30.0, 21: 400.0}
+    train = here.worker.trainer.train
+
+    def hindered(works: Any) -> None:
+        here.now += delays.get(len(here.events), 0.0)
+        train(works)
+
+    here.worker.trainer.train = hindered
+    here.run(dict.fromkeys(range(4), trainer(50)))
+    for start in range(0, 200, 4):
+        assert sorted(here.events[start : start + 4]) == list(range(4))
 
 
 def test_who_has_waited_for_long_is_not_preferred_ever_after(day: Any) -> None:

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from decentralizepy.errors import RunError
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import NodeRows, RowPool
@@ -172,6 +173,16 @@ def test_a_row_assigned_to_itself_stays_where_it_is(pool: RowPool) -> None:
     assert rows.held("y").index != index and list(rows) == ["x", "y"] and len(rows) == 2
     del rows["y"]
     assert list(rows) == ["x"]
+
+
+@pytest.mark.parametrize("name", ["x", "momentum"])
+def test_a_row_that_was_written_in_place_is_told_at_its_assignment(
+    pool: RowPool, name: str
+) -> None:
+    rows = NodeRows(pool)
+    rows[name] = full(1)
+    with pytest.raises(RunError, match=f"the row '{name}' was written in place"):
+        rows[name] += 1
 
 
 def test_who_keeps_what_was_lent_is_lent_another_row(pool: RowPool) -> None:
