@@ -13,8 +13,8 @@ from decentralizepy.node.mail import Mail
 #: closed rounds that are remembered while senders are still to be heard of
 _KEPT_CLOSED = 256
 
-#: a message, and its place in the order of arrival
-_Letter = tuple[int, Message]
+#: a message, its place in the order of arrival, and what lives until it is taken out
+_Letter = tuple[int, Message, object]
 
 
 class Mailbox:
@@ -49,9 +49,9 @@ class Mailbox:
             by_sender = self._rounds[round_] = {}
         letters = by_sender.get(sender)
         if letters is None:
-            by_sender[sender] = [(next(self._order), message)]
+            by_sender[sender] = [(next(self._order), message, message.lease)]
         else:
-            letters.append((next(self._order), message))
+            letters.append((next(self._order), message, message.lease))
         self._n += 1
         return True
 
@@ -77,7 +77,7 @@ class Mailbox:
         """Take out the oldest message of a sender in a round."""
         by_sender = self._rounds[round_]
         letters = by_sender[sender]
-        _, message = letters.pop(0)
+        _, message, _ = letters.pop(0)
         self._n -= 1
         if not letters:
             del by_sender[sender]
@@ -163,14 +163,14 @@ class Mailbox:
         ]
         if wanted.count is not None and len(letters) > wanted.count:
             letters = sorted(letters, key=lambda letter: letter[0])[: wanted.count]
-            chosen = {number for number, _ in letters}
+            chosen = {letter[0] for letter in letters}
             self._keep(keys, chosen)
         else:
             for key in keys:
                 self._rounds.pop(key, None)
             self._n -= len(letters)
         letters.sort(key=lambda letter: (letter[1].sender, letter[1].round, letter[0]))
-        return [message for _, message in letters]
+        return [message for _, message, _ in letters]
 
     def _keep(self, keys: Iterable[object], taken: set[int]) -> None:
         for key in keys:
@@ -208,7 +208,7 @@ class Mailbox:
             (number, message.sender, message.round)
             for there in self._rounds.values()
             for waiting in there.values()
-            for number, message in waiting
+            for number, message, _ in waiting
         )
         for _, sender, round_ in letters:
             self._by_sender.setdefault(sender, deque()).append(round_)
@@ -240,7 +240,7 @@ class Mailbox:
             for waiting in there.values()
             for letter in waiting
         ]
-        return [message for _, message in sorted(letters, key=lambda letter: letter[0])]
+        return [message for _, message, _ in sorted(letters, key=lambda letter: letter[0])]
 
     def __len__(self) -> int:
         return self._n

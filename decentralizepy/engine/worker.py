@@ -8,7 +8,7 @@ Heavy work goes to the node that has had the least of it, so that a slow node sl
 from __future__ import annotations
 
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -677,26 +677,36 @@ class Worker:
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""
-        settled = not self._ready and not self._held and self.workload.empty
+        settled = not self._ready and self.workload.empty
         settled = settled and not self.carrier.in_flight and self.timers.next is None
         averaging = self.averaging
         settled = settled and not (averaging and (averaging.stirred or averaging.postponed))
         live = [[s for s in seat.strands if not s.ended] for seat in self.seats.values()]
         strands = [strand for of_node in live for strand in of_node]
         # of a node one program is enough: others may wait for messages that nobody will send
-        resting = settled and all(
+        wants_rest = all(
             any(strand.resting is not None for strand in of_node) for of_node in live if of_node
         )
+        resting = settled and wants_rest and not self._held
         saving = any(isinstance(strand.resting, Checkpoint) for strand in strands)
         who = () if resting or not settled else self._who_waits(strands)
         sent, received = (
             {self.rest.number[worker]: n for worker, n in counts.items()}
-            for counts in (self.router.sent, self.router.received)
+            for counts in self._counts()
         )
         return Position(settled, resting, saving, sent, received, who)
 
+    def _counts(self) -> tuple[Counter[WorkerId], Counter[WorkerId]]:
+        """What was sent to, and received from, each other worker: messages, and room for them."""
+        sent, received = self.router.sent, self.router.received
+        if self.sockets is None or self.sockets.wire is None:
+            return sent, received
+        given, got = self.sockets.wire.credits()
+        return sent + given, received + got
+
     def _who_waits(self, strands: Sequence[Strand]) -> tuple[str, ...]:
-        found = [_describe(strand, self.averaging) for strand in strands[:5]]
+        held = {strand for strand, *_ in self._held}
+        found = [_describe(strand, self.averaging, strand in held) for strand in strands[:5]]
         return (*found, *(self.faults.held() if self.faults is not None else ()))
 
     def _look_for_rest(self) -> None:
@@ -731,8 +741,10 @@ def _iteration(seat: Seat, effect: Any) -> int:
     return effect.t if type(effect) is Train else seat.node.round
 
 
-def _describe(strand: Strand, averaging: Averaging | None = None) -> str:
+def _describe(strand: Strand, averaging: Averaging | None = None, held: bool = False) -> str:
     where = f"node {strand.seat.uid} waits in iteration {strand.seat.node.round + 1}"
+    if held:
+        return f"{where} to send: its messages on another machine are unread; is a Receive missing?"
     if strand.resting is not None:
         return f"{where} for all to rest"
     wanted = strand.waiting

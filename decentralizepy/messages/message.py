@@ -53,7 +53,7 @@ class Message:
         self.sender, self.round, self.asks = sender or 0, round, asks
         self._sent = sender is not None
         self._encoded: bytes | None = None
-        #: whatever has to live as long as the message
+        #: whatever has to live until all who get the message have heard or dropped it
         self.lease: object = None
         #: what one receiver made of it, for the others on its worker, who get the same object
         self.decoded: object = None

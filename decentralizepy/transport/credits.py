@@ -24,6 +24,8 @@ class SendWindow:
         self._sent: dict[int, tuple[int, int]] = {}
         self._consumed: dict[int, tuple[int, int]] = {}
         self.outstanding = 0
+        #: messages that the receiver has said to have consumed
+        self.credited = 0
 
     def sent(self, uid: int, nbytes: int) -> None:
         """A message of a node was sent."""
@@ -49,6 +51,7 @@ class SendWindow:
             if count > before[0]:
                 self._consumed[uid] = count, total
                 self.outstanding -= total - before[1]
+                self.credited += count - before[0]
 
 
 class Consumption:
@@ -58,6 +61,8 @@ class Consumption:
         self._counts: dict[int, tuple[int, int]] = {}
         self._news: set[int] = set()
         self.unreported = 0
+        #: messages that were consumed, told or not
+        self.count = 0
 
     def consumed(self, uid: int, nbytes: int) -> None:
         """The last receiver here has gone past a message of node ``uid``."""
@@ -65,6 +70,7 @@ class Consumption:
         self._counts[uid] = count + 1, total + nbytes
         self._news.add(uid)
         self.unreported += nbytes
+        self.count += 1
 
     def report(self, everything: bool = False) -> bytes:
         """What the sender does not know yet, or all that there is to know."""

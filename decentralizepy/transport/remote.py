@@ -68,6 +68,14 @@ class RemoteSockets:
         self.inbound.service(idle, now)
         return self.outbound.service(now)
 
+    def credits(self) -> tuple[Counter[WorkerId], Counter[WorkerId]]:
+        """How many messages of each worker elsewhere were heard or dropped here, and how many of
+        ours each has said to have heard: equal counts on both sides mean that no news of room is on
+        its way."""
+        sources, peers = self.inbound.sources.values(), self.outbound.peers.values()
+        given = Counter({source.peer: source.consumption.count for source in sources})
+        return given, Counter({peer.worker: peer.window.credited for peer in peers})
+
     def patience(self, milliseconds: int) -> int:
         """How long to sleep at most: acknowledgements are not to wait for the next message."""
         return min(milliseconds, _OWING_MS) if self.inbound.owes else milliseconds

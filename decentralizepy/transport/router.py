@@ -415,11 +415,12 @@ class Router:
     def _take_far(
         self, peer: WorkerId, receivers: Sequence[int], message: Message, nbytes: int
     ) -> None:
-        """From another machine, which is told once nobody here has the message any more."""
+        """From another machine, which is told once nobody here has yet to hear the message."""
         assert self.sockets is not None and self.sockets.wire is not None
         wire, sender = self.sockets.wire, message.sender
         message.lease = Lease(lambda: wire.inbound.consumed(peer, sender, nbytes))
         self._deliver(receivers, message)
+        message.lease = None  # mailboxes have it: who keeps what it has heard keeps nobody waiting
 
     def _mine(self, uids: tuple[int, ...]) -> tuple[int, ...]:
         if not self._here.issuperset(uids):
