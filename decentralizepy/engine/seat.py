@@ -81,7 +81,8 @@ class Strand:
 class Seat:
     """A node on this worker, with all that the engine keeps for it.
 
-    ``used`` are seconds of heavy work, by which nodes take turns.
+    ``used`` are seconds of heavy work, by which nodes take turns. A node that ``answers`` does so
+    while it trains, too.
     """
 
     node: Node
@@ -91,6 +92,7 @@ class Seat:
     strands: list[Strand] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
     seconds: Seconds = field(default_factory=Seconds)
+    answers: bool = False
     used: float = 0.0
     #: the least that a piece of work of a kind has taken
     least: dict[str, float] = field(default_factory=dict)

@@ -77,6 +77,8 @@ _IDLE_MS: Final = 200
 _MOMENT_MS: Final = 20
 #: how long nodes that could go on wait for others that they would train together with
 _PATIENCE_MS: Final = 2
+#: how often a worker looks for questions while it trains
+_LOOK_S: Final = 0.001
 #: a worker whose notices find no room looks again after this
 _BEHIND_MS: Final = 1
 #: how long a worker looks for notices before it sleeps: to be woken takes time, and a
@@ -171,6 +173,8 @@ class Worker:
         self._idle_since: float | None = None
         self._asked_for_rest = False
         self._impatient = 0.0
+        self._trains = False
+        self._looked = 0.0
 
     def _carrier(self) -> Carrier:
         if self._simulation is None:
@@ -201,6 +205,8 @@ class Worker:
         for seat in self.seats.values():
             self._see_whether_ended(seat)  # one without programs has
         self.evaluations.begin()
+        if self.sockets is not None and self._simulation is None:
+            self._answer_while_training()
         counters, me = self.arena.counters, self.me.worker
         while self._active or self.evaluations.waiting:
             counters.beat(me)
@@ -595,13 +601,30 @@ class Worker:
         self._idle_since = None
         self.arena.counters.busy(self.me.worker, seat.uid, effect.t)
         if isinstance(effect, Train | Gradient):
+            self._trains = True
             self.workload.train(work)
+            self._trains = False
             return
         if isinstance(effect, Report):
             self._measure(seat, effect)
         else:
             self._save_now(seat, effect.t)
         self._ready.append((work.strand, None))
+
+    def _answer_while_training(self) -> None:
+        """Have nodes answer between two local steps: whoever asks may wait for them."""
+        for seat in self.seats.values():
+            seat.answers = type(seat.node).answer is not Node.answer
+        if any(seat.answers for seat in self.seats.values()):
+            self.trainer.meanwhile = self._meanwhile
+
+    def _meanwhile(self) -> None:
+        """A node trains: take in what has come, and let answers go."""
+        now = perf_counter()
+        if self.sockets is not None and now - self._looked > _LOOK_S:
+            self._looked = now
+            self.router.take_in()
+            self.sockets.flush()
 
     def _train(self, strand: Strand, effect: Train | Gradient) -> Any:
         self.workload.begin(strand, effect)
@@ -677,7 +700,7 @@ class Worker:
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""
-        settled = not self._ready and self.workload.empty
+        settled = not self._ready and not self._trains and self.workload.empty
         settled = settled and not self.carrier.in_flight and self.timers.next is None
         averaging = self.averaging
         settled = settled and not (averaging and (averaging.stirred or averaging.postponed))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decentralizepy.engine.clock import Clock, Timers
 from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.memory.rows import Aside
 from decentralizepy.node.effects import Checkpoint, Gradient, Report, Train
 from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Simulation
@@ -30,6 +31,7 @@ class Work:
     local: LocalWork | None = None
     answer: Tensor | None = None
     taken: bool = False
+    aside: Aside | None = None
 
 
 class Workload:
@@ -152,12 +154,21 @@ class Workload:
     @staticmethod
     def _prepared(work: Work) -> LocalWork:
         work.taken = True
-        local, rows = _local(work), work.strand.seat.rows
-        local.row = rows.held("x").tensor if type(work.effect) is Gradient else rows.thaw("x")
+        local, seat = _local(work), work.strand.seat
+        if type(work.effect) is Gradient:
+            local.row = seat.rows.held("x").tensor
+        elif seat.answers:
+            work.aside = seat.rows.aside("x")
+            local.row = work.aside.copy.tensor
+        else:
+            local.row = seat.rows.thaw("x")
         return local
 
     def _done(self, work: Work, spent: float) -> None:
         seat, t = work.strand.seat, work.effect.t
+        if work.aside is not None:
+            seat.rows.take_back("x", work.aside)
+            work.aside = None
         self._trained(seat, t)
         if self._simulation is None:
             seat.seconds.train += spent

@@ -177,6 +177,14 @@ class RowPool:
         self._retired.append(index)
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What is being written in place of a row, and the row as it was ``before``."""
+
+    copy: Row
+    before: Tensor
+
+
 class NodeRows(MutableMapping[str, Tensor]):
     """The rows of one node by name: its parameters ``x``, and what else it keeps as rows.
 
@@ -273,6 +281,25 @@ class NodeRows(MutableMapping[str, Tensor]):
             self._pool.retire(held)
             self._held[name] = held = fresh
         return held.tensor
+
+    def aside(self, name: str) -> Aside:
+        """A copy of a row to be written while the row itself stays as it is."""
+        held = self._held[name]
+        _check_unwritten(name, held)
+        copy = self._pool.acquire()
+        copy.tensor.copy_(held.tensor)
+        return Aside(copy, self[name])
+
+    def take_back(self, name: str, aside: Aside) -> None:
+        """The written copy becomes the row; if a new one was assigned meanwhile, that gets what
+        writing has changed."""
+        now, copy = self[name], aside.copy
+        _check_unwritten(name, self._held[name])
+        if torch.equal(now, aside.before):
+            self._pool.retire(self.replace(name, copy))
+        else:
+            self[name] = now + (copy.tensor - aside.before)
+            self._pool.retire(copy)
 
     def clear(self) -> None:
         """Give all rows back."""

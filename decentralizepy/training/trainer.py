@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class Trainer:
         self.seed, self.reset_optimizer, self.eval_batch = seed, reset_optimizer, eval_batch
         self.rate = rate
         self._step = LocalStep(template, task, seed)
+        #: called between two local steps; leaves all that is being trained alone
+        self.meanwhile: Callable[[], None] | None = None
 
     def learner(self, uid: int, indices: np.ndarray) -> Learner:
         """A node about to start, owning the training samples of ``indices``."""
@@ -128,6 +130,8 @@ class Trainer:
         learner, start = work.learner, 0
         x, y = self.samples.gather(torch.from_numpy(learner.indices[draw.order]))
         for index, size in enumerate(draw.sizes):
+            if index and self.meanwhile is not None:
+                self.meanwhile()
             stop = start + size
             self._step.begin(learner.uid, work.t, index, x[start:stop], y[start:stop])
             yield self._step

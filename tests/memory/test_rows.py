@@ -175,6 +175,27 @@ def test_a_row_assigned_to_itself_stays_where_it_is(pool: RowPool) -> None:
     assert list(rows) == ["x"]
 
 
+@pytest.mark.parametrize("assigned", [False, True])
+@pytest.mark.parametrize("full_arena", [False, True])
+def test_what_is_written_aside_becomes_the_row(
+    pool: RowPool, assigned: bool, full_arena: bool
+) -> None:
+    """What was read or sent before stays; what was assigned meanwhile is changed as much."""
+    kept = taken(pool) if full_arena else []
+    rows = filled(pool, 1)
+    aside = rows.aside("x")
+    aside.copy.tensor += 4
+    seen = rows["x"]
+    rows.shared("x")
+    if assigned:
+        rows["x"] = full(10)
+    rows.take_back("x", aside)
+    assert rows["x"].tolist() == [14 if assigned else 5] * LENGTH and seen.tolist() == [1] * LENGTH
+    del seen, aside
+    rows.clear()
+    assert len(taken(pool)) + len(kept) == MINE
+
+
 @pytest.mark.parametrize("name", ["x", "momentum"])
 def test_a_row_that_was_written_in_place_is_told_at_its_assignment(
     pool: RowPool, name: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from decentralizepy.pernode import PerNode
 from decentralizepy.registry import Target
 from decentralizepy.training.choice import make_trainer
 from decentralizepy.training.data import Samples
+from decentralizepy.training.mapped import MappedTrainer
 from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.stacked import StackedTrainer
 from decentralizepy.training.task import Classification
@@ -116,6 +119,22 @@ def test_the_first_iteration_with_nan_is_noted_and_no_other_node_s(kind: type[Tr
         trainer.train(work(learners, rows, t))
     assert [one.nan for one in learners] == [0, 3, 0]
     assert torch.isfinite(rows[0]).all() and torch.isfinite(rows[2]).all()
+
+
+@pytest.mark.parametrize("kind", [Trainer, StackedTrainer, MappedTrainer])
+def test_whoever_wants_looks_in_between_two_steps(kind: type[Trainer]) -> None:
+    """The rows are as they were, until all steps are taken; then as if nobody had looked."""
+    found = []
+    for looks in (False, True):
+        trainer, seen = kind(*arguments(rounds=4), seed=7), list[torch.Tensor]()
+        row = trainer.template.initial.clone()
+        if looks:
+            trainer.meanwhile = partial(lambda seen, row: seen.append(row.clone()), seen, row)
+        trainer.train([LocalWork(trainer.learner(0, np.arange(40)), row, 0)])
+        assert len(seen) == 3 * looks
+        assert all(torch.equal(one, trainer.template.initial) for one in seen)
+        found.append(row)
+    assert torch.equal(*found)
 
 
 def chosen(**options: object) -> bool:
