@@ -464,6 +464,7 @@ def _float(number: float, what: str) -> float:
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
     "int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)
 }  # fmt: skip
+_EXAMPLES: Final = {"int": "[2, 3]", "float": "[0.5, 0.5]", "str": "['a', 'b']"}
 
 
 def _list(text: str, kind: str, where: str) -> list[Any]:
@@ -472,7 +473,8 @@ def _list(text: str, kind: str, where: str) -> list[Any]:
     for item in items:
         right = isinstance(item, _ITEMS.get(kind, (object,)))
         if not right or (isinstance(item, bool) and kind in {"int", "float"}):
-            raise ConfigError(f"{where} = {text}: a list of {kind} is expected, as [0.5, 0.5]")
+            example = "" if kind not in _EXAMPLES else f", as {_EXAMPLES[kind]}"
+            raise ConfigError(f"{where} = {text}: a list of {kind} is expected{example}")
     what = f"{where} = {text:.40}"
     return [_float(item, what) for item in items] if kind == "float" else items
 
