@@ -12,9 +12,10 @@ count of Mattern, "Algorithms for distributed termination detection", 1987).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from decentralizepy.engine.deadlock import Stuck, told
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.messages.header import MessageError
@@ -24,21 +25,21 @@ from decentralizepy.messages.message import Message
 PATIENCE_S: Final = 1.0
 
 _FLAGS: Final = ("settled", "resting", "saving")
-_KEYS: Final = {"say", "wave", *_FLAGS, "sent", "received", "who"}
+_KEYS: Final = {"say", "wave", *_FLAGS, "sent", "received", "stuck"}
 
 
 @dataclass(frozen=True)
 class Position:
     """Where a worker is: ``settled`` with nothing to do, ``resting`` if that is what all its nodes
     want, ``saving`` if some want to be saved; ``sent`` and ``received`` count messages by the
-    number of the other worker."""
+    number of the other worker. ``stuck`` is for the error, if this is a deadlock."""
 
     settled: bool
     resting: bool
     saving: bool
     sent: Mapping[int, int]
     received: Mapping[int, int]
-    who: tuple[str, ...] = ()
+    stuck: Stuck = field(default_factory=Stuck)
 
 
 class Rest:
@@ -168,8 +169,8 @@ class Rest:
             self._consider()
             return
         if not all(one.resting for one in replies.values()):
-            who = [text for i in sorted(replies) for text in replies[i].who]
-            raise RunError(f"no node can go on: {'; '.join(who[:8])}")
+            who = told([replies[i].stuck for i in sorted(replies)])
+            raise RunError(f"no node can go on: {who}")
         self._known.clear()
         if any(one.saving for one in replies.values()):
             self._saved = set()
@@ -200,7 +201,7 @@ def _message(say: str, wave: int, number: int, position: Position | None) -> Mes
             **{flag: getattr(position, flag) for flag in _FLAGS},
             "sent": [list(item) for item in sorted(position.sent.items())],
             "received": [list(item) for item in sorted(position.received.items())],
-            "who": list(position.who),
+            "stuck": position.stuck.value(),
         }
     return Message({}, meta, number, (0, 0))
 
@@ -218,8 +219,8 @@ def _read(message: Message, workers: int) -> tuple[str, int, Position | None]:
         sent, received = (
             {int(i): int(count) for i, count in meta[key]} for key in ("sent", "received")
         )
-        who = tuple(str(text) for text in meta["who"])
+        stuck = Stuck.of(meta["stuck"])
     except (KeyError, TypeError, ValueError):
         raise MessageError("no position of a worker") from None
     flags = {flag: meta.get(flag) is True for flag in _FLAGS}
-    return say, wave, Position(**flags, sent=sent, received=received, who=who)
+    return say, wave, Position(**flags, sent=sent, received=received, stuck=stuck)

@@ -22,6 +22,7 @@ from decentralizepy.cpus import allotted
 from decentralizepy.engine.averaging import Averaging
 from decentralizepy.engine.carrier import Carrier, DirectCarrier, SimulatedCarrier
 from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
+from decentralizepy.engine.deadlock import Stuck, stuck
 from decentralizepy.engine.evaluation import Evaluations, Evaluator
 from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.engine.meeting import Meeting
@@ -712,12 +713,12 @@ class Worker:
         )
         resting = settled and wants_rest and not self._held
         saving = any(isinstance(strand.resting, Checkpoint) for strand in strands)
-        who = () if resting or not settled else self._who_waits(strands)
+        waits = self._stuck() if settled else Stuck()
         sent, received = (
             {self.rest.number[worker]: n for worker, n in counts.items()}
             for counts in self._counts()
         )
-        return Position(settled, resting, saving, sent, received, who)
+        return Position(settled, resting, saving, sent, received, waits)
 
     def _counts(self) -> tuple[Counter[WorkerId], Counter[WorkerId]]:
         """What was sent to, and received from, each other worker: messages, and room for them."""
@@ -727,10 +728,10 @@ class Worker:
         given, got = self.sockets.wire.credits()
         return sent + given, received + got
 
-    def _who_waits(self, strands: Sequence[Strand]) -> tuple[str, ...]:
-        held = {strand for strand, *_ in self._held}
-        found = [_describe(strand, self.averaging, strand in held) for strand in strands[:5]]
-        return (*found, *(self.faults.held() if self.faults is not None else ()))
+    def _stuck(self) -> Stuck:
+        sending = {strand for strand, *_ in self._held}
+        faults = self.faults.held() if self.faults is not None else ()
+        return stuck(self.seats.values(), self.averaging, sending, faults)
 
     def _look_for_rest(self) -> None:
         """Nothing to do, and nothing has come: perhaps nobody has."""
@@ -762,29 +763,6 @@ class Worker:
 def _iteration(seat: Seat, effect: Any) -> int:
     """The iteration (0-based) that a node is in as it yields an effect."""
     return effect.t if type(effect) is Train else seat.node.round
-
-
-def _describe(strand: Strand, averaging: Averaging | None = None, held: bool = False) -> str:
-    where = f"node {strand.seat.uid} waits in iteration {strand.seat.node.round + 1}"
-    if held:
-        return f"{where} to send: its messages on another machine are unread; is a Receive missing?"
-    if strand.resting is not None:
-        return f"{where} for all to rest"
-    wanted = strand.waiting
-    if wanted is None:
-        absent = averaging.absent(strand) if averaging is not None else None
-        return where if absent is None else f"{where} for {_some(absent[1])} in round {absent[0]}"
-    round_ = "" if wanted.round is not None and not isinstance(wanted.round, tuple) else (
-        f" in round ({wanted.round[0]}, {wanted.round[1]})"
-    )  # fmt: skip
-    if isinstance(wanted.sources, Sequence):
-        return f"{where} for {_some(sorted(strand.absent))}{round_}"
-    return f"{where} for {strand.needed} message(s) of anybody{round_}"
-
-
-def _some(absent: Sequence[int]) -> str:
-    more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
-    return f"{', '.join(map(str, absent[:8]))}{more}"
 
 
 _PERFORM: Final[Mapping[type, Callable[[Worker, Strand, Any], Any]]] = {

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from decentralizepy.engine.deadlock import Stuck, Waits
 from decentralizepy.engine.rest import Position, Rest
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.mapping import Mapping
@@ -37,7 +38,8 @@ class Worker:
         self.world.lines[kind, self.number, worker.worker].append(message)
 
     def _position(self) -> Position:
-        who = () if self.resting else (f"node {self.number} waits for Godot",)
+        godot = Waits(False, 0, self.number, f"node {self.number} waits for Godot")
+        who = Stuck() if self.resting else Stuck((godot,), 1)
         counts = dict(self.sent), dict(self.received)
         return Position(not self.work, self.resting and not self.work, self.saving, *counts, who)
 

@@ -190,8 +190,47 @@ def test_a_deadlock_is_told_with_who_waits_for_whom(
     assert str(told.value) == (
         "no node can go on: node 0 waits in iteration 1 for 1, 3 in round (5, 2); "
         "node 1 waits in iteration 2 for 2; node 2 waits in iteration 3 for 2 message(s) of "
-        "anybody; node 3 waits in iteration 1 for all to rest"
+        "anybody; node 3 waits in iteration 1 in Drain"
     )
+
+
+@layouts
+def test_a_deadlock_is_told_with_those_who_cause_it(tmp_path: Path, cache: Path, layout) -> None:
+    """Most nodes rest or wait for their turn; named first is who waits for a node that has ended,
+    and last how many are left out."""
+
+    def ends(node: Node) -> Program:
+        return
+        yield
+
+    def rests(effect: Drain | Checkpoint) -> Any:
+        def program(node: Node) -> Program:
+            yield effect
+
+        return program
+
+    def waits(source: int, iteration: int) -> Any:
+        def program(node: Node) -> Program:
+            node.round = iteration
+            yield Receive([source], (iteration, 0))
+
+        return program
+
+    listens = [rests(Drain()), waits(0, 0)]  # of these two the first alone holds the node up
+    scripts = {0: ends, 1: listens, 2: rests(Checkpoint(0)), 10: waits(11, 5), 11: waits(0, 4)}
+    others = dict.fromkeys(range(3, 10), rests(Drain()))
+    with pytest.raises(RunError) as told:
+        experiment = Experiment(tmp_path, ring(12), cache)
+        scripted(experiment, others | scripts, *KEEP, layout=layout)
+    *named, more, last = str(told.value).split("; ")
+    assert named == [
+        "no node can go on: node 11 waits in iteration 5 for 0 in round (4, 0)",
+        "node 10 waits in iteration 6 for 11 in round (5, 0)",
+        "node 1 waits in iteration 1 in Drain",
+        "node 2 waits in iteration 1 at a checkpoint",
+        *(f"node {uid} waits in iteration 1 in Drain" for uid in range(3, 7)),
+    ]
+    assert (more, last) == ("and 3 more", "node 0 has ended")
 
 
 @pytest.mark.parametrize("layout", [NEAR, FAR])
