@@ -30,12 +30,14 @@ from decentralizepy.engine.records import Reporter, check_metrics
 from decentralizepy.engine.rest import Position, Rest
 from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.engine.sent_models import SentModels
+from decentralizepy.engine.standing import standing
 from decentralizepy.engine.workload import Work, Workload
 from decentralizepy.errors import RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import NodeRows, RowPool
 from decentralizepy.messages.message import Message
+from decentralizepy.node.checks import said_to
 from decentralizepy.node.effects import (
     Ask,
     Average,
@@ -313,13 +315,13 @@ class Worker:
     def _go_on(self, strand: Strand, answer: Any) -> None:
         """Run a program until it has to wait or work."""
         seat, send = strand.seat, strand.program.send
-        started = self.stopwatch()
+        started, effect = self.stopwatch(), None
         try:
             while answer is not _PARKED:
                 effect = send(answer)
                 perform = _PERFORM.get(type(effect))
                 if perform is None:
-                    raise RunError(f"node {seat.uid} yielded {effect!r:.80}, which is no effect")
+                    raise _no_effect(strand, effect)
                 if self.faults is not None and self.faults.begins(seat, _iteration(seat, effect)):
                     return
                 answer = perform(self, strand, effect)
@@ -328,7 +330,7 @@ class Worker:
         except RunError:
             raise
         except Exception as error:
-            raise self._failure(seat, error) from error
+            raise self._failure(seat, error, standing(strand.program, effect)) from error
         seat.seconds.share += self.stopwatch() - started
 
     def _end(self, strand: Strand) -> None:
@@ -349,12 +351,13 @@ class Worker:
         """Show the supervisor how many iterations a node has done."""
         self.arena.counters.rounds[self._slots[seat.uid]] = iterations
 
-    def _failure(self, seat: Seat, error: Exception) -> NodeFailedError:
+    def _failure(self, seat: Seat, error: Exception, where: str = "") -> NodeFailedError:
+        """The error of a node; ``where`` its program stands, which the traceback does not show."""
         text = "".join(traceback.format_exception(error))
         self.reporter.log(seat.uid, text, "ERROR")
         return NodeFailedError(
             f"{self.me}: node {seat.uid} failed in iteration {seat.node.round + 1}: "
-            f"{type(error).__name__}: {error}\n{text}"
+            f"{type(error).__name__}: {error}{f' ({where})' if where else ''}\n{text}"
         )
 
     def _sleep(self, strand: Strand, effect: Sleep) -> Any:
@@ -398,7 +401,8 @@ class Worker:
         self._sent = max(self._sent, round_[0])
         seat = strand.seat
         uid, router, carry = seat.node.uid, self.router, self.carrier.carry
-        for uids, message in outgoing:
+        for item in outgoing:
+            uids, message = said_to(item)
             if not router.may_send(uid, uids):
                 self._held.append((strand, chain([(uids, message)], outgoing), round_, asks))
                 return _PARKED
@@ -438,7 +442,7 @@ class Worker:
             except RunError:
                 raise
             except Exception as error:  # what is sent is computed lazily, here
-                raise self._failure(strand.seat, error) from error
+                raise self._failure(strand.seat, error, standing(strand.program)) from error
         return bool(self._ready)
 
     # --------------------------------------------------------------- messages
@@ -758,6 +762,14 @@ class Worker:
                     strand.resting = None
                     self._ready.append((strand, None))
         self._idle_since = None
+
+
+def _no_effect(strand: Strand, effect: Any) -> RunError:
+    uid, iteration = strand.seat.uid, strand.seat.node.round + 1
+    return RunError(
+        f"node {uid} yielded {effect!r:.80}, which is no effect, in iteration {iteration} "
+        f"({standing(strand.program)})"
+    )
 
 
 def _iteration(seat: Seat, effect: Any) -> int:

@@ -88,6 +88,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def shown(value: Any) -> str:
+    """A value that is wrong, with its type: ``3 (of type int)``."""
+    return f"{_shown(value)} ({_named(type(value))})"
+
+
 def _hint(value: Any) -> str:
     """What to send in its place."""
     if type(value) in _HINTS:

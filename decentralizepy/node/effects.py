@@ -11,6 +11,8 @@ from torch import Tensor
 
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.messages.message import Message
+from decentralizepy.messages.meta import shown
+from decentralizepy.node.checks import check_count, check_message, check_round, check_uids
 
 Round = tuple[int, int]
 
@@ -58,6 +60,13 @@ class Send:
     outgoing: Iterable[tuple[Sequence[int], Message]]
     round: Round
 
+    def __post_init__(self) -> None:
+        check_round("Send", self.round)
+        if not isinstance(self.outgoing, Iterable):
+            raise TypeError(
+                f"Send takes pairs (receivers, Message(...)), not {shown(self.outgoing)}"
+            )
+
 
 @dataclass(slots=True)
 class Average:
@@ -87,6 +96,11 @@ class Ask:
     message: Message
     round: Round
 
+    def __post_init__(self) -> None:
+        check_round("Ask", self.round)
+        check_uids("Ask", "receivers", self.receivers)
+        check_message(self.message, "Ask")
+
 
 @dataclass(slots=True)
 class Receive:
@@ -105,12 +119,23 @@ class Receive:
     count: int | None = None
     deadline: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.round is not ANY:
+            check_round("Receive", self.round)
+        if self.sources is not ANY:
+            check_uids("Receive", "sources", self.sources)
+        if self.count is not None:
+            check_count(self.count, self.sources is not ANY)
+
 
 @dataclass(slots=True)
 class Forget:
     """Drop all mail of rounds before ``round``, what is there and what is still to come."""
 
     round: Round
+
+    def __post_init__(self) -> None:
+        check_round("Forget", self.round)
 
 
 @dataclass(slots=True)

@@ -211,6 +211,14 @@ def said(receiver: int, message: Any) -> Callable[[Node], Any]:
     return one
 
 
+def rounded(node: Node) -> Any:
+    yield Receive([0], 0)  # type: ignore[arg-type]
+
+
+def counted(node: Node) -> Any:
+    yield Receive([0], (0, 0), count=2)
+
+
 def measured(node: Node) -> Any:
     yield Report(0, {"my metric": 1.0})
 
@@ -232,7 +240,9 @@ ERRORS: dict[str, Any] = {
     "no node 9": program(said(9, lambda x: Message({"x": x}))),
     "meta['a']": program(said(1, lambda x: Message({"x": x}, {"a": (1, 2)}))),
     "tensor 'x' is torch.sparse_coo": program(said(1, lambda x: Message({"x": x.to_sparse()}))),
-    "'dict' object": program(said(1, lambda x: {"x": x})),
+    "Send: a message": program(said(1, lambda x: {"x": x})),
+    "as (t, 0), not 0": program(rounded),
+    "count = 2": program(counted),
     "'my metric' is no name of a column": program(measured),
     "'K' object has no attribute 'rows'": type("K", (Early,), {}),
 }

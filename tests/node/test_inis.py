@@ -30,6 +30,7 @@ def test_there_is_one_for_every_program() -> None:
         "node",
         "effects",
         "mail",
+        "checks",
         "membership",
         "federated",
         "bounded",

@@ -1,0 +1,137 @@
+"""What a program says wrongly is told with its node and iteration, and its place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from launching import Experiment
+from teams import scripted
+
+from decentralizepy.engine.worker import NodeFailedError
+from decentralizepy.errors import RunError
+from decentralizepy.graphs.generators import ring
+from decentralizepy.messages.message import Message
+from decentralizepy.node.effects import ANY, Ask, Forget, Receive, Report, Send
+from decentralizepy.node.node import Node, Program
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, cache: Path) -> Experiment:
+    return Experiment(tmp_path, ring(4), cache)
+
+
+def said(x: Any = None) -> Message:
+    return Message({"x": torch.ones(3) if x is None else x})
+
+
+#: what a program yields, and what is told of it
+SENT: list[tuple[Any, str]] = [
+    (lambda: [(3, said())], "receivers are a list of nodes, as [3], not 3 (of type int)"),
+    (lambda: [("3", said())], "receivers are a list of nodes, as [3], not '3' (of type str)"),
+    (lambda: ([3], said()), "pairs (receivers, Message(...)), not [3] (of type list)"),
+    (lambda: {3: said()}, "pairs (receivers, Message(...)), not 3 (of type int)"),
+    (lambda: [([3], said(), 1)], "pairs (receivers, Message(...)), not ([3], Message("),
+    (lambda: [([3], {"x": 1})], "Send: a message is Message({...}), not {'x': 1} (of type dict)"),
+    (lambda: [([3], said(np.ones(2)))], "tensor 'x' is array([1., 1.]) (of type numpy.ndarray)"),
+    (lambda: [([3], Message([1]))], "Message takes a dictionary of tensors, and one of JSON"),
+    (lambda: [([3], Message({}, 7))], "one of JSON values, not 7 (of type int)"),
+    (lambda: [([3], Message({}, {"a": {1}}))], "meta['a'] = {1} is of type set"),
+    (lambda: [([9], said())], "no node 9: the nodes are 0 to 3"),
+]
+
+
+@pytest.mark.parametrize(("outgoing", "told"), SENT, ids=[text for _, text in SENT])
+def test_what_cannot_be_sent_is_told_with_the_line_of_the_program(
+    experiment: Experiment, outgoing: Callable[[], Any], told: str
+) -> None:
+    def helps(node: Node) -> Program:
+        yield Send(outgoing(), (2, 0))  # here
+
+    def program(node: Node) -> Program:
+        node.round = 2
+        yield from helps(node)
+
+    line = helps.__code__.co_firstlineno + 1
+    with pytest.raises(NodeFailedError) as raised:
+        scripted(experiment, {1: program})
+    first = str(raised.value).splitlines()[0]
+    assert first.startswith("machine 0, worker 0: node 1 failed in iteration 3: ") and told in first
+    assert first.endswith(f" ({__file__}, line {line}: yield Send(outgoing(), (2, 0))  # here)")
+
+
+def test_what_a_method_gives_is_told_with_its_line(experiment: Experiment) -> None:
+    def outgoing(node: Node) -> Any:
+        yield [3], said()
+        yield [2], {"x": node.x}
+
+    def program(node: Node) -> Program:
+        yield Send(outgoing(node), (0, 0))
+
+    with pytest.raises(NodeFailedError) as raised:
+        scripted(experiment, {1: program})
+    assert str(raised.value).splitlines()[0].endswith('yield [2], {"x": node.x})')
+
+
+#: effects that are refused as they are made
+MADE: list[tuple[Callable[[], Any], str]] = [
+    (lambda: Send([], 0), "Send: a round is a pair (iteration, averaging round), as (t, 0), not 0"),
+    (lambda: Send([], (0, 0.5)), "as (t, 0), not (0, 0.5) (of type tuple)"),
+    (lambda: Send(said(), (0, 0)), "Send takes pairs (receivers, Message(...)), not Message("),
+    (lambda: Ask(3, said(), (0, 0)), "Ask: receivers are a list of nodes, as [3], not 3"),
+    (lambda: Ask([3], {}, (0, 0)), "Ask: a message is Message({...}), not {} (of type dict)"),
+    (lambda: Ask([3], said(), [0, 0]), "Ask: a round is a pair"),
+    (lambda: Receive(3, (0, 0)), "Receive: sources are a list of nodes, as [3], not 3"),
+    (lambda: Receive([3], 0), "Receive: a round is a pair"),
+    (lambda: Receive(ANY, (0, 0), count=0), "Receive: count = 0 (of type int): at least 1"),
+    (lambda: Receive(ANY, (0, 0), count=1.5), "Receive: count = 1.5 (of type float): at least 1"),
+    (lambda: Receive([3], (0, 0), count=8), "count = 8 (of type int) goes with ANY; of named"),
+    (lambda: Forget(3), "Forget: a round is a pair"),
+]
+
+
+@pytest.mark.parametrize(("make", "told"), MADE, ids=[text for _, text in MADE])
+def test_a_wrong_effect_is_refused_where_it_is_made(
+    experiment: Experiment, make: Callable[[], Any], told: str
+) -> None:
+    def program(node: Node) -> Program:
+        node.round = 2
+        yield make()
+
+    with pytest.raises(NodeFailedError) as raised:
+        scripted(experiment, {1: program})
+    text = str(raised.value)
+    assert text.splitlines()[0].startswith("machine 0, worker 0: node 1 failed in iteration 3: ")
+    assert told in text.splitlines()[0]
+    assert f'"{__file__}", line {program.__code__.co_firstlineno + 2}, in program' in text
+
+
+def test_numbers_of_numpy_are_numbers(experiment: Experiment) -> None:
+    three, zero = np.int64(3), np.int64(0)
+    heard = []
+
+    def hears(node: Node) -> Program:
+        heard.append((yield Receive(ANY, (zero, 0), count=np.int64(1))))
+        heard.append((yield Receive({1}, (0, 1))))
+
+    def speaks(node: Node) -> Program:
+        yield Send([(np.array([three]), said())], (zero, zero))
+        yield Send([[(three,), said()]], (0, 1))
+
+    scripted(experiment, {1: speaks, 3: hears})
+    assert [[message.sender for message in messages] for messages in heard] == [[1], [1]]
+
+
+def test_what_is_no_effect_is_told_with_its_line(experiment: Experiment) -> None:
+    def program(node: Node) -> Program:
+        yield Report(0)
+        yield 3
+
+    line = program.__code__.co_firstlineno + 2
+    with pytest.raises(RunError, match="node 1 yielded 3, which is no effect, in iter") as raised:
+        scripted(experiment, {1: program})
+    assert f"iteration 1 ({__file__}, line {line}: yield 3" in str(raised.value)
