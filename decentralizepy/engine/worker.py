@@ -37,7 +37,7 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import NodeRows, RowPool
 from decentralizepy.messages.message import Message
-from decentralizepy.node.checks import said_to
+from decentralizepy.node.checks import check_message, said_to
 from decentralizepy.node.effects import (
     Ask,
     Average,
@@ -466,13 +466,14 @@ class Worker:
         """Have a node answer a question, whatever it is doing."""
         try:
             reply = seat.node.answer(question)
+            if reply is not None:
+                check_message(reply, f"{type(seat.node).__name__}.answer")
+                stamped = reply.stamped(seat.uid, question.round)
+                self.carrier.carry(seat, (question.sender,), stamped)
         except RunError:
             raise
-        except Exception as error:
+        except Exception as error:  # the fault of who answers, not of who asks
             raise self._failure(seat, error) from error
-        if reply is not None:
-            stamped = reply.stamped(seat.uid, question.round)
-            self.carrier.carry(seat, (question.sender,), stamped)
 
     def _receive(self, strand: Strand, wanted: Receive) -> Any:
         if strand.expect(wanted, self._gone, self.stopwatch()):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from launching import Experiment
-from teams import scripted
+from teams import ALONE, NEAR, scripted
 
 from decentralizepy.engine.worker import NodeFailedError
 from decentralizepy.errors import RunError
@@ -135,3 +135,29 @@ def test_what_is_no_effect_is_told_with_its_line(experiment: Experiment) -> None
     with pytest.raises(RunError, match="node 1 yielded 3, which is no effect, in iter") as raised:
         scripted(experiment, {1: program})
     assert f"iteration 1 ({__file__}, line {line}: yield 3" in str(raised.value)
+
+
+@pytest.mark.parametrize("layout", [ALONE, NEAR])
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        ({"x": 1}, "Scripted.answer: a message is Message({...}), not {'x': 1} (of type dict)"),
+        (said(np.ones(1)), "tensor 'x' is array([1.]) (of type numpy.ndarray)"),
+        (Message({}, {"a": (1,)}), "meta['a'] = (1,) is of type tuple"),
+    ],
+)
+def test_a_wrong_answer_is_the_fault_of_who_gives_it(
+    experiment: Experiment, layout: Any, reply: Any, told: str
+) -> None:
+    def asks(node: Node) -> Program:
+        yield Ask([2], said(), (0, 0))
+        yield Receive([2], (0, 0))
+
+    def waits(node: Node) -> Program:
+        yield Receive([0], (9, 9))
+
+    answers = {2: lambda node, question: reply}
+    with pytest.raises(NodeFailedError) as raised:
+        scripted(experiment, {0: asks, 2: waits}, answers=answers, layout=layout)
+    first = str(raised.value).splitlines()[0]
+    assert "node 2 failed in iteration 1: " in first and told in first
