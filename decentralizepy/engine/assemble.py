@@ -187,8 +187,13 @@ class Assembly:
         place.rows, place.lend = rows, rows.lend
         node.bind(place)
         self._check_mixing(node)
-        node.sharing.begin(node.x)
-        node.setup()
+        try:
+            node.sharing.begin(node.x)
+            node.setup()
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise worker.failed(uid, "setup", error) from error
         worker.add(node, learner, rows)
         worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")
         remark = self.trainer.training.remark(len(indices), uid) if len(indices) else ""

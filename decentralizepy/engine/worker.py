@@ -353,10 +353,14 @@ class Worker:
 
     def _failure(self, seat: Seat, error: Exception, where: str = "") -> NodeFailedError:
         """The error of a node; ``where`` its program stands, which the traceback does not show."""
+        return self.failed(seat.uid, f"iteration {seat.node.round + 1}", error, where)
+
+    def failed(self, uid: int, when: str, error: Exception, where: str = "") -> NodeFailedError:
+        """The error of a node, which is written to its log."""
         text = "".join(traceback.format_exception(error))
-        self.reporter.log(seat.uid, text, "ERROR")
+        self.reporter.log(uid, text, "ERROR")
         return NodeFailedError(
-            f"{self.me}: node {seat.uid} failed in iteration {seat.node.round + 1}: "
+            f"{self.me}: node {uid} failed in {when}: "
             f"{type(error).__name__}: {error}{f' ({where})' if where else ''}\n{text}"
         )
 

@@ -49,7 +49,8 @@ def metropolis_hastings(graph: Graph, uid: int) -> MixingRow:
     if not graph.is_symmetric():
         raise ValueError(
             "Metropolis-Hastings weights need a link both ways: on one-way edges they would not "
-            "keep the mean. Make the graph undirected, or use uniform weights"
+            "keep the mean. Make the graph undirected, or take PlainAverageSharing, whose weights "
+            "are uniform"
         )
     own = graph.degree(uid)
     weights = {j: 1 / (1 + max(own, graph.degree(j))) for j in graph.in_neighbors(uid)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from launching import Experiment
-from teams import ALONE, NEAR, scripted
+from teams import ALONE, NEAR, Scripted, scripted
 
 from decentralizepy.engine.worker import NodeFailedError
 from decentralizepy.errors import RunError
@@ -124,6 +124,16 @@ def test_numbers_of_numpy_are_numbers(experiment: Experiment) -> None:
 
     scripted(experiment, {1: speaks, 3: hears})
     assert [[message.sender for message in messages] for messages in heard] == [[1], [1]]
+
+
+def test_an_error_in_setup_names_the_node(experiment: Experiment) -> None:
+    class Unprepared(Scripted):
+        def setup(self) -> None:
+            if self.uid == 2:
+                raise LookupError("no such page")
+
+    with pytest.raises(NodeFailedError, match=r"^machine 0, worker 0: node 2 failed in setup: Lo"):
+        scripted(experiment, {}, kind=Unprepared)
 
 
 def test_what_is_no_effect_is_told_with_its_line(experiment: Experiment) -> None:

@@ -84,7 +84,7 @@ def test_a_row_by_hand():
 
 
 def test_one_way_edges_are_refused_by_metropolis_hastings():
-    with pytest.raises(ValueError, match=r"one-way.*Make the graph undirected, or use uniform"):
+    with pytest.raises(ValueError, match=r"one-way.*undirected, or take PlainAverageSharing"):
         metropolis_hastings(exponential(6), 0)
 
 
