@@ -118,11 +118,13 @@ def check_wiring(
     if wired.is_ours:
         wired.build(graph, experiment.seed)
     check_sharing(experiment, wired)
-    if wired.follows_file and not graph.is_symmetric() and needs_symmetric(experiment):
+    if wired.follows_file and not graph.is_symmetric() and needs_symmetric(experiment, wired):
+        program = wired.program.target.name
         raise ConfigError(
             f"{args.graph_file} is directed, but the Metropolis-Hastings weights of "
             f"{experiment.sharing.target.name} need edges both ways: add the reverse edges "
-            "(.edges files have them), or use PlainAverageSharing (-gf, -gt)"
+            "(.edges files have them), use PlainAverageSharing, or say shares = False in "
+            f"{program} if it does not mix by them (-gf, -gt)"
         )
 
 
@@ -149,8 +151,10 @@ def check_sharing(experiment: Experiment, wired: Wiring) -> None:
         )
 
 
-def needs_symmetric(experiment: Experiment) -> bool:
-    """Whether the sharing method needs edges both ways."""
+def needs_symmetric(experiment: Experiment, wired: Wiring) -> bool:
+    """Whether the sharing method needs edges both ways, and the program mixes by it."""
+    if not fact(wired.program.target, "shares", True):
+        return False
     return fact(experiment.sharing.target, "needs_symmetric", False, about="mixing")
 
 

@@ -161,8 +161,9 @@ class Assembly:
         return max(found.values(), default=0.0)
 
     def _check_mixing(self, node: Node) -> None:
-        """The method can weigh the graph's edges; it says why not before anything is trained."""
-        if self.settings.intervals.iterations and not node.is_server:
+        """The method can weigh the graph's edges, if the program mixes by it; it says why not
+        before anything is trained."""
+        if self.settings.intervals.iterations and node.shares and not node.is_server:
             try:
                 node.context(node.schedule.at(0, 0), 0, 0)
             except ValueError as error:

@@ -14,6 +14,7 @@ from decentralizepy.communication.keys import load_key, make_key
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import regular
 from decentralizepy.graphs.schedules import RandomRegularSchedule, StaticSchedule
+from decentralizepy.registry import forget_sources
 from decentralizepy.settings import EvaluationOptions
 
 #: short, long, a value, what it becomes, the default (None: computed)
@@ -173,6 +174,25 @@ def test_a_directed_graph_serves_where_graphs_are_drawn(folder):
     assert accept(*words, "--eval_file", "testingPeerSamplerDynamic").mapping.n == 3
     found = refuse(*words)
     assert "way.adj is directed" in found and "add the reverse edges" in found
+    assert "or say shares = False in DPSGD if it does not mix by them" in found
+
+
+@pytest.mark.parametrize("module", ["decentralizepy.node.push_sum", "push_sum", "own"])
+def test_a_directed_graph_serves_a_program_that_mixes_by_itself(folder, module):
+    """One of ours, that of the guide, and one with a method whose weights need edges both ways."""
+    methods = Path(__file__).resolve().parents[1] / "methods"
+    Path("push_sum.py").write_text((methods / "push_sum.py").read_text())
+    text = "from decentralizepy import Node\nclass PushSum(Node):\n    shares = {}\n"
+    Path("own.py").write_text(text.format(False))
+    Path("way.adj").write_text("3\n1\n2\n0\n")
+    named = {"NODE__node_package": module, "NODE__node_class": "PushSum"}
+    Path("small.ini").write_text(examples.ini(**named))
+    words = ["-gf", "way.adj", "-gt", "adjacency"]
+    assert accept(*words).mapping.n == 3
+    if module == "own":
+        Path("own.py").write_text(text.format(True))
+        forget_sources()
+        assert "way.adj is directed" in refuse(*words)
 
 
 @pytest.mark.parametrize(

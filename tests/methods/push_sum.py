@@ -7,6 +7,7 @@ class PushSum(Node):
     """The sums of all masses and of all weights change by local steps only; x = mass / weight."""
 
     asynchronous = True
+    shares = packs = False  # it mixes by itself, over directed graphs too
     row_names, kept = ("mass",), ("weight",)
 
     def setup(self):

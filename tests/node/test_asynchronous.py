@@ -42,10 +42,8 @@ def start(length: int) -> np.ndarray:
 
 
 def quiet(tmp_path: Path, cache: Path, name: str, staleness: int | None = 0) -> Experiment:
-    plain = {"sharing_package": "decentralizepy.sharing.PlainAverageSharing",
-             "sharing": "PlainAverageSharing"}  # fmt: skip
     node = named(name, PROGRAMS[name].__name__, f"staleness = {staleness}")
-    one = experiment(tmp_path, cache, name, node=node, rounds="0", **plain)
+    one = experiment(tmp_path, cache, name, node=node, rounds="0")
     one.graph = DIRECTED
     return one
 
