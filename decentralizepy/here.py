@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import sys
@@ -18,13 +17,12 @@ import torch
 from torch import Tensor
 
 from decentralizepy.codec import Word
-from decentralizepy.commands import arguments, flags
+from decentralizepy.commands import arguments, keywords
 from decentralizepy.engine.assemble import Assembly
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.engine.clock import RealClock
 from decentralizepy.engine.process import collector_threshold
 from decentralizepy.engine.worker import Worker
-from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import regular
 from decentralizepy.graphs.graph import Graph
@@ -76,7 +74,8 @@ def run_here(
             ``sharing`` likewise. For classes that are in no file, as in a notebook.
         log_dir: where records, logs and checkpoints go; by default nothing is kept.
         options: flags of ``decentralizepy run``, as ``test_after=5`` or ``simulate="links.json"``;
-            several values of a flag as a list: ``set=["DATASET.shards=1", "SHARING.stay=0.3"]``.
+            several values of a flag as a list: ``set=["DATASET.shards=1", "SHARING.stay=0.3"]``,
+            ``evaluated_nodes=[0, 7]``.
 
     Raises:
         ConfigError: for what is wrong with the input, as the command would.
@@ -119,29 +118,9 @@ def _settings(
     argv = [
         "-cf", str(_ini_file(ini, folder)), "-gf", str(_graph_file(graph, folder)),
         *(("-gt", "adjacency") if isinstance(graph, Graph) and not graph.is_symmetric() else ()),
-        "-is", str(iterations), "-ld", str(log_dir), "--workers", "1",
+        f"-is={iterations}", "-ld", str(log_dir), "--workers", "1",
     ]  # fmt: skip
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}" if _dashed(name) else f"--{name}"
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if one is not False and one is not None:
-                argv += [flag] if one is True else [flag, str(one)]
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    flags.add_arguments(parser)
-    try:
-        args, unknown = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from None
-    if unknown:
-        raise ConfigError(f"run_here has no option {unknown[0].strip('-')}")
-    return arguments.settings_of(args)
-
-
-def _dashed(name: str) -> bool:
-    """Whether a flag is written with dashes: ours are, the reference's are not."""
-    parser = argparse.ArgumentParser(add_help=False)
-    flags.add_arguments(parser)
-    return f"--{name.replace('_', '-')}" in parser._option_string_actions
+    return arguments.settings_of(keywords.parse(argv, options))
 
 
 def _folder_of(ini: str | Path) -> Path:

@@ -1,0 +1,70 @@
+"""What `run_here` takes as keyword arguments, and as the program of a node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decentralizepy import run_here
+from decentralizepy.commands.keywords import parse
+from decentralizepy.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DIGITS = (REPOSITORY / "run_configuration" / "digits_kshard2_mlp.ini").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize(
+    ("value", "uids"),
+    [([0, 3], {0, 3}), ((0, 3), {0, 3}), ({3}, {3}), (range(2), {0, 1}), ("[0,3]", {0, 3})],
+)
+def test_the_nodes_that_are_named_are_evaluated(value: Any, uids: set[int], cache: Path) -> None:
+    found = run_here(DIGITS, 4, 1, train_evaluate_after=0, cache_dir=cache, evaluated_nodes=value)
+    assert {row["uid"] for row in found.records if "test_acc" in row} == uids
+
+
+def test_values_reach_their_flags() -> None:
+    given = {"set": ["A.b=1", "A.c=2"], "cache_dir": Path("-c"), "averaging_rounds": 3}
+    args = parse(["-is=4"], given | {"digests": True, "resume": False, "simulate": None})
+    assert (args.set, args.cache_dir) == (["A.b=1", "A.c=2"], Path("-c"))
+    assert (args.averaging_steps, args.iterations) == (3, 4)
+    assert args.digests and not args.resume and args.simulate is None
+    assert parse([], {"set": "A.b=1"}).set == ["A.b=1"]
+    assert parse([], {"reset_optimizer": False, "test_after": False}).reset_optimizer == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"evaluated_nodes": []}, "[]: all, a number, or uids as [0,3,7] are expected"),
+        ({"iter": 7}, "run_here has no option 'iter' (did you mean 'iterations'?)"),
+        ({"test": 2}, "no option 'test' (did you mean 'test_after' or 'test_samples'?)"),
+        ({"tset_after": 2}, "no option 'tset_after' (did you mean 'test_after'?)"),
+        ({"ta": 2}, "no option 'ta' (did you mean 'test_after'?)"),
+        ({"worker": 2}, "run_here has no option 'worker'"),
+        ({"help": True}, "run_here has no option 'help'"),
+        ({"workers": 2}, "workers has no effect here: all nodes run in this process"),
+        ({"graph_file": "a.edges"}, "graph_file has no effect here: the graph is the second"),
+        ({"digests": 7}, "digests = 7: True or False is expected"),
+        ({"digests": [True]}, "digests = [True]: True or False is expected"),
+        ({"test_after": [1, 2]}, "test_after = [1, 2]: one value is expected"),
+        ({"test_after": "often"}, "-ta/--test_after: invalid int value: 'often'"),
+        ({"on_loss": "weep"}, "invalid choice: 'weep'"),
+    ],
+)
+def test_what_a_run_here_does_not_take_is_told(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        run_here(DIGITS, 4, 1, **options)
+    assert said in str(raised.value)
+
+
+def test_no_value_ends_the_process() -> None:
+    """Whatever argparse makes of it."""
+    with pytest.raises(ConfigError, match="whole numbers are expected"):
+        parse(["-ps", "many"], {})
