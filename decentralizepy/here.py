@@ -23,6 +23,7 @@ from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.engine.clock import RealClock
 from decentralizepy.engine.process import collector_threshold
 from decentralizepy.engine.worker import Worker
+from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import regular
 from decentralizepy.graphs.graph import Graph
@@ -30,7 +31,7 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
 from decentralizepy.node.node import Node
-from decentralizepy.registry import forget_sources
+from decentralizepy.registry import Target, forget_sources
 from decentralizepy.settings import Settings
 from decentralizepy.sharing.sharing import Sharing
 from decentralizepy.words import NodeSaved, Note, Record
@@ -71,7 +72,8 @@ def run_here(
         graph: a graph, a graph file, or a number of nodes for a random regular graph.
         iterations: training iterations.
         node: makes the program of a node, in place of the class that the INI or driver names;
-            ``sharing`` likewise. For classes that are in no file, as in a notebook.
+            ``sharing`` likewise. For classes that are in no file, as in a notebook. Servers and
+            other facts are those of the class that it makes.
         log_dir: where records, logs and checkpoints go; by default nothing is kept.
         options: flags of ``decentralizepy run``, as ``test_after=5`` or ``simulate="links.json"``;
             several values of a flag as a list: ``set=["DATASET.shards=1", "SHARING.stay=0.3"]``,
@@ -85,7 +87,8 @@ def run_here(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decentralizepy-")))
         stack.enter_context(_alone(_folder_of(ini)))
         logs = Path(log_dir or folder / "log")
-        settings = _settings(ini, graph, iterations, logs, folder, options)
+        program = None if node is None else _class_of(node)
+        settings = _settings(ini, graph, iterations, logs, folder, options, program)
         run = _Run(settings, node, sharing)
         stack.enter_context(_seldom_collected(len(settings.uids)))
         try:
@@ -114,13 +117,22 @@ def _settings(
     log_dir: Path,
     folder: Path,
     options: dict[str, Any],
+    program: Target | None,
 ) -> Settings:
     argv = [
         "-cf", str(_ini_file(ini, folder)), "-gf", str(_graph_file(graph, folder)),
         *(("-gt", "adjacency") if isinstance(graph, Graph) and not graph.is_symmetric() else ()),
         f"-is={iterations}", "-ld", str(log_dir), "--workers", "1",
     ]  # fmt: skip
-    return arguments.settings_of(keywords.parse(argv, options))
+    return arguments.settings_of(keywords.parse(argv, options), program)
+
+
+def _class_of(node: Callable[[], Node]) -> Target:
+    """The class of the nodes that ``node`` makes, which says how many servers there are."""
+    made = node if isinstance(node, type) else type(node()) if callable(node) else None
+    if made is None or not issubclass(made, Node):
+        raise ConfigError(f"node = {node!r:.80}: a subclass of Node, or a function that makes one")
+    return Target.of(made)
 
 
 def _folder_of(ini: str | Path) -> Path:
@@ -159,7 +171,7 @@ class _Run:
         node: Callable[[], Node] | None,
         sharing: Callable[[], Sharing] | None,
     ) -> None:
-        self.settings, self._found = settings, Outcome()
+        self.settings, self._found = settings, Outcome(notes=list(settings.wiring.notes))
         self._sets = CheckpointSets(settings.folder)
         self._saved: defaultdict[int, dict[int, int]] = defaultdict(dict)
         assembly = Assembly(settings, program=node, sharing=sharing)

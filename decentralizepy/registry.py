@@ -38,11 +38,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Target:
-    """A class (or a loss function) by module and name, and where to look for the module."""
+    """A class (or a loss function) by module and name, and where to look for the module.
+
+    ``made`` is the class itself where the caller makes its objects: it may be in no file.
+    """
 
     module: str
     name: str
     search: tuple[str, ...] = ()
+    made: type | None = None
+
+    @classmethod
+    def of(cls, made: type) -> Target:
+        """A class whose objects the caller makes."""
+        return cls(made.__module__, made.__qualname__, made=made)
 
     @property
     def dotted(self) -> str:
@@ -249,7 +258,12 @@ def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
 
 
 def options(found: Target) -> dict[str, Option] | None:
-    """The options of a class by name; None when its source is not here to be read."""
+    """The options of a class by name; None when its source is not here to be read.
+
+    None too where the caller makes its objects, for then nobody gives it any.
+    """
+    if found.made is not None:
+        return None
     known = definition(found)
     return None if known is None else _options(*known, frozenset())
 
@@ -320,12 +334,24 @@ def fact(found: Target, name: str, default: T, about: str = "") -> T:
     the class above says is about the method there. Raises `ConfigError` for what is no literal,
     or of another type than ``default`` (None: any).
     """
+    if found.made is not None:
+        return _fact_of(found.made, name, default, about)
     known = definition(found)
     for node, where in _lineage(known) if known is not None else ():
         path = source_path(where.module, where.search)
         for value in _assigned(node, name):
             return _literal_fact(value, default, f"{path}: {node.name}.{name}")
         if any(isinstance(n, _Function) and n.name == about for n in node.body):
+            break
+    return default
+
+
+def _fact_of(made: type, name: str, default: T, about: str) -> T:
+    """The same of a class that is there as an object."""
+    for one in made.__mro__:
+        if name in vars(one):
+            return _of_kind(vars(one)[name], default, f"{one.__name__}.{name}")
+        if about in vars(one):
             break
     return default
 
@@ -379,6 +405,11 @@ def _literal_fact(value: ast.expr, default: T, where: str) -> T:
         raise ConfigError(
             f"{where} = {text:.60}: it is read without running the file, so write the value itself"
         ) from None
+    return _of_kind(found, default, where)
+
+
+def _of_kind(found: Any, default: T, where: str) -> T:
+    """A fact of the type of ``default``; raises `ConfigError`."""
     kind = type(default)
     if kind is float and type(found) is int:
         found = float(found)

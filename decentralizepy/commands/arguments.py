@@ -15,7 +15,7 @@ from decentralizepy.commands.flags import DEFAULT_GRAPH
 from decentralizepy.communication.keys import KEY_NAME, find_key, load_key, only_loopback
 from decentralizepy.communication.local import this_machine
 from decentralizepy.communication.ports import check_range
-from decentralizepy.config import Experiment
+from decentralizepy.config import Component, Experiment
 from decentralizepy.cpus import allotted
 from decentralizepy.drivers import Wiring, wiring
 from decentralizepy.errors import ConfigError, nearest
@@ -25,7 +25,7 @@ from decentralizepy.graphs.graph import Graph
 from decentralizepy.jsonfile import read_json_file
 from decentralizepy.mappings.mapping import Mapping
 from decentralizepy.overrides import read_changed
-from decentralizepy.registry import fact
+from decentralizepy.registry import Target, fact
 from decentralizepy.runfolder import is_reserved
 from decentralizepy.scenario.faultplan import FaultPlan, Kill, describe, read_fault_plan
 from decentralizepy.scenario.simulation import Simulation, read_simulation
@@ -272,11 +272,16 @@ def default_cache() -> Path:
     return cache_home()
 
 
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Check all that can be checked without torch; raises `ConfigError`."""
+def settings_of(args: argparse.Namespace, program: Target | None = None) -> Settings:
+    """Check all that can be checked without torch; raises `ConfigError`.
+
+    ``program`` is the class of the nodes, if neither the INI nor a driver says.
+    """
     _check_numbers(args)
     experiment = read_changed(args.config_file, args.set)
     wired = wiring(experiment, args.eval_file)
+    if program is not None:
+        wired = replace(wired, program=Component(program, {}))
     if args.working_rate is not None:
         wired = wired.with_option("working_rate", args.working_rate, "-wr")
     graph = graph_of(args, wired)

@@ -14,6 +14,7 @@ from decentralizepy.datasets.base import Dataset
 from decentralizepy.datasets.experiment import build_dataset
 from decentralizepy.errors import ConfigError
 from decentralizepy.node.node import Node
+from decentralizepy.registry import Target, fact
 from decentralizepy.settings import Settings
 from decentralizepy.training.choice import make_trainer
 from decentralizepy.training.data import Samples
@@ -73,7 +74,8 @@ def with_compression(sharing: Any, experiment: Experiment) -> Any:
     if not experiment.compression:
         return sharing
     name, where = type(sharing).__name__, f"{experiment.path}: [SHARING] compression"
-    if not _packs(type(sharing)):  # a method that no INI names was not asked before
+    packs = fact(Target.of(type(sharing)), "packs", False, about="outgoing")
+    if not packs:  # a method that no INI names was not asked before
         raise ConfigError(f"{where}: {name} makes its messages itself, without self.pack")
     chain = build_chain(experiment)
     try:
@@ -82,16 +84,6 @@ def with_compression(sharing: Any, experiment: Experiment) -> Any:
         raise ConfigError(f"{where} with {name}: {error}") from error
     sharing.compression = chain
     return sharing
-
-
-def _packs(method: type) -> bool:
-    """What a class, or the nearest above it, says of its ``outgoing``."""
-    for one in method.__mro__:
-        if "packs" in vars(one):
-            return bool(vars(one)["packs"])
-        if "outgoing" in vars(one):
-            break
-    return False
 
 
 def build_chain(experiment: Experiment) -> Chain:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from decentralizepy import run_here
+from decentralizepy import Message, Node, Receive, Report, Send, Train, run_here
 from decentralizepy.commands.keywords import parse
 from decentralizepy.errors import ConfigError
 
@@ -68,3 +68,61 @@ def test_no_value_ends_the_process() -> None:
     """Whatever argparse makes of it."""
     with pytest.raises(ConfigError, match="whole numbers are expected"):
         parse(["-ps", "many"], {})
+
+
+# ---------------------------------------------------------------- the program of a node
+
+
+class Star(Node):
+    servers, needs_graph = 1, False
+
+    def program(self) -> Any:
+        everybody = list(range(self.n))
+        for t in self.rounds():
+            if self.is_server:
+                yield Send([(everybody, Message({"x": self.x}))], (t, 0))
+                heard = yield Receive(everybody, (t, 1))
+                self.x = sum(message["x"] for message in heard) / self.n
+            else:
+                (self.x,) = (message["x"] for message in (yield Receive([-1], (t, 0))))
+                yield Train(t)
+                yield Send([([-1], Message({"x": self.x}))], (t, 1))
+            yield Report(t)
+
+
+class Below(Star):
+    packs = False
+
+
+def alone(node: Node) -> Any:
+    for t in node.rounds():
+        yield Train(t)
+
+
+@pytest.mark.parametrize("node", [Star, Below, lambda: Star()], ids=["class", "below", "function"])
+def test_a_class_that_is_given_has_its_servers(node: Any, cache: Path) -> None:
+    found = run_here(DIGITS, 4, 2, node=node, cache_dir=cache, test_after=2, working_rate=0.5)
+    assert set(found.rows) == {-1, 0, 1, 2, 3}
+    assert any("-wr 0.5 has no effect" in note for note in found.notes)
+
+
+def test_servers_are_those_of_the_class_and_not_of_the_driver(cache: Path) -> None:
+    made = type("Alone", (Node,), {"program": alone})
+    found = run_here(DIGITS, 4, 1, node=made, cache_dir=cache, eval_file="testingFederated.py")
+    assert set(found.rows) == {0, 1, 2, 3}
+
+
+def test_a_class_that_is_given_is_asked_what_it_uses() -> None:
+    compressed = DIGITS.replace(
+        "sharing_class = Sharing", "sharing_class = Sharing\ncompression = fp16"
+    )
+    with pytest.raises(ConfigError, match="Below sends numbers that must arrive as they are"):
+        run_here(compressed, 4, 1, node=Below)
+    with pytest.raises(ConfigError, match=r"Odd.servers = '1': int is expected"):
+        run_here(DIGITS, 4, 1, node=type("Odd", (Star,), {"servers": "1"}))
+
+
+@pytest.mark.parametrize("node", [Path, Star(), lambda: 3], ids=["class", "object", "function"])
+def test_what_makes_no_node_is_told(node: Any) -> None:
+    with pytest.raises(ConfigError, match="a subclass of Node, or a function that makes one"):
+        run_here(DIGITS, 4, 1, node=node)
