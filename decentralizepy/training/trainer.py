@@ -80,7 +80,7 @@ class Trainer:
         if draw.sizes:
             self._load(work)
             for step in self._batches(work, draw):
-                self.training.gradient(step)
+                self._gradient(step)
                 share = self.training.weight(len(step.x), len(draw.order), len(draw.sizes))
                 total.add_(step.grad, alpha=share)
         return self.template.to_row_order(total).to(work.row.device)
@@ -138,13 +138,23 @@ class Trainer:
             start = stop
 
     def _take_steps(self, work: LocalWork, draw: Draw) -> None:
-        gradient, step, state = self.training.gradient, self.optimizer.step, work.learner.optimizer
+        step, state = self.optimizer.step, work.learner.optimizer
         correction, anchor = (self._in_work_order(one) for one in (work.correction, work.anchor))
         x, grad = self.template.work[: len(self.template.grad)], self.template.grad
         for one in self._batches(work, draw):
-            gradient(one)
+            self._gradient(one)
             add_terms(grad, x, correction, anchor, work.pull)
             step(state)
+
+    def _gradient(self, step: LocalStep) -> None:
+        """Have the training class leave the gradient of a step in the template's.
+
+        Without the graph that it was computed with, if the class did not detach it: else the row
+        would hold the graphs of all steps so far.
+        """
+        self.training.gradient(step)
+        if self.template.grad.requires_grad:
+            self.template.grad.detach_()
 
     def _in_work_order(self, row: Tensor | None) -> Tensor | None:
         if row is None or (self.template.plain and row.device == self.template.device):

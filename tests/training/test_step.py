@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -168,6 +171,60 @@ def test_per_sample_gradients_need_samples_that_are_alone(
     one = trainer(net, dpsgd(tmp_path_factory.getbasetemp()))
     with pytest.raises(ConfigError, match="layer 1 is a BatchNorm2d; take GroupNorm"):
         one.rehearse(own(0))
+
+
+class Mark:
+    """Lives as long as the graph that it is in."""
+
+
+class Marked(torch.autograd.Function):
+    """The tensor itself, with a mark in its graph."""
+
+    made: ClassVar[list[weakref.ref[Mark]]] = []
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark = Mark()
+        Marked.made.append(weakref.ref(ctx.mark))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def attached(step: Any) -> list[Tensor]:
+    parameters = list(step.parameters.values())
+    found = torch.autograd.grad(step.loss(), parameters, create_graph=True)
+    return [Marked.apply(one) for one in found]
+
+
+def attached_whole(step: Any) -> None:
+    step.grad.copy_(torch.cat([one.flatten() for one in attached(step)]))
+
+
+def attached_parts(step: Any) -> None:
+    start = 0
+    for one in attached(step):
+        step.grad[start : start + one.numel()] += one.flatten()
+        start += one.numel()
+
+
+@pytest.mark.parametrize("rule", [attached_whole, attached_parts])
+def test_a_gradient_that_was_not_detached_keeps_no_graph(rule: Callable[[Any], None]) -> None:
+    """Rows are those of a gradient that was detached."""
+    options: dict[str, Any] = {"rounds": 3, "batch_size": 8, "shuffle": True}
+    mine = Training(**options)
+    mine.gradient = rule  # type: ignore[method-assign]
+    one, plain = trainer(training=mine), trainer(training=Training(**options))
+    for t in range(2):
+        Marked.made.clear()
+        row = trained(one, 1, t)
+        gc.collect()
+        assert len(Marked.made) == 3 * 4 and not any(mark() for mark in Marked.made)
+        assert torch.equal(row, trained(plain, 1, t))
+        found = one.gradient(LocalWork(one.learner(1, own(1)), row, t))
+        assert not found.requires_grad
 
 
 def test_clipping_is_a_local_step() -> None:
