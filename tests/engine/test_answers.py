@@ -27,7 +27,8 @@ class Waits(Training):
 
     def gradient(self, step):
         super().gradient(step)
-        TRAINS.touch()
+        if step.index:  # there is one step in the rehearsal
+            TRAINS.touch()
         if not ANSWERED.exists():
             time.sleep(0.002)
         elif not SEEN.exists():
@@ -74,7 +75,7 @@ def answered(folder: Path, cache: Path, takes: str) -> tuple[torch.Tensor, ...]:
     )  # fmt: skip
     (folder / "asks.py").write_text(PROGRAM)
     finish(made.start((4,), 2, 1)[1])
-    assert int((folder / "seen").read_text()) < STEPS, "the answer came while node 0 trained"
+    assert int((folder / "seen").read_text()) > 0, "the answer came while node 0 trained"
     return (*torch.load(folder / "model.pt"), torch.load(folder / "heard.pt"))
 
 
