@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.training.data import Samples
 from decentralizepy.training.task import Task
 
@@ -34,18 +37,34 @@ def evaluate(
     count = 0
     with torch.inference_mode():
         for x, y in _batches(samples, batch, indices):
-            units = task.count(y)
+            units = _ask(task, "count", y)
             if not units:
                 continue
             output = model(x)
-            found = {**task.metrics(output, y), "loss": task.loss(output, y).double() * units}
+            loss = _ask(task, "loss", output, y).double() * units
+            found = {**_ask(task, "metrics", output, y), "loss": loss}
             for name, value in found.items():
                 sums[name] = sums[name] + value.double() if name in sums else value.double()
             count += units
     if not count:
         return Evaluation(float("nan"))
     totals = {name: float(total) for name, total in sums.items()}
-    return Evaluation(totals["loss"] / count, task.columns(totals, count))
+    return Evaluation(totals["loss"] / count, _ask(task, "columns", totals, count))
+
+
+def _ask(task: Task, method: str, *given: Any) -> Any:
+    """What a method of the task gives; an error of it names the task, which may be a user's."""
+    try:
+        return getattr(task, method)(*given)
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:  # users' classes, or torch's, may raise anything
+        kind, what = type(task), f"{type(error).__name__}: {error}"
+        _, *names = inspect.signature(getattr(Task, method)).parameters
+        raise RunError(
+            f"{kind.__module__}.{kind.__qualname__}.{method} fails; it is called as "
+            f"{method}({', '.join(names)}): {what}"
+        ) from error
 
 
 def _batches(

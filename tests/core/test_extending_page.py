@@ -289,8 +289,30 @@ def test_an_error_of_a_file_is_as_listed(
     assert error in str(raised.value)
 
 
+TASK = """\
+from decentralizepy.training.task import Classification
+
+
+class Mean(Classification):
+    def count(self, output, target):
+        return 1
+"""
+
+
+def test_an_error_of_a_task_is_as_listed(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (error,) = [text for text in listed() if text.startswith("Mean.count")]
+    (tmp_path / "mine.py").write_text(TASK)
+    keys = "[TRAIN_PARAMS]\ntask_package = mine\ntask_class = Mean"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError) as raised:
+        run_here(DIGITS.replace("[TRAIN_PARAMS]", keys), ring(4), 1, cache_dir=cache)
+    assert f"mine.{error}" in str(raised.value) and "positional argument" in str(raised.value)
+
+
 def test_all_listed_errors_are_tried() -> None:
-    tried = (*ERRORS, *WRONG)
+    tried = (*ERRORS, *WRONG, "Mean.count")
     assert all(any(text.startswith(begins) for begins in tried) for text in listed())
     assert len(listed()) == len(tried)
     assert parse_experiment(DIGITS, Path("digits.ini")), "the INI of these tests is fine itself"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decentralizepy.config import Component
-from decentralizepy.errors import ConfigError
+from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.registry import Target
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Evaluation, evaluate
@@ -272,3 +272,23 @@ def test_what_a_node_knows_of_its_labels() -> None:
     for other in (text(), ratings()):
         with pytest.raises(ValueError, match="are no labels"):
             Learner(0, np.array([1])).label_counts(other)
+
+
+class Broken(Rating):
+    """A task of somebody's own in which one method is wrong."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        setattr(self, method, lambda *given: {}["what"])
+
+
+@pytest.mark.parametrize("call", ["count(target)", "loss(output, target)",
+                                  "metrics(output, target)", "columns(sums, count)"])  # fmt: skip
+def test_what_a_task_gets_wrong_is_told_with_its_name(call: str) -> None:
+    method = call.partition("(")[0]
+    with pytest.raises(RunError, match="Broken") as raised:
+        evaluate(seeded(Factors), Broken(method), ratings(), 8)
+    assert f"Broken.{method} fails; it is called as {call}: KeyError: 'what'" in str(raised.value)
+    assert isinstance(raised.value.__cause__, KeyError)
+    with pytest.raises(ConfigError, match="Task has no loss of its own: set loss_class"):
+        evaluate(seeded(Factors), Task(), ratings(), 8)
