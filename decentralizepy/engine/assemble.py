@@ -144,18 +144,21 @@ class Assembly:
             ) from error
 
     def _save(self, worker: Worker, seat: Seat, t: int) -> int:
-        path = node_file(self._sets.folder(t + 1), seat.uid)
-        return nodefile.save(path, seat, self.trainer.optimizer, t, worker.clock.now())
+        path, now = node_file(self._sets.folder(t + 1), seat.uid), worker.clock.now()
+        ports = worker.network.busy(seat.uid, now) if worker.network else []
+        return nodefile.save(path, seat, self.trainer.optimizer, t, now, ports)
 
     def restore(self, worker: Worker, iteration: int) -> float:
         """Set all nodes as they were after ``iteration`` iterations; the run's seconds then."""
         if not iteration:
             return 0.0
         folder = self._sets.folder(iteration)
-        found = {
-            uid: nodefile.load(node_file(folder, uid), seat, self.trainer.optimizer)
-            for uid, seat in worker.seats.items()
-        }
+        found = {}
+        for uid, seat in worker.seats.items():
+            path = node_file(folder, uid)
+            found[uid], ports = nodefile.load(path, seat, self.trainer.optimizer)
+            if worker.network is not None:
+                worker.network.occupy(uid, ports)
         if isinstance(worker.clock, VirtualClock):  # each node is at its own place in time
             worker.begins = found
         return max(found.values(), default=0.0)

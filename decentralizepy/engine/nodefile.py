@@ -7,7 +7,9 @@ have the path of their place in the node's state as names; what is no tensor is 
 from __future__ import annotations
 
 import json
+import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from decentralizepy.engine.seat import Seat
 from decentralizepy.errors import RunError
 from decentralizepy.messages.message import Message
 from decentralizepy.runfolder import write_atomic
+from decentralizepy.scenario.simulation import Busy
 from decentralizepy.training.optimizers import NodeOptimizer
 
 _META: Final = "decentralizepy"
@@ -57,10 +60,13 @@ def unflatten(tensors: dict[str, Tensor], rest: State) -> State:
     return state
 
 
-def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: float) -> int:
+def save(
+    path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: float,
+    ports: Sequence[Busy] = (),
+) -> int:  # fmt: skip
     """Write the node as it is after iteration ``t`` (0-based): aside, synced, renamed.
 
-    Returns the CRC-32 of the file.
+    ``ports`` are its simulated ones that are still busy. Returns the CRC-32 of the file.
     """
     learner = seat.learner
     state = {
@@ -73,6 +79,7 @@ def save(path: Path, seat: Seat, optimizer: NodeOptimizer, t: int, elapsed: floa
         "traffic": asdict(seat.traffic),
         "seconds": asdict(seat.seconds),
         "elapsed": elapsed,
+        "ports": [list(one) for one in ports],
         "iteration": t + 1,
         "uid": seat.uid,
     }
@@ -130,8 +137,8 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> float:
-    """Set a node as it was when it was saved; returns the run's seconds at that time."""
+def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> tuple[float, list[Busy]]:
+    """Set a node as it was when it was saved; gives the run's seconds then, and its busy ports."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -140,8 +147,9 @@ def load(path: Path, seat: Seat, optimizer: NodeOptimizer) -> float:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = unflatten(tensors, rest)
         _check(seat, state)
+        ports = _ports(state.get("ports", []))
         _set(seat, state, optimizer)
-        return float(state["elapsed"])
+        return float(state["elapsed"]), ports
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} is no checkpoint of this experiment: {error}") from error
     except Exception as error:  # what a damaged file holds can be wrong in nearly any way
@@ -168,6 +176,16 @@ def _check(seat: Seat, state: State) -> None:
             raise ValueError(f"{part} has other entries")
         if not all(type(number) in (int, float) for number in state[part].values()):
             raise ValueError(f"{part}: not all are numbers")
+
+
+def _ports(value: Any) -> list[Busy]:
+    """What `save` was given; raises ValueError if it is anything else."""
+    found = [(port, until) for port, until in value]
+    for port, until in found:
+        seconds = type(until) is float and math.isfinite(until)
+        if not (port is None or type(port) is int) or not seconds:
+            raise ValueError("a port is no receiver with seconds")
+    return found
 
 
 def _set(seat: Seat, state: State, optimizer: NodeOptimizer) -> None:

@@ -82,7 +82,7 @@ class Seat:
     """A node on this worker, with all that the engine keeps for it.
 
     ``used`` are seconds of heavy work, by which nodes take turns. A node that ``answers`` does so
-    while it trains, too.
+    while it trains, too; ``has_deadlines`` says whether a `Receive` had one.
     """
 
     node: Node
@@ -96,6 +96,7 @@ class Seat:
     used: float = 0.0
     #: the least that a piece of work of a kind has taken
     least: dict[str, float] = field(default_factory=dict)
+    has_deadlines: bool = False
     lost: bool = False
     ended: bool = False
     uid: int = field(init=False)

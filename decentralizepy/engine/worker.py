@@ -140,6 +140,8 @@ class Worker:
         #: what the seconds of the records are measured with
         self.stopwatch: Callable[[], float] = self.clock.now if simulation else perf_counter
         self.timers = Timers()
+        #: the simulated links; None in real time
+        self.network = Network(simulation) if simulation else None
         self.pool = RowPool(arena, me.worker, trainer.template.device)
         self.router = Router(me, placement, arena, self.pool, self._deliver, sockets)
         self.router.collective = self._collective
@@ -175,16 +177,16 @@ class Worker:
         self._active = 0
         self._idle_since: float | None = None
         self._asked_for_rest = False
+        self._told_of_ports = False
         self._impatient = 0.0
         self._trains = False
         self._looked = 0.0
 
     def _carrier(self) -> Carrier:
-        if self._simulation is None:
+        if self.network is None:
             return DirectCarrier(self.router, lambda: self.clock, self.timers)
-        network = Network(self._simulation)
         return SimulatedCarrier(
-            self.router, lambda: self.clock, self.timers, network, self._deliver
+            self.router, lambda: self.clock, self.timers, self.network, self._deliver
         )
 
     # ------------------------------------------------------------------ life
@@ -480,6 +482,7 @@ class Worker:
             raise self._failure(seat, error) from error
 
     def _receive(self, strand: Strand, wanted: Receive) -> Any:
+        strand.seat.has_deadlines = strand.seat.has_deadlines or wanted.deadline is not None
         if strand.expect(wanted, self._gone, self.stopwatch()):
             return self._heard(strand)
         if wanted.deadline is not None:
@@ -704,9 +707,22 @@ class Worker:
         return _PARKED
 
     def _save_now(self, seat: Seat, t: int) -> None:
+        if seat.has_deadlines and not seat.node.asynchronous:
+            self._warn_of_ports(seat)
         crc32 = self._save(self, seat, t)
         saved = NodeSaved(t + 1, seat.uid, crc32)
         self.evaluations.once_written(t, partial(self._tell, saved))  # a resumed run writes none
+
+    def _warn_of_ports(self, seat: Seat) -> None:
+        """Say once that a resumed run may hear others, where nodes share simulated ports."""
+        shared = self.network is not None and self.network.shared
+        if shared and not self._told_of_ports:
+            self._told_of_ports = True
+            self._tell(Note(
+                f'{type(seat.node).__name__} has deadlines, and with "queue": "machine" nodes '
+                "share ports, which no checkpoint of a synchronous program holds: resumed, it may "
+                "hear others; asynchronous = True in the class prevents that"
+            ))  # fmt: skip
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""

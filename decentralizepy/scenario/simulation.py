@@ -42,6 +42,9 @@ _LINKS: Final = (*_LINK, "queue", "within_machine", "machine_pairs", "edges")
 
 Overrides = Mapping[str, float]
 Pair = tuple[int, int]
+#: a port of its owner, and until when it is busy: by receiver where edges queue, else the only one
+PortsUntil = dict[int | None, float]
+Busy = tuple[int | None, float]
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,9 @@ class Network:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self._links: dict[Pair, tuple[Link, Any]] = {}
-        self._free: dict[Any, float] = {}
+        self._links: dict[Pair, tuple[Link, PortsUntil, int | None]] = {}
+        #: by owner: a node, or a machine that its nodes share one with
+        self._free: dict[int | str, PortsUntil] = {}
 
     def arrival(
         self, sender: int, receiver: int, nbytes: int, now: float,
@@ -128,23 +132,37 @@ class Network:
 
         A slow link takes ``factor`` times as long, and ``delay`` seconds more.
         """
-        link, port = self._link((sender, receiver))
-        start = max(now, self._free.get(port, 0.0))
+        link, free, port = self._link((sender, receiver))
+        start = max(now, free.get(port, 0.0))
         left = start + factor * (nbytes / link.bandwidth)
-        self._free[port] = left
+        free[port] = left
         return left + factor * link.latency + delay
 
-    def _link(self, nodes: Pair) -> tuple[Link, Any]:
+    @property
+    def shared(self) -> bool:
+        """Whether nodes share ports, and messages take time there."""
+        links = self._simulation.links
+        overrides = (links.default, *links.pairs.values(), *links.edges.values())
+        return links.queue == "machine" and any("bandwidth_Bps" in one for one in overrides)
+
+    def busy(self, uid: int, now: float) -> list[Busy]:
+        """The ports of a node alone that are busy, and until when."""
+        free = self._free.get(uid, {})
+        return [(port, until) for port, until in free.items() if until > now]
+
+    def occupy(self, uid: int, ports: Iterable[Busy]) -> None:
+        """A resumed node's ports are as busy as they were when it was saved."""
+        self._free.setdefault(uid, {}).update(ports)
+
+    def _link(self, nodes: Pair) -> tuple[Link, PortsUntil, int | None]:
         found = self._links.get(nodes)
         if found is None:
             sender, receiver = (self._simulation.machine_of(uid) for uid in nodes)
             links = self._simulation.links
-            port: Any = nodes[0]
-            if links.queue == "edge":
-                port = nodes
-            elif links.queue == "machine" and sender != receiver:
-                port = f"machine {sender}"
-            found = self._links[nodes] = links.between(nodes, (sender, receiver)), port
+            shared = links.queue == "machine" and sender != receiver
+            free = self._free.setdefault(f"machine {sender}" if shared else nodes[0], {})
+            port = nodes[1] if links.queue == "edge" else None
+            found = self._links[nodes] = links.between(nodes, (sender, receiver)), free, port
         return found
 
 

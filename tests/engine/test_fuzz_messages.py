@@ -160,10 +160,10 @@ def test_checkpoints_of_a_node(experiment: Experiment, tmp_path: Path) -> None:
     worker.run()
     seat, optimizer = worker.seats[1], worker.trainer.optimizer
     path = tmp_path / "1.safetensors"
-    nodefile.save(path, seat, optimizer, 1, 1.5)
+    nodefile.save(path, seat, optimizer, 1, 1.5, [(None, 2.25), (0, 1.75)])
     whole = path.read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
-    assert nodefile.load(path, seat, optimizer) == 1.5
+    assert nodefile.load(path, seat, optimizer) == (1.5, [(None, 2.25), (0, 1.75)])
     refused = []
 
     @fuzz(150)

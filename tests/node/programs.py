@@ -76,13 +76,16 @@ def here(one: Experiment, name: str, iterations: int, **options: Any) -> Outcome
     )  # fmt: skip
 
 
-def simulation(one: Experiment, seconds: float | list[float], latency: float = 0.0) -> Path:
-    """The file of a simulation: what an iteration takes, and each message."""
+def simulation(
+    one: Experiment, seconds: float | list[float], latency: float = 0.0, **more: Any
+) -> Path:
+    """The file of a simulation: what an iteration takes, and each message; more of ``links``."""
     path = one.folder / "links.json"
-    links = {"latency_s": latency}
-    path.write_text(
-        json.dumps({"links": links, "compute": {"seconds_per_iteration": seconds}})
-    )  # fmt: skip
+    links = {"latency_s": latency, **more}
+    value = {"links": links, "compute": {"seconds_per_iteration": seconds}}
+    if more.get("queue") == "machine":
+        value["machines"] = [NODES // 2, NODES // 2]
+    path.write_text(json.dumps(value))
     return path
 
 
