@@ -129,11 +129,8 @@ class Dataset(ABC):
         say = progress or silent
         self.fetch(say)
         names = (*ARRAYS, *self.more_arrays)
-        self._folder = prepared(cache_dir, self._cache_name(), self.build, say, names)
-        for name in names:
-            self._array(name)
-        for part in ("train", "test"):
-            self._check_part(part)
+        self._folder = prepared(cache_dir, self._cache_name(), self._built, say, names)
+        self._check_parts({name: self._array(name) for name in names})
         self.select("validation")
 
     def train(self) -> Arrays:
@@ -206,18 +203,43 @@ class Dataset(ABC):
             num_classes=self.num_classes or (int(labels.max()) + 1 if by_label else 0),
         )
 
-    def _check_part(self, part: str) -> None:
-        """Raise ValueError unless the arrays of a part go together and hold numbers."""
-        x, y = self._array(f"{part}_x"), self._array(f"{part}_y")
-        if not (x.ndim and y.ndim and len(x) == len(y)):
+    def _built(self, progress: Progress) -> Mapping[str, np.ndarray | Streamed]:
+        """What `build` gives, checked: arrays that are no data set never get into the cache."""
+        found, what = self.build(progress), f"{type(self).__name__}.build"
+        names = (*ARRAYS, *self.more_arrays)
+        if not isinstance(found, Mapping):
             raise ValueError(
-                f"{self.name}: {part}_x {list(x.shape)} and {part}_y {list(y.shape)} must have a "
-                "row for each sample"
+                f"{what} returns {found!r:.40}, not a dictionary with {', '.join(names)}"
             )
-        if x.dtype.kind not in _KINDS or y.dtype.kind not in _KINDS:
-            raise ValueError(f"{self.name}: {part}_x {x.dtype}, {part}_y {y.dtype}: not numbers")
+        missing = ", ".join(name for name in names if name not in found)
+        if missing:
+            has = ", ".join(map(str, found)) or "nothing"
+            raise ValueError(f"{what} returns no {missing}; it returns {has:.200}")
+        arrays = {
+            name: array if isinstance(array, Streamed) else np.asarray(array)
+            for name, array in ((name, found[name]) for name in names)
+        }
+        self._check_parts(arrays)
+        return arrays
+
+    def _check_parts(self, arrays: Mapping[str, np.ndarray | Streamed]) -> None:
+        """Raise ValueError unless the arrays of a part go together and hold numbers."""
+        for part in ("train", "test"):
+            x, y = arrays[f"{part}_x"], arrays[f"{part}_y"]
+            if not (x.shape and y.shape and x.shape[0] == y.shape[0]):
+                raise ValueError(
+                    f"{self.name}: {part}_x {list(x.shape)} and {part}_y {list(y.shape)} must "
+                    "have a row for each sample"
+                )
+            if x.dtype.kind not in _KINDS or y.dtype.kind not in _KINDS:
+                raise ValueError(
+                    f"{self.name}: {part}_x {x.dtype}, {part}_y {y.dtype}: not numbers"
+                )
 
     def _cache_name(self) -> str:
+        if not isinstance(getattr(self, "name", None), str):
+            kind = type(self).__name__
+            raise ValueError(f"{kind} has no name: write name = {kind.lower()!r} into the class")
         return f"{self.name}-{source_key(self.identity())}"
 
     def _load(self, chosen: Selection) -> Arrays:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from traceback import extract_tb
 
 import numpy as np
 
@@ -30,7 +32,21 @@ def prepared_dataset(
         dataset.prepare(cache_dir, progress=progress)
     except (ValueError, OSError, RuntimeError) as error:  # the last: ~nobody in a path
         raise ConfigError(f"{experiment.path}: [DATASET] {error}") from None
+    except Exception as error:  # a class of the user's can raise anything
+        raise _own(experiment, dataset, error) from error
     return dataset
+
+
+def _own(experiment: Experiment, dataset: Dataset, error: Exception) -> ConfigError:
+    """An error of the data set's own code, with the line of its file."""
+    file = getattr(sys.modules.get(type(dataset).__module__), "__file__", None)
+    frames = extract_tb(error.__traceback__)
+    at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+    where = f"{Path(at.filename).name}, line {at.lineno}, in {at.name}"
+    return ConfigError(
+        f"{experiment.path}: [DATASET] {experiment.dataset.target.dotted}: "
+        f"{type(error).__name__}: {error} ({where})"
+    )
 
 
 def partition(dataset: Dataset, nodes: int, experiment: Experiment) -> list[np.ndarray]:
@@ -39,3 +55,5 @@ def partition(dataset: Dataset, nodes: int, experiment: Experiment) -> list[np.n
         return dataset.partition(nodes)
     except ValueError as error:
         raise ConfigError(f"{experiment.path}: [DATASET] {error}") from None
+    except Exception as error:
+        raise _own(experiment, dataset, error) from error

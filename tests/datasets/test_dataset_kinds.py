@@ -99,3 +99,36 @@ def test_arrays_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         Ragged().prepare(tmp_path)
     with pytest.raises(ValueError, match=r"objects: test_x int64, test_y <U1: not numbers"):
         Objects().prepare(tmp_path)
+
+
+class Nothing(Texts):
+    """`build` forgets to return."""
+
+    def build(self, progress: Progress) -> Mapping[str, np.ndarray]:
+        return None  # type: ignore[return-value]
+
+
+class Misspelt(Texts):
+    def build(self, progress: Progress) -> Mapping[str, np.ndarray]:
+        return {"trainx": np.zeros(3), "train_y": np.zeros(3), "test_x": np.zeros(3)}
+
+
+class Nameless(Texts):
+    name = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Nothing, "Nothing.build returns None, not a dictionary with train_x, train_y, test_x"),
+        (Misspelt, "Misspelt.build returns no train_x, test_y; it returns trainx, train_y, test_x"),
+        (Nameless, "Nameless has no name: write name = 'nameless' into the class"),
+        (Ragged, "must have a row for each sample"),
+    ],
+)
+def test_what_builds_wrongly_is_refused_before_it_is_in_the_cache(
+    kind: type[Dataset], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        kind().prepare(tmp_path)
+    assert not list(tmp_path.glob("*-*"))

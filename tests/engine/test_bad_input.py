@@ -136,6 +136,19 @@ AT_ONCE = {
     "log folder is a file": flags("-ld", "config.ini/log", said=("config.ini", "(-ld)")),
 }
 
+DIGITS = "dataset_package = decentralizepy.datasets.Digits\ndataset_class = Digits"
+
+
+def data(body: str, *said: str) -> Case:
+    """A data set of the user's whose class has this body."""
+    text = "from decentralizepy import Dataset\n\n\nclass Own(Dataset):\n"
+    text += "    def identity(self):\n        return ['1']\n\n" + body
+    own = "dataset_package = own\ndataset_class = Own"
+    return Case(("[DATASET]", "Own", *said), (), (("own.py", text),), (DIGITS, own))
+
+
+BUILD = '    name = "own"\n\n    def build(self, progress):\n        '
+
 #: what only shows once data, classes or workers are looked at: these start processes
 LATER = {
     "more nodes than samples": Case(
@@ -154,6 +167,10 @@ LATER = {
         ("model_package = decentralizepy.models.digits\nmodel_class = MLP",
          "model_package = broken\nmodel_class = Net"),
     ),
+    "an array that is missing": data(
+        BUILD + "return dict(train_x=[1], train_y=[1], test_x=[1])", "build", "no test_y",
+    ),
+    "a build that raises": data(BUILD + "return ops", "NameError", "own.py, line 11, in build"),
 }  # fmt: skip
 
 
