@@ -32,7 +32,7 @@ from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.engine.sent_models import SentModels
 from decentralizepy.engine.standing import standing
 from decentralizepy.engine.workload import Work, Workload
-from decentralizepy.errors import RunError
+from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import NodeRows, RowPool
@@ -171,8 +171,9 @@ class Worker:
         self._slots = {u: i for i, u in enumerate(placement.mapping.hosted(me.machine))}
         self._ready: deque[tuple[Strand, Any]] = deque()
         self.workload = Workload(
-            trainer, lambda: self.clock, self.timers, simulation, self._trained, self._resume
-        )
+            trainer, lambda: self.clock, self.timers, simulation, self._trained, self._resume,
+            self._failure,
+        )  # fmt: skip
         self._held: deque[tuple[Strand, Outgoing, tuple[int, int], bool]] = deque()
         self._active = 0
         self._idle_since: float | None = None
@@ -680,7 +681,12 @@ class Worker:
 
     def _measure(self, seat: Seat, effect: Report) -> None:
         own, elapsed, before = effect.metrics or {}, self.clock.now(), seat.seconds.evaluate
-        self.evaluations.evaluate(seat, effect.t, own, self.stopwatch, elapsed)
+        try:
+            self.evaluations.evaluate(seat, effect.t, own, self.stopwatch, elapsed)
+        except (RunError, ConfigError):
+            raise
+        except Exception as error:  # users' tasks and models may raise anything
+            raise self._failure(seat, error) from error
         seat.charge("evaluation", seat.seconds.evaluate - before)  # not what it writes for others
 
     def _held_x(self, seat: Seat) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decentralizepy.engine.clock import Clock, Timers
 from decentralizepy.engine.seat import Seat, Strand
+from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.memory.rows import Aside
 from decentralizepy.node.effects import Checkpoint, Gradient, Report, Train
 from decentralizepy.node.node import Node
@@ -50,9 +51,11 @@ class Workload:
         simulation: Simulation | None,
         trained: Callable[[Seat, int], None],
         go_on: Callable[[Strand, Any], None],
+        failure: Callable[[Seat, Exception], Exception],
     ) -> None:
         self._trainer, self._clock, self._timers = trainer, clock, timers
         self._simulation, self._trained, self._go_on = simulation, trained, go_on
+        self._failure = failure
         self._waiting: list[tuple[float, int, Work]] = []
         self._untrained: dict[Strand, Work] = {}
         self._order = count()
@@ -125,10 +128,15 @@ class Workload:
             self._waiting.clear()
         learner, before = local[0].learner, local[0].learner.gradients
         started = perf_counter()
-        if isinstance(first.effect, Gradient):
-            first.answer = self._trainer.gradient(local[0])
-        else:
-            self._trainer.train(local)
+        try:
+            if isinstance(first.effect, Gradient):
+                first.answer = self._trainer.gradient(local[0])
+            else:
+                self._trainer.train(local)
+        except (RunError, ConfigError):
+            raise
+        except Exception as error:  # users' classes, or torch's, may raise anything
+            raise self._failure(first.strand.seat, error) from error
         spent = (perf_counter() - started) / len(group)
         steps = learner.gradients - before  # who trains together takes as many
         for work in group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,21 @@ def test_an_error_while_sending_names_the_node(tmp_path: Path, cache: Path) -> N
 
     with pytest.raises(NodeFailedError, match="node 1 failed in iteration 1: OverflowError"):
         run(tmp_path, cache, {1: program})
+
+
+@pytest.mark.parametrize(
+    ("part", "does"), [("trainer", "train"), ("evaluations.evaluator", "measure")]
+)
+def test_an_error_in_training_or_evaluating_names_the_node(
+    part: str, does: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise IndexError("index out of range in self")
+
+    worker = build(Experiment(tmp_path, ring(3), cache), 2, "-ta", "1", "-tea", "0")
+    monkeypatch.setattr(attrgetter(part)(worker), does, fail)
+    with pytest.raises(NodeFailedError, match="node 0 failed in iteration 1: IndexError: index"):
+        worker.run()
 
 
 def test_a_method_may_return_a_row_of_its_own(tmp_path: Path, cache: Path) -> None:
