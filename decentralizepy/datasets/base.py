@@ -184,6 +184,9 @@ class Dataset(ABC):
         """For each uid the indices in `stored("test")` that it is tested on; None: all on all."""
         return None
 
+    def check_model(self, model: Any) -> None:  # noqa: B027 (most models take anything)
+        """Raise ValueError, naming the key, if a model cannot take the prepared samples."""
+
     def _deal(self, labels: np.ndarray, n: int) -> list[Indices]:
         by_label = scheme(self.partition_niid) in BY_LABEL
         if by_label and not (labels.ndim == 1 and labels.dtype.kind in "iu"):

@@ -84,6 +84,15 @@ class MovieLens(ByUser):
         begin = self._array("test_starts")
         return of_users(begin, self._shares_of(n, len(begin) - 1), self.select("test").indices)
 
+    def check_model(self, model: Any) -> None:
+        """A model that says how many users and films it has must have all of them."""
+        parts = [self._array(f"{part}_x") for part in ("train", "test")]
+        most = np.concatenate([np.zeros((1, 2), np.int32), *parts]).max(axis=0)
+        for key, what, needed in zip(("n_users", "n_items"), ("users", "films"), most, strict=True):
+            known = getattr(model, key, None)
+            if isinstance(known, int) and known < needed:
+                raise ValueError(f"[MODEL] {key} = {known}, but {self._path()} has {needed} {what}")
+
     def _shares_of(self, n: int, count: int) -> list[Indices]:
         """Consecutive users, as in the reference."""
         self._check_users(n, count)

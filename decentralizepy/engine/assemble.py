@@ -64,6 +64,10 @@ class Assembly:
         dataset = prepared_dataset(settings.experiment, settings.cache_dir)
         parts = {part: samples_of(dataset, part, settings.device) for part in ("train", "test")}
         self.trainer = build_trainer(settings.experiment, parts["train"], settings)
+        try:
+            dataset.check_model(self.trainer.template.model)
+        except ValueError as error:
+            raise ConfigError(f"{settings.experiment.path}: {error}") from None
         chosen = {name: dataset.select(name) for name in ("test", "validation")}
         self.sets = {name: parts[one.part].only(one.indices) for name, one in chosen.items()}
         self.sets["test"] = _some(self.sets["test"], settings)

@@ -22,6 +22,7 @@ class MatrixFactorization(nn.Module):
 
     def __init__(self, n_users: int = 610, n_items: int = 9_724, n_factors: int = 20) -> None:
         super().__init__()
+        self.n_users, self.n_items = n_users, n_items
         self.user_factors = nn.Embedding(n_users, n_factors)
         self.item_factors = nn.Embedding(n_items, n_factors)
         for factors in (self.user_factors, self.item_factors):

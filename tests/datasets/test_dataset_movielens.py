@@ -13,6 +13,7 @@ from small_files import movielens
 
 from decentralizepy import run_here
 from decentralizepy.datasets.movielens import MovieLens, split
+from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import ring
 
 INI = Path(__file__).resolve().parents[2] / "run_configuration" / "config_movielens_sharing.ini"
@@ -102,6 +103,22 @@ def test_some_samples_of_each_nodes_own(tmp_path: Path) -> None:
     keys = [f"DATASET.{name}_dir={tmp_path}" for name in ("train", "test")]
     run = run_here(INI, ring(4), 1, set=keys, test_after=1, test_samples=2, cache_dir=tmp_path)
     assert all(row["test_acc"] in (0.0, 50.0, 100.0) for row in run.records)
+
+
+@pytest.mark.parametrize(("key", "what"), [("n_users", "users"), ("n_items", "films")])
+def test_a_model_that_lacks_users_or_films_is_refused(key: str, what: str, tmp_path: Path) -> None:
+    movielens(tmp_path)
+    users, films, _ = zip(*in_the_file(tmp_path), strict=True)
+    has = max(users if key == "n_users" else films)
+    keys = [f"DATASET.train_dir={tmp_path}", f"DATASET.test_dir={tmp_path}"]
+
+    def run(number: int) -> None:
+        run_here(INI, ring(4), 1, set=[*keys, f"MODEL.{key}={number}"], cache_dir=tmp_path)
+
+    said = rf"\[MODEL\] {key} = {has - 1}, but .*ratings.csv has {has} {what}"
+    with pytest.raises(ConfigError, match=said):
+        run(has - 1)
+    run(has)
 
 
 @pytest.mark.parametrize(
