@@ -24,10 +24,10 @@ TRAINING = 0.7
 class MovieLens(ByUser):
     """MovieLens latest-small (Harper and Konstan, 2015): 100,836 ratings, 610 users, 9,724 films.
 
-    `train_dir` is the folder that holds `ml-latest-small/ratings.csv`. Of each user's ratings
-    seven tenths, drawn by `random_seed`, are for training and the others for testing. A sample is
-    the pair of a user and a film, both numbered from 1 in the order of their numbers in the file;
-    its target is the rating.
+    `train_dir` is the folder that holds `ml-latest-small/ratings.csv`; `test_dir` is the same one,
+    or left out. Of each user's ratings seven tenths, drawn by `random_seed`, are for training and
+    the others for testing. A sample is the pair of a user and a film, both numbered from 1 in the
+    order of their numbers in the file; its target is the rating.
 
     The users are dealt in their order; the first nodes have one more where it does not come out
     even. With `local_test`, as in the reference, a node is tested on the ratings of its own users,
@@ -45,9 +45,15 @@ class MovieLens(ByUser):
         self.local_test = local_test
 
     def fetch(self, progress: Progress) -> None:
-        """Nothing is downloaded: says which option is missing."""
-        if not (self.train_dir or self.test_dir):
+        """Nothing is downloaded: says which option is missing, or would be ignored."""
+        given = [expanded(Path(name)) for name in (self.train_dir, self.test_dir) if name]
+        if not given:
             raise ValueError(f"MovieLens: set train_dir to the folder that holds {FILE}")
+        if given[0].resolve() != given[-1].resolve():
+            raise ValueError(
+                f"MovieLens: both parts are drawn from one {FILE}, but train_dir and test_dir are "
+                "two folders: leave test_dir out"
+            )
 
     def identity(self) -> list[str]:
         """The file and the seed, by which it is split."""

@@ -105,6 +105,16 @@ def test_some_samples_of_each_nodes_own(tmp_path: Path) -> None:
     assert all(row["test_acc"] in (0.0, 50.0, 100.0) for row in run.records)
 
 
+def test_both_parts_come_from_one_folder(tmp_path: Path) -> None:
+    movielens(tmp_path)
+    with pytest.raises(ValueError, match="train_dir and test_dir are two folders: leave test_dir"):
+        MovieLens(train_dir=str(tmp_path), test_dir=str(tmp_path.parent)).prepare(tmp_path)
+    for folder in ({"test_dir": str(tmp_path)}, {"train_dir": str(tmp_path)}):
+        data = MovieLens(**folder)
+        data.prepare(tmp_path / "cache")
+        assert len(data.train()) and len(data.test())
+
+
 @pytest.mark.parametrize(("key", "what"), [("n_users", "users"), ("n_items", "films")])
 def test_a_model_that_lacks_users_or_films_is_refused(key: str, what: str, tmp_path: Path) -> None:
     movielens(tmp_path)
