@@ -140,6 +140,8 @@ class Assembly:
         try:
             if seat is not None:
                 self.trainer.rehearse(seat.learner.indices)
+        except ConfigError:  # it says itself what does not fit
+            raise
         except Exception as error:  # users' classes, or torch's, may raise anything
             what = f"{type(error).__name__}: {error}"
             raise ConfigError(

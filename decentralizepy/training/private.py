@@ -32,7 +32,7 @@ class PrivateTraining(Training):
     n, independently, and the sum is divided by ``batch_size``, as accountants assume. Records then
     have the column ``epsilon``: all that the node has sent is (epsilon, ``delta``)-private with
     respect to one of its samples. ``batches`` takes the batches of `Training`, without such a
-    promise. A model must not have BatchNorm.
+    promise. A model must not have BatchNorm, GRU or RNN.
     """
 
     reference_name: ClassVar[str] = "decentralizepy.training.PrivateTraining"

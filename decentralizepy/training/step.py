@@ -71,7 +71,8 @@ class LocalStep:
         """The gradient of every sample's own loss [B, n_parameters]; ``grad`` is not touched.
 
         With ``start`` and ``stop``, of these samples of the mini-batch alone.
-        Raises `ConfigError` for a model with BatchNorm, where a sample has no gradient of its own.
+        Raises `ConfigError` for a model with BatchNorm, where a sample has no gradient of its own,
+        and for one with a recurrent layer that torch cannot map over samples (GRU, RNN).
         """
         from torch.func import functional_call, grad, vmap  # loads the compiler: 0.8 s, 70 MB
 
@@ -86,7 +87,24 @@ class LocalStep:
         x, y = self.x[start:stop], self.y[start:stop]
         with warnings.catch_warnings():  # LSTMs are mapped one by one, and torch says so
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-            return self._template.flat(each(held, x, y), len(x))
+            try:
+                return self._template.flat(each(held, x, y), len(x))
+            except Exception as error:  # what is mapped is the user's
+                raise self._unmapped(error) from error
+
+    def _unmapped(self, error: Exception) -> Exception:
+        """What to raise as `per_sample` has failed; an error of its own if `loss` fails too."""
+        self.loss()
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.RNNBase) and not isinstance(module, nn.LSTM):
+                return ConfigError(
+                    f"per-sample gradients: torch cannot map layer {name}, a "
+                    f"{type(module).__name__}, over samples; take LSTM"
+                )
+        return RuntimeError(
+            "step.loss() works, but step.per_sample() cannot map model and loss over the samples "
+            f"(torch.func.vmap): {type(error).__name__}: {error}"
+        )
 
     def _check_separable(self) -> None:
         for name, module in self.model.named_modules():

@@ -149,6 +149,18 @@ def data(body: str, *said: str) -> Case:
 
 BUILD = '    name = "own"\n\n    def build(self, progress):\n        '
 
+GRU = """from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells = nn.GRU(8, 10, batch_first=True)
+
+    def forward(self, x):
+        return self.cells(x.flatten(1, 2))[0][:, -1]
+"""
+
 #: what only shows once data, classes or workers are looked at: these start processes
 LATER = {
     "more nodes than samples": Case(
@@ -166,6 +178,14 @@ LATER = {
         ("broken", "ZeroDivisionError"), (), (("broken.py", "class Net:\n    x = 1 / 0\n"),),
         ("model_package = decentralizepy.models.digits\nmodel_class = MLP",
          "model_package = broken\nmodel_class = Net"),
+    ),
+    "layers without per-sample gradients": Case(
+        ("config.ini: per-sample gradients", "layer cells, a GRU", "take LSTM"),
+        ("--set", "DATASET.model_package=gru", "--set", "DATASET.model_class=Net",
+         "--set", "TRAIN_PARAMS.training_package=decentralizepy.training.PrivateTraining",
+         "--set", "TRAIN_PARAMS.training_class=PrivateTraining",
+         "--set", "TRAIN_PARAMS.clip=1", "--set", "TRAIN_PARAMS.noise=1"),
+        (("gru.py", GRU),),
     ),
     "an array that is missing": data(
         BUILD + "return dict(train_x=[1], train_y=[1], test_x=[1])", "build", "no test_y",

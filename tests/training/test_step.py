@@ -227,6 +227,46 @@ def test_a_gradient_that_was_not_detached_keeps_no_graph(rule: Callable[[Any], N
         assert not found.requires_grad
 
 
+class Recurrent(nn.Module):
+    """Reads an image row by row."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.cells, self.out = kind(8, 6, batch_first=True), nn.Linear(6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.cells(x.flatten(1, 2))[0][:, -1])
+
+
+class Peeking(nn.Linear):
+    """Looks at a number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = super().forward(x.flatten(1))
+        return found if found.sum().item() else found + 1
+
+
+@pytest.mark.parametrize(
+    ("net", "kind", "said"),
+    [
+        (lambda: Recurrent(nn.GRU), ConfigError, "cannot map layer cells, a GRU, .* take LSTM"),
+        (lambda: Recurrent(nn.RNN), ConfigError, "cannot map layer cells, a RNN, .* take LSTM"),
+        (lambda: Peeking(64, 10), RuntimeError, "loss.. works, but .*vmap.*RuntimeError: .*item"),
+        (lambda: nn.Linear(5, 10), RuntimeError, "^mat1 and mat2 shapes cannot be multiplied"),
+    ],
+)
+def test_what_cannot_be_mapped_over_samples_is_named(
+    net: Any, kind: type[Exception], said: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    one = trainer(net, dpsgd(tmp_path_factory.getbasetemp()))
+    with pytest.raises(kind, match=said):
+        one.rehearse(own(0))
+
+
+def test_an_lstm_has_per_sample_gradients(tmp_path_factory: pytest.TempPathFactory) -> None:
+    trainer(lambda: Recurrent(nn.LSTM), dpsgd(tmp_path_factory.getbasetemp())).rehearse(own(0))
+
+
 def test_clipping_is_a_local_step() -> None:
     """The option, and a class that does the same by hand, give the same bits."""
 
