@@ -12,10 +12,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
+from decentralizepy.engine.kept import State, Steps, UnfitError, flatten, steps, unflatten
 from decentralizepy.engine.seat import Seat
 from decentralizepy.errors import RunError
 from decentralizepy.messages.message import Message
@@ -24,40 +25,6 @@ from decentralizepy.scenario.simulation import Busy
 from decentralizepy.training.optimizers import NodeOptimizer
 
 _META: Final = "decentralizepy"
-_SEPARATOR: Final = "/"
-
-State = dict[str, Any]
-
-
-def flatten(state: State) -> tuple[dict[str, Tensor], State]:
-    """Tensors by path, and the rest as the same nesting of JSON values.
-
-    Names must be text without ``/``.
-    """
-    tensors: dict[str, Tensor] = {}
-    rest: State = {}
-    for name, value in state.items():
-        assert _SEPARATOR not in name, f"{name!r} holds a {_SEPARATOR}"
-        if isinstance(value, Tensor):
-            tensors[name] = value
-        elif isinstance(value, dict):
-            inner, rest[name] = flatten(value)
-            tensors |= {f"{name}{_SEPARATOR}{path}": one for path, one in inner.items()}
-        else:
-            rest[name] = value
-    return tensors, rest
-
-
-def unflatten(tensors: dict[str, Tensor], rest: State) -> State:
-    """What `flatten` was given."""
-    state: State = json.loads(json.dumps(rest))
-    for path, tensor in tensors.items():
-        *folders, name = path.split(_SEPARATOR)
-        into = state
-        for folder in folders:
-            into = into.setdefault(folder, {})
-        into[name] = tensor
-    return state
 
 
 def save(
@@ -83,8 +50,27 @@ def save(
         "iteration": t + 1,
         "uid": seat.uid,
     }
-    tensors, rest = flatten(state)
-    return _write(path, tensors, rest)
+    try:
+        return _write(path, *flatten(state))
+    except UnfitError as error:
+        raise RunError(
+            f"node {seat.uid} cannot be saved after iteration {t + 1}: "
+            f"{_place(error.path, seat)} {error}"
+        ) from error
+
+
+def _place(path: Steps, seat: Seat) -> str:
+    """Where a value stands, as a user knows it: ``Mine.memory['a']``."""
+    of_method = path[:2] == ("node", "sharing")
+    owner = type(seat.node.sharing if of_method else seat.node)
+    keys = path[1:] if path[:1] == ("node",) else path
+    if keys[:1] in (("kept",), ("sharing",)):
+        keys = keys[1:]
+    if keys and keys[0] in owner.kept:
+        name, keys = f"{owner.__name__}.{keys[0]}", keys[1:]
+    else:
+        name = f"{owner.__name__}.state()"
+    return name + "".join(f"[{key!r:.40}]" for key in keys)
 
 
 def _mail(messages: list[Message]) -> State:
@@ -115,7 +101,12 @@ def _messages(mail: State) -> list[Message]:
 def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> int:
     from safetensors.torch import save as to_bytes
 
-    data = to_bytes(_apart(tensors), {_META: json.dumps(rest)})
+    try:
+        data = to_bytes(_apart(tensors), {_META: json.dumps(rest)})
+    except Exception:
+        for name, tensor in tensors.items():
+            _try_alone(name, tensor)
+        raise
     try:
         write_atomic(path, data)
     except OSError as error:
@@ -123,6 +114,17 @@ def _write(path: Path, tensors: dict[str, Tensor], rest: State) -> int:
             f"cannot write {path}: {error.strerror}; earlier checkpoints are whole"
         ) from error
     return zlib.crc32(data)
+
+
+def _try_alone(name: str, tensor: Tensor) -> None:
+    """Raise `UnfitError` if it is this tensor that no file can hold."""
+    from safetensors.torch import save as to_bytes
+
+    try:
+        to_bytes(_apart({name: tensor}))
+    except Exception as error:
+        why = f"is a tensor that a file does not hold: {error!s:.200}"
+        raise UnfitError(steps(name), why) from error
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

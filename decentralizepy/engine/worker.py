@@ -715,9 +715,17 @@ class Worker:
     def _save_now(self, seat: Seat, t: int) -> None:
         if seat.has_deadlines and not seat.node.asynchronous:
             self._warn_of_ports(seat)
-        crc32 = self._save(self, seat, t)
+        crc32 = self._write_down(seat, t)
         saved = NodeSaved(t + 1, seat.uid, crc32)
         self.evaluations.once_written(t, partial(self._tell, saved))  # a resumed run writes none
+
+    def _write_down(self, seat: Seat, t: int) -> int:
+        try:
+            return self._save(self, seat, t)
+        except RunError:
+            raise
+        except Exception as error:  # of a `state` of the user's
+            raise self._failure(seat, error) from error
 
     def _warn_of_ports(self, seat: Seat) -> None:
         """Say once that a resumed run may hear others, where nodes share simulated ports."""

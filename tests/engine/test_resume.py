@@ -9,7 +9,6 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
@@ -21,7 +20,6 @@ from safetensors.torch import load_file
 
 from decentralizepy import cli
 from decentralizepy.engine.checkpoints import CheckpointSets, is_whole
-from decentralizepy.engine.nodefile import flatten, unflatten
 from decentralizepy.graphs.generators import regular
 from decentralizepy.runfolder import MachineFolder, machine_records
 
@@ -246,33 +244,6 @@ def test_what_can_not_be_resumed_is_said(
 
 
 # ------------------------------------------------------------------ parts
-
-json_values = st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats(0, 1))
-names = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1)
-leaves = st.one_of(
-    json_values, st.lists(json_values, max_size=3), st.builds(torch.rand, st.integers(1, 4))
-)
-nested = st.recursive(leaves, lambda inner: st.dictionaries(names, inner, max_size=3), max_leaves=8)
-states = st.dictionaries(names, nested, max_size=3)
-
-
-class Same:
-    """Compares nested states with tensors in them."""
-
-    kinds: ClassVar = (dict, torch.Tensor)
-
-    @classmethod
-    def of(cls, a: object, b: object) -> bool:
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-            return torch.equal(a, b)
-        if isinstance(a, dict) and isinstance(b, dict):
-            return a.keys() == b.keys() and all(cls.of(a[key], b[key]) for key in a)
-        return a == b
-
-
-@given(states)
-def test_states_survive_flattening(state: dict) -> None:
-    assert Same.of(unflatten(*flatten(state)), state)
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))
