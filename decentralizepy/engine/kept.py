@@ -27,7 +27,8 @@ class UnfitError(ValueError):
 def flatten(state: State, path: Steps = ()) -> tuple[dict[str, Tensor], State]:
     """Tensors by path, and the rest as the same nesting of JSON values.
 
-    Raises `UnfitError` for what would not come back.
+    A tensor's place in the rest holds null, so that dictionaries keep their order. Raises
+    `UnfitError` for what would not come back.
     """
     tensors: dict[str, Tensor] = {}
     rest: State = {}
@@ -36,7 +37,7 @@ def flatten(state: State, path: Steps = ()) -> tuple[dict[str, Tensor], State]:
         here = (*path, name)
         if isinstance(value, Tensor):
             _check_layout(value, here)
-            tensors[name] = value
+            tensors[name], rest[name] = value, None
         elif isinstance(value, dict):
             inner, rest[name] = flatten(value, here)
             tensors |= {f"{name}{_SEPARATOR}{inside}": one for inside, one in inner.items()}

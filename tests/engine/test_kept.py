@@ -30,7 +30,7 @@ states = st.dictionaries(names, nested, max_size=3)
 
 
 class Same:
-    """Compares nested states with tensors in them."""
+    """Compares nested states with tensors in them, and the order of their entries."""
 
     kinds: ClassVar = (dict, torch.Tensor)
 
@@ -39,7 +39,7 @@ class Same:
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
             return torch.equal(a, b)
         if isinstance(a, dict) and isinstance(b, dict):
-            return a.keys() == b.keys() and all(cls.of(a[key], b[key]) for key in a)
+            return list(a) == list(b) and all(cls.of(a[key], b[key]) for key in a)
         return a == b
 
 
@@ -70,6 +70,16 @@ def run(folder: Path, cache: Path, value: Any, **more: Any) -> Node:
         one, {0: saves(0), 1: saves(0), 2: saves(value)}, *flags, kind=kind, iterations=3, **more
     )
     return team.workers[0].seats[2].node
+
+
+def test_a_dictionary_comes_back_in_its_own_order(tmp_path: Path, cache: Path) -> None:
+    """Also one with tensors of several sizes beside JSON: a program may add them up in turn."""
+    value = {"9": torch.ones(3), "1": 1, "5": torch.zeros(2, dtype=torch.float64)}
+    value["2"] = {"z": torch.ones(1), "a": None, "m": torch.ones(2)}
+    value["0"] = torch.ones(3)
+    run(tmp_path, cache, value)
+    node = run(tmp_path, cache, value, restore=("team", 1), name="again")
+    assert Same.of(node.memory, value)
 
 
 BAD = {
