@@ -42,6 +42,15 @@ class Strand:
         self.waiting, self.since = wanted, now
         return self._count(wanted, gone)
 
+    def rest(self, effect: Any, now: float) -> None:
+        """Begin to wait for the whole run."""
+        self.resting, self.since = effect, now
+
+    def rested(self, now: float) -> None:
+        """Count the seconds of that wait, as far as it has come."""
+        self.seat.seconds.wait += now - self.since
+        self.since = now
+
     def _count(self, wanted: Receive, gone: frozenset[int]) -> bool:
         """Count what is still to come; True if nothing is."""
         mailbox = self.seat.mailbox

@@ -700,7 +700,7 @@ class Worker:
             return None
         self.evaluations.passed(strand.seat, effect.t)  # also of a node that did not report it
         if strand.seat.node.asynchronous:
-            strand.resting = effect
+            strand.rest(effect, self.stopwatch())
         elif self._simulation is not None:  # takes no simulated time
             self._save_now(strand.seat, effect.t)
             return None
@@ -709,7 +709,7 @@ class Worker:
         return _PARKED
 
     def _drain(self, strand: Strand, effect: Drain) -> Any:
-        strand.resting = effect
+        strand.rest(effect, self.stopwatch())
         return _PARKED
 
     def _save_now(self, seat: Seat, t: int) -> None:
@@ -787,6 +787,7 @@ class Worker:
         for seat in self.seats.values():
             for strand in seat.strands:
                 if isinstance(strand.resting, Checkpoint):
+                    strand.rested(self.stopwatch())  # a resumed run knows of it
                     self._save_now(seat, strand.resting.t)
 
     def _go_on_rested(self, saved: bool) -> None:
@@ -794,6 +795,7 @@ class Worker:
         for seat in self.seats.values():
             for strand in seat.strands:
                 if strand.resting is not None and isinstance(strand.resting, Checkpoint) == saved:
+                    strand.rested(self.stopwatch())
                     strand.resting = None
                     self._ready.append((strand, None))
         self._idle_since = None

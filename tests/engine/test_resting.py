@@ -298,3 +298,25 @@ def test_a_checkpoint_is_whole_though_a_node_never_reports(
     team.run()
     assert max(told[:8]) >= 4, "long before the end"
     assert len([word for word in team.told if isinstance(word, NodeSaved)]) == 12
+
+
+def test_waiting_for_all_others_counts_as_waiting(experiment: Experiment) -> None:
+    """At a checkpoint, at the end, and in the seconds that a resumed run starts with."""
+    steps = {"seconds_per_iteration": {"default": 0.5, "3": 2.0}}
+    path = experiment.folder / "simulation.json"
+    path.write_text(json.dumps({"compute": steps}))
+
+    def program(node: Node) -> Program:
+        for t in node.rounds():
+            yield Train(t)
+            yield Checkpoint(t)
+        yield Drain()
+
+    def waited(team: Team) -> list[float]:
+        return [seat.seconds.wait for seat in team.workers[0].seats.values()]
+
+    scripts = dict.fromkeys(range(4), program)
+    flags = ("--simulate", str(path), *KEEP)
+    assert waited(scripted(experiment, scripts, *flags, iterations=4)) == [6.0] * 3 + [0.0]
+    again = scripted(experiment, scripts, *flags, iterations=4, name="again", restore=("team", 2))
+    assert waited(again) == [6.0] * 3 + [0.0]
