@@ -163,6 +163,7 @@ class Assembly:
         for uid, seat in worker.seats.items():
             path = node_file(folder, uid)
             found[uid], ports = nodefile.load(path, seat, self.trainer.optimizer)
+            seat.saved = iteration
             if worker.network is not None:
                 worker.network.occupy(uid, ports)
         if isinstance(worker.clock, VirtualClock):  # each node is at its own place in time

@@ -232,6 +232,11 @@ class Mailbox:
         self._by_sender.clear()
         self._n = 0
 
+    def oldest(self, gone: frozenset[int] = frozenset()) -> int | None:
+        """The first iteration of which there is mail, but of senders that are ``gone``."""
+        found = (round_[0] for round_, there in self._rounds.items() if there.keys() - gone)
+        return min(found, default=None)
+
     def waiting(self) -> list[Message]:
         """All messages in the order in which they came, for a checkpoint."""
         letters = [

@@ -91,7 +91,8 @@ class Seat:
     """A node on this worker, with all that the engine keeps for it.
 
     ``used`` are seconds of heavy work, by which nodes take turns. A node that ``answers`` does so
-    while it trains, too; ``has_deadlines`` says whether a `Receive` had one.
+    while it trains, too; ``has_deadlines`` says whether a `Receive` had one; ``saved`` are the
+    iterations in the node's newest checkpoint.
     """
 
     node: Node
@@ -106,6 +107,7 @@ class Seat:
     #: the least that a piece of work of a kind has taken
     least: dict[str, float] = field(default_factory=dict)
     has_deadlines: bool = False
+    saved: int = 0
     lost: bool = False
     ended: bool = False
     uid: int = field(init=False)

@@ -177,8 +177,7 @@ class Worker:
         self._held: deque[tuple[Strand, Outgoing, tuple[int, int], bool]] = deque()
         self._active = 0
         self._idle_since: float | None = None
-        self._asked_for_rest = False
-        self._told_of_ports = False
+        self._asked_for_rest = self._unread = self._told_of_ports = False
         self._impatient = 0.0
         self._trains = False
         self._looked = 0.0
@@ -464,6 +463,8 @@ class Worker:
             if asks:
                 self._reply(seat, message)
             elif not seat.ended and seat.mailbox.put(message):
+                if message.round[0] < seat.saved and message.sender not in self._gone:
+                    self._tell_unread(seat, message.round[0])
                 for strand in seat.strands:
                     if strand.waiting is not None and strand.heard(message, self._gone):
                         self._answer(strand)
@@ -716,8 +717,27 @@ class Worker:
         if seat.has_deadlines and not seat.node.asynchronous:
             self._warn_of_ports(seat)
         crc32 = self._write_down(seat, t)
+        seat.saved = t + 1
         saved = NodeSaved(t + 1, seat.uid, crc32)
         self.evaluations.once_written(t, partial(self._tell, saved))  # a resumed run writes none
+        oldest = seat.mailbox.oldest(self._gone)
+        if oldest is not None and oldest <= t:
+            self._tell_unread(seat, oldest)
+
+    def _tell_unread(self, seat: Seat, t: int) -> None:
+        """A checkpoint lacks mail of iteration ``t``, which its sender had sent before it was saved
+        itself; one note of each worker will do."""
+        if seat.node.asynchronous or self._unread:
+            return
+        self._unread = True
+        text = (
+            f"{self.me}: node {seat.uid} had not read all mail of iteration {t + 1} at the "
+            f"checkpoint after iteration {seat.saved}, and the checkpoint does not hold it: a "
+            f"resumed run lacks it. If it is needed, set asynchronous = True in "
+            f"{type(seat.node).__name__}; if not, let the program Forget it before its Checkpoint"
+        )
+        self.reporter.log(seat.uid, text, "WARNING")
+        self._tell(Note(text))
 
     def _write_down(self, seat: Seat, t: int) -> int:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from launching import Experiment, digests
-from teams import ALONE, FAR, LAYOUTS, NEAR, Scripted, Team, scripted
+from teams import ALONE, FAR, LAYOUTS, NEAR, Script, Scripted, Team, scripted
 
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
@@ -20,6 +20,7 @@ from decentralizepy.node.effects import (
     ANY,
     Checkpoint,
     Drain,
+    Forget,
     Now,
     Receive,
     Report,
@@ -28,7 +29,8 @@ from decentralizepy.node.effects import (
     Train,
 )
 from decentralizepy.node.node import Node, Program
-from decentralizepy.words import NodeSaved
+from decentralizepy.runfolder import MachineFolder
+from decentralizepy.words import NodeSaved, Note
 
 layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=["one worker", "two", "two machines"])
 KEEP = ("--checkpoint_after", "1")
@@ -320,3 +322,52 @@ def test_waiting_for_all_others_counts_as_waiting(experiment: Experiment) -> Non
     assert waited(scripted(experiment, scripts, *flags, iterations=4)) == [6.0] * 3 + [0.0]
     again = scripted(experiment, scripts, *flags, iterations=4, name="again", restore=("team", 2))
     assert waited(again) == [6.0] * 3 + [0.0]
+
+
+class Synchronous(Scripted):
+    asynchronous = False
+
+
+def notes(team: Team) -> list[str]:
+    return [word.text for word in team.told if isinstance(word, Note)]
+
+
+def tells(before: bool, wanted: bool = True) -> dict[int, Script]:
+    """Node 1 is sent mail of iteration 1 before its checkpoint, or once it is saved."""
+
+    def says(node: Node) -> Program:
+        if not before:
+            yield Receive([1], (5, 0))
+        yield Send([([1], Message({}))], (0, 0))
+        yield Send([([1], Message({}))], (0, 1))
+
+    def hears(node: Node) -> Program:
+        if before:
+            yield Receive([0], (0, 1))
+        if not wanted:
+            yield Forget((1, 0))
+        yield Checkpoint(0)
+        yield Send([([0], Message({}))], (5, 0))
+        if wanted:
+            yield Receive([0], (0, 0))
+
+    return {0: says, 1: hears}
+
+
+@layouts
+@pytest.mark.parametrize("before", [True, False], ids=["unread", "on its way"])
+def test_mail_that_a_synchronous_checkpoint_lacks_is_told(
+    experiment: Experiment, layout: Sequence[int], before: bool
+) -> None:
+    one = scripted(experiment, tells(before), *KEEP, layout=layout, kind=Synchronous)
+    (text,) = notes(one)
+    assert "node 1 had not read all mail of iteration 1 at the checkpoint after" in text
+    assert "set asynchronous = True in Synchronous" in text
+    log = MachineFolder(experiment.folder / "team/machine0").log(1).read_text()
+    assert text in log
+
+
+def test_mail_that_a_checkpoint_holds_or_nobody_wants_is_not(experiment: Experiment) -> None:
+    assert not notes(scripted(experiment, tells(True), *KEEP))
+    forgets = scripted(experiment, tells(True, False), *KEEP, kind=Synchronous, name="forgets")
+    assert not notes(forgets)
