@@ -34,7 +34,7 @@ from decentralizepy.node.node import Node
 from decentralizepy.registry import Target, forget_sources
 from decentralizepy.settings import Settings
 from decentralizepy.sharing.sharing import Sharing
-from decentralizepy.words import NodeSaved, Note, Record
+from decentralizepy.words import NodeEnded, NodeSaved, Note, Record
 
 _DEGREE = 4
 
@@ -195,11 +195,20 @@ class _Run:
             case Note():
                 self._found.notes.append(word.text)
             case NodeSaved():
-                saved = self._saved[word.iterations]
-                saved[word.uid] = word.crc32
-                if saved.keys() >= set(self.settings.hosted) - self.worker.membership.left:
-                    left = self.worker.membership.value()
-                    self._sets.complete(word.iterations, saved, left)
+                self._saved[word.iterations][word.uid] = word.crc32
+                self._complete()
+            case NodeEnded():
+                self._sets.end(word.uid, word.iterations, word.crc32)
+                self._complete()
+
+    def _complete(self) -> None:
+        """Note the checkpoints that have all nodes by now."""
+        members = set(self.settings.hosted) - self.worker.membership.left
+        for iteration, saved in sorted(self._saved.items()):
+            if saved.keys() | self._sets.ended(iteration) >= members:
+                saved |= self._sets.carry_on(iteration, members)
+                self._sets.complete(iteration, saved, self.worker.membership.value())
+                del self._saved[iteration]
 
     def outcome(self) -> Outcome:
         """The run's outcome, with rows of its own."""

@@ -47,6 +47,12 @@ class Intervals:
         every = self.checkpoint_after
         return every > 0 and iteration % every == 0 and iteration < self.iterations
 
+    def next_save(self, done: int) -> int:
+        """The first checkpoint after more than ``done`` iterations; 0 if there is none."""
+        every = self.checkpoint_after
+        following = (done // every + 1) * every if every > 0 else 0
+        return following if following < self.iterations else 0
+
     def _due(self, iteration: int, every: int) -> bool:
         if every <= 0:
             return False

@@ -33,6 +33,16 @@ class NodeSaved(Word, tag="saved"):
 
 
 @dataclass(frozen=True)
+class NodeEnded(Word, tag="ended"):
+    """A node has ended before the run; what it was is written, and in this checkpoint and all
+    later ones."""
+
+    iterations: int
+    uid: int
+    crc32: int
+
+
+@dataclass(frozen=True)
 class Built(Word, tag="built"):
     """The worker knows the model: a row has so many float32 values, a node so many rows."""
 
@@ -150,6 +160,13 @@ class Ready(Word, tag="ready"):
 @dataclass(frozen=True)
 class Saved(Word, tag="saved"):
     """All nodes of the machine are saved after so many iterations."""
+
+    iterations: int
+
+
+@dataclass(frozen=True)
+class Ended(Word, tag="ended"):
+    """All nodes of the machine have ended: they are saved in each checkpoint from this one on."""
 
     iterations: int
 
@@ -275,9 +292,9 @@ class Stop(Word, tag="stop"):
 
 
 FROM_WORKERS: Final = Vocabulary(
-    Record, NodeSaved, Built, WorkerReady, WorkerPaused, NodesLost, NodesLeft, KillMachine,
-    Finished, Counted, WorkerDone, Note, BadConfig, WorkerFailed,
+    Record, NodeSaved, NodeEnded, Built, WorkerReady, WorkerPaused, NodesLost, NodesLeft,
+    KillMachine, Finished, Counted, WorkerDone, Note, BadConfig, WorkerFailed,
 )  # fmt: skip
 ORDERS: Final = Vocabulary(Start, Go, Pause, Leave, Stop)
-FROM_MACHINES: Final = Vocabulary(Hello, Ready, Saved, Done, Lost, Paused, Failed)
+FROM_MACHINES: Final = Vocabulary(Hello, Ready, Saved, Ended, Done, Lost, Paused, Failed)
 ANNOUNCEMENTS: Final = Vocabulary(Start, Go, Pause, Leave, Complete, Rollback, End, Abort)

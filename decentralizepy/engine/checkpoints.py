@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from decentralizepy.node.membership import are_epochs
-from decentralizepy.runfolder import MachineFolder, write_json
+from decentralizepy.runfolder import MachineFolder, write_atomic, write_json
 
 KEPT: Final = 2
 _MARK: Final = "set.json"
@@ -32,10 +32,37 @@ class CheckpointSets:
 
     def __init__(self, folder: MachineFolder) -> None:
         self.root = folder.checkpoints
+        #: nodes that ended -> the first set that they are in, the newest one, their checksum
+        self._ended: dict[int, tuple[int, int, int]] = {}
 
     def folder(self, iteration: int) -> Path:
         """The set after ``iteration`` iterations."""
         return self.root / str(iteration)
+
+    def end(self, uid: int, iteration: int, crc32: int) -> None:
+        """A node has ended: its file in this set belongs to all later ones."""
+        self._ended[uid] = iteration, iteration, crc32
+
+    def ended(self, iteration: int) -> set[int]:
+        """Nodes that had ended before a set, and need not be saved for it."""
+        return {uid for uid, (first, _, _) in self._ended.items() if first <= iteration}
+
+    def all_ended(self, uids: set[int]) -> int:
+        """The first set before which all of these had ended; 0 if some have not."""
+        firsts = [self._ended[uid][0] for uid in uids & self._ended.keys()]
+        return max(firsts) if firsts and len(firsts) == len(uids) else 0
+
+    def carry_on(self, iteration: int, uids: Iterable[int]) -> dict[int, int]:
+        """Take over into a set what those of the nodes were that had ended; their checksums."""
+        found = {}
+        for uid in self.ended(iteration).intersection(uids):
+            first, newest, crc32 = self._ended[uid]
+            if newest != iteration:
+                content = node_file(self.folder(newest), uid).read_bytes()
+                write_atomic(node_file(self.folder(iteration), uid), content)
+            self._ended[uid] = first, max(newest, iteration), crc32
+            found[uid] = crc32
+        return found
 
     def complete(self, iteration: int, checksums: Mapping[int, int], left: Any) -> None:
         """Note that a set is complete, and remove old ones.

@@ -49,6 +49,7 @@ def save(
         "ports": [list(one) for one in ports],
         "iteration": t + 1,
         "uid": seat.uid,
+        "ended": seat.ended,
     }
     try:
         return _write(path, *flatten(state))
@@ -196,6 +197,7 @@ def _set(seat: Seat, state: State, optimizer: NodeOptimizer) -> None:
         seat.rows[name] = row.to(seat.rows["x"].device)
     for message in _messages(state.get("mail", {})):
         seat.mailbox.put(message)
+    seat.ended = state.get("ended", False) is True
     seat.node.load(state["node"], state["iteration"])
     seat.learner.take_back(state["learner"])
     seat.learner.optimizer = optimizer.restore(state.get("optimizer", {}))

@@ -134,7 +134,9 @@ class Seat:
         return [strand for strand in self.strands if strand.waiting is not None]
 
     def start(self) -> None:
-        """Make the node's programs, which have not run yet."""
+        """Make the node's programs, which have not run yet; one that had ended gets none."""
+        if self.ended:
+            return
         programs = self.node.programs()
         if not all(isinstance(program, Generator) for program in programs):
             kind = type(self.node).__name__

@@ -63,6 +63,7 @@ from decentralizepy.words import (
     KillMachine,
     Leave,
     Leaving,
+    NodeEnded,
     NodeSaved,
     NodesLeft,
     NodesLost,
@@ -342,12 +343,15 @@ class Worker:
 
     def _see_whether_ended(self, seat: Seat) -> None:
         if all(strand.ended for strand in seat.strands):
+            slot = self._slots[seat.uid]
             seat.ended = True
-            self._note_progress(seat, seat.node.round)
+            done = max(seat.node.round, seat.saved, self.arena.counters.rounds[slot])
+            self._note_progress(seat, done)
             seat.mailbox.clear()
             if self.averaging is not None:
                 self.averaging.leave(seat.uid)
             self.evaluations.leave([seat.uid])
+            self._save_ended(seat, done)
 
     def _note_progress(self, seat: Seat, iterations: int) -> None:
         """Show the supervisor how many iterations a node has done."""
@@ -723,6 +727,14 @@ class Worker:
         oldest = seat.mailbox.oldest(self._gone)
         if oldest is not None and oldest <= t:
             self._tell_unread(seat, oldest)
+
+    def _save_ended(self, seat: Seat, done: int) -> None:
+        """Save what a node was that has ended before the run: later checkpoints need it."""
+        following = self.evaluations.evaluator.intervals.next_save(done)
+        if following:
+            crc32 = self._write_down(seat, following - 1)
+            ended = NodeEnded(following, seat.uid, crc32)
+            self.evaluations.once_written(following - 1, partial(self._tell, ended))
 
     def _tell_unread(self, seat: Seat, t: int) -> None:
         """A checkpoint lacks mail of iteration ``t``, which its sender had sent before it was saved

@@ -6,6 +6,7 @@ from a machine meaning                                           announced to al
 Hello         I am here, with these workers and checkpoint sets  Start: all are here; go on from t
 Ready         my workers are built and listening                 Go: all are ready
 Saved         my nodes are saved after t iterations              Complete: all are
+Ended         so are they in all later ones: all have ended      (as Saved)
 Done          all my nodes have finished                         End: all are done
 Lost          a worker or a node was lost                        by policy (below)
 Paused        my workers rest; none has sent a later round       Leave: who leaves, and when
@@ -34,6 +35,7 @@ from decentralizepy.words import (
     Complete,
     Done,
     End,
+    Ended,
     Failed,
     Go,
     Hello,
@@ -66,6 +68,8 @@ class Agreement:
     attempt: int = 0
     began: bool = False
     over: bool = False
+    #: the checkpoint from which on a machine saves nothing anew
+    _ended: dict[int, int] = field(default_factory=dict)
     #: the first machine that said hello, and the digests that all must have
     _first: tuple[int, abc.Mapping[str, str]] | None = None
     _leaving: dict[int, str] = field(default_factory=dict)
@@ -95,6 +99,9 @@ class Agreement:
                 return self._loss(said.uids, said.workers, said.why)
             case Paused():
                 return self._paused(machine, said)
+            case Ended():
+                self._ended[machine] = said.iterations
+                return self._agreed()
             case Ready() | Saved() | Done():
                 self.said.setdefault(said, set()).add(machine)
                 return self._agreed()
@@ -195,7 +202,9 @@ class Agreement:
         """Announce what all machines have said by now."""
         found: list[Word] = []
         for word, machines in sorted(self.said.items(), key=lambda said: _order(said[0])):
-            if not machines >= self.alive or (isinstance(word, Done) and self._leaving):
+            if not machines | self._ended_before(word) >= self.alive or (
+                isinstance(word, Done) and self._leaving
+            ):
                 continue
             if word in self._agreed_on:
                 continue
@@ -209,6 +218,12 @@ class Agreement:
                 self.over = True
                 found.append(End())
         return found
+
+    def _ended_before(self, word: Word) -> set[int]:
+        """Machines that need not say that they have saved."""
+        if not isinstance(word, Saved):
+            return set()
+        return {machine for machine, since in self._ended.items() if since <= word.iterations}
 
     # ------------------------------------------------------------------ losses
 
@@ -251,6 +266,7 @@ class Agreement:
         self._why = why
         self.hellos.clear()
         self.said.clear()
+        self._ended.clear()
         self._agreed_on.clear()
         self._deadline = self.now() + self.resilience.wait_limit
         return [Rollback(self.attempt, why)]

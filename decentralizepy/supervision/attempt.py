@@ -35,12 +35,14 @@ from decentralizepy.words import (
     Counted,
     Done,
     End,
+    Ended,
     Finished,
     Go,
     Hello,
     KillMachine,
     Leave,
     Lost,
+    NodeEnded,
     NodeSaved,
     NodesLeft,
     NodesLost,
@@ -101,6 +103,7 @@ class Attempt:
         #: checksums of the files of nodes by iteration, until their set is complete
         self._saved: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self._told: set[int] = set()
+        self._ended = False
         self._pause = 0
         self._rounds: dict[int, int] = {}
         self._rollback: int | None = None
@@ -161,6 +164,9 @@ class Attempt:
                 self.status.add(said.columns)
             case NodeSaved():
                 self._saved[said.iterations][said.uid] = said.crc32
+                self._check_saved()
+            case NodeEnded():
+                self._sets.end(said.uid, said.iterations, said.crc32)
                 self._check_saved()
             case Built():
                 self._has_built(said)
@@ -230,21 +236,31 @@ class Attempt:
     def _check_saved(self) -> None:
         members = self._members()
         for iteration, saved in list(self._saved.items()):
-            if saved.keys() >= members and iteration not in self._told:
+            here = saved.keys() | self._sets.ended(iteration)
+            if here >= members and iteration not in self._told:
                 self._told.add(iteration)
                 self.control.say(Saved(iteration))
+        self._check_ended(members)
+
+    def _check_ended(self, members: set[int]) -> None:
+        """Say once from which checkpoint on no node of this machine saves anything."""
+        first = self._sets.all_ended(members)
+        if first and not self._ended:
+            self._ended = True
+            self.control.say(Ended(first))
 
     def _note_checkpoints(self) -> None:
         """Say which checkpoints never became complete; nobody can resume from them."""
         members, intervals = self._members(), self.settings.intervals
         for iteration, saved in sorted(self._saved.items()):
-            if absent := sorted(members - saved.keys()):
+            if absent := sorted(members - saved.keys() - self._sets.ended(iteration)):
                 self.status.note(
                     f"the checkpoint after iteration {iteration} is incomplete: "
                     f"{describe(absent)} did not save"
                 )
         due = 0 < intervals.checkpoint_after < intervals.iterations
-        if due and not self._saved and not self._sets.usable():
+        nobody = not self._saved and not self._sets.all_ended(members)
+        if due and nobody and not self._sets.usable():
             self.status.note("no checkpoint was saved: the node program yields no Checkpoint")
 
     def _members(self) -> set[int]:
@@ -331,6 +347,7 @@ class Attempt:
         members, saved = self._members(), self._saved.pop(iteration, {})
         checksums = {uid: crc32 for uid, crc32 in saved.items() if uid in members}
         try:
+            checksums |= self._sets.carry_on(iteration, members)
             self._sets.complete(iteration, checksums, self.status.membership.value())
         except OSError as error:
             raise RunError(

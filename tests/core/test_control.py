@@ -26,6 +26,7 @@ from decentralizepy.words import (
     Complete,
     Done,
     End,
+    Ended,
     Failed,
     Go,
     Hello,
@@ -217,6 +218,16 @@ def test_drop_of_a_whole_machine_goes_on_with_the_others():
     assert agreement.take(2, Saved(5)) == [Complete(5)]
     assert agreement.take(0, Done(0)) == []
     assert agreement.take(2, Done(0)) == [End()]
+
+
+def test_a_machine_whose_nodes_have_ended_is_in_all_later_checkpoints():
+    agreement = going(3)
+    assert agreement.take(0, Saved(2)) == agreement.take(1, Saved(2)) == []
+    assert agreement.take(0, Saved(4)) == agreement.take(1, Saved(4)) == []
+    assert agreement.take(2, Ended(4)) == [Complete(4)], "not the one before: it has to say so"
+    assert agreement.take(2, Saved(2)) == [Complete(2)]
+    assert agreement.take(0, Saved(6)) == []
+    assert agreement.take(1, Saved(6)) == [Complete(6)]
 
 
 def test_all_workers_of_a_lost_machine_are_dead():

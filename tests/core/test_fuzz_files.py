@@ -221,7 +221,8 @@ def test_marks_of_checkpoint_sets(tmp_path_factory, data):
 NEWS = [
     {"machine": 1, "hello": True, "workers": 2, "digests": {"a": "b"},
      "sets": {"4": [{"before": 1, "left": [2], "why": "x"}]}, "attempt": 0},
-    {"machine": 1, "ready": 0}, {"machine": 1, "saved": 4}, {"machine": 1, "done": 0},
+    {"machine": 1, "ready": 0}, {"machine": 1, "saved": 4}, {"machine": 1, "ended": 4},
+    {"machine": 1, "done": 0},
     {"machine": 1, "lost": [3], "workers": [[1, 0]], "why": "gone"},
     {"machine": 1, "paused": 1, "round": 7}, {"machine": 1, "failed": "why", "config": True},
 ]  # fmt: skip
