@@ -15,6 +15,7 @@ import torch
 import decentralizepy
 from decentralizepy import (
     ANY,
+    Checkpoint,
     Message,
     MixingRow,
     Node,
@@ -223,6 +224,11 @@ def measured(node: Node) -> Any:
     yield Report(0, {"my metric": 1.0})
 
 
+def remembers(node: Node) -> Any:
+    node.memory = {"a": {1, 2}}
+    yield Checkpoint(0)
+
+
 class Early(Node):
     def __init__(self) -> None:
         self.start = self.x
@@ -243,6 +249,7 @@ ERRORS: dict[str, Any] = {
     "Send: a message": program(said(1, lambda x: {"x": x})),
     "as (t, 0), not 0": program(rounded),
     "count = 2": program(counted),
+    "node 0 cannot be saved": type("K", (Node,), {"program": remembers, "kept": ("memory",)}),
     "'my metric' is no name of a column": program(measured),
     "'K' object has no attribute 'rows'": type("K", (Early,), {}),
 }
@@ -258,7 +265,10 @@ def listed() -> dict[str, str]:
 def test_an_error_of_a_program_is_as_listed(begins: str, cache: Path) -> None:
     (error,) = [text for text in listed() if text.startswith(begins)]
     with pytest.raises((RunError, ValueError, AttributeError)) as raised:
-        run_here(DIGITS, ring(4), 1, node=ERRORS[begins], test_after=1, cache_dir=cache)
+        run_here(
+            DIGITS, ring(4), 2, node=ERRORS[begins], test_after=1, checkpoint_after=1,
+            cache_dir=cache,
+        )  # fmt: skip
     assert error in str(raised.value)
 
 
