@@ -15,7 +15,7 @@ from torch import Tensor
 from decentralizepy.engine.clock import Clock, Timers
 from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.errors import ConfigError, RunError
-from decentralizepy.memory.rows import Aside
+from decentralizepy.memory.rows import Aside, WrittenError
 from decentralizepy.node.effects import Checkpoint, Gradient, Report, Train
 from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Simulation
@@ -159,24 +159,32 @@ class Workload:
             if work is not first and type(work.effect) is Train and _is_quiet(work.strand.seat):
                 yield work
 
-    @staticmethod
-    def _prepared(work: Work) -> LocalWork:
+    def _prepared(self, work: Work) -> LocalWork:
         work.taken = True
         local, seat = _local(work), work.strand.seat
-        if type(work.effect) is Gradient:
-            local.row = seat.rows.held("x").tensor
-        elif seat.answers:
-            work.aside = seat.rows.aside("x")
-            local.row = work.aside.copy.tensor
-        else:
-            local.row = seat.rows.thaw("x")
+        try:
+            if type(work.effect) is Gradient:
+                local.row = seat.rows.held("x").tensor
+            elif seat.answers:
+                work.aside = seat.rows.aside("x")
+                local.row = work.aside.copy.tensor
+            else:
+                local.row = seat.rows.thaw("x")
+        except WrittenError as error:
+            raise self._failure(seat, error) from error
         return local
+
+    def _take_back(self, work: Work, aside: Aside) -> None:
+        work.aside, seat = None, work.strand.seat
+        try:
+            seat.rows.take_back("x", aside)
+        except WrittenError as error:
+            raise self._failure(seat, error) from error
 
     def _done(self, work: Work, spent: float) -> None:
         seat, t = work.strand.seat, work.effect.t
         if work.aside is not None:
-            seat.rows.take_back("x", work.aside)
-            work.aside = None
+            self._take_back(work, work.aside)
         self._trained(seat, t)
         if self._simulation is None:
             seat.seconds.train += spent

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decentralizepy.errors import RunError
 from decentralizepy.memory.arena import Arena
 
 _LOOK_AT = 8
+
+
+class WrittenError(ValueError):
+    """A program has written into a row of its node."""
 
 
 @dataclass(eq=False, slots=True)
@@ -311,9 +314,10 @@ class NodeRows(MutableMapping[str, Tensor]):
 
 
 def _check_unwritten(name: str, row: Row) -> None:
-    """Raise `RunError` if a program wrote into a row: others may be reading it."""
+    """Raise `WrittenError` if a program wrote into a row: others may be reading it."""
     if row.view is not None and row.view._version != row.version:
-        raise RunError(
+        it = "self.x" if name == "x" else f"self.rows[{name!r}]"
+        raise WrittenError(
             f"the row '{name}' was written in place; rows are values, which others may be reading: "
-            f"assign a new one, as in self.{name} = self.{name} + 1"
+            f"assign a new one, as in {it} = {it} + 1"
         )

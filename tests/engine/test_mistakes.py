@@ -16,7 +16,7 @@ from decentralizepy.engine.worker import NodeFailedError
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.messages.message import Message
-from decentralizepy.node.effects import ANY, Ask, Forget, Receive, Report, Send
+from decentralizepy.node.effects import ANY, Ask, Average, Forget, Receive, Report, Send, Train
 from decentralizepy.node.node import Node, Program
 
 
@@ -171,3 +171,26 @@ def test_a_wrong_answer_is_the_fault_of_who_gives_it(
         scripted(experiment, {0: asks, 2: waits}, answers=answers, layout=layout)
     first = str(raised.value).splitlines()[0]
     assert "node 2 failed in iteration 1: " in first and told in first
+
+
+@pytest.mark.parametrize("way", ["assigned", "kept", "trained"])
+def test_a_row_written_in_place_is_told_with_node_and_iteration(
+    experiment: Experiment, way: str
+) -> None:
+    def program(node: Node) -> Program:
+        node.round = 2
+        mine = node.x
+        mine += 1
+        if way == "assigned":
+            node.x = mine
+        elif way == "kept":
+            yield Average(node.graph_at(0), (2, 0))
+        yield Train(2)
+
+    with pytest.raises(NodeFailedError, match="the row 'x' was written in place") as raised:
+        scripted(experiment, dict.fromkeys(range(4), program), kind=Averaged)
+    assert "node 0 failed in iteration 3" in str(raised.value)
+
+
+class Averaged(Scripted):
+    averages_together = True

@@ -15,10 +15,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from decentralizepy.errors import RunError
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
-from decentralizepy.memory.rows import NodeRows, RowPool
+from decentralizepy.memory.rows import NodeRows, RowPool, WrittenError
 from decentralizepy.memory.shared import ArenaPlan
 
 LENGTH = 10
@@ -202,7 +201,7 @@ def test_a_row_that_was_written_in_place_is_told_at_its_assignment(
 ) -> None:
     rows = NodeRows(pool)
     rows[name] = full(1)
-    with pytest.raises(RunError, match=f"the row '{name}' was written in place"):
+    with pytest.raises(WrittenError, match=f"the row '{name}' was written in place"):
         rows[name] += 1
 
 
