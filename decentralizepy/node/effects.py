@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import GeneratorType
 from typing import Any, Final
 
 from torch import Tensor
@@ -15,6 +16,8 @@ from decentralizepy.messages.meta import shown
 from decentralizepy.node.checks import check_count, check_message, check_round, check_uids
 
 Round = tuple[int, int]
+#: what a `Send` is mostly given, recognized faster than by the abstract class
+_USUAL: Final = frozenset({list, tuple, GeneratorType})
 
 
 class Everything(Enum):
@@ -62,7 +65,7 @@ class Send:
 
     def __post_init__(self) -> None:
         check_round("Send", self.round)
-        if not isinstance(self.outgoing, Iterable):
+        if type(self.outgoing) not in _USUAL and not isinstance(self.outgoing, Iterable):
             raise TypeError(
                 f"Send takes pairs (receivers, Message(...)), not {shown(self.outgoing)}"
             )
