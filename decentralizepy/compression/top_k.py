@@ -131,7 +131,7 @@ def _where(numbers: Tensor, relation: str, other: int, about: int = 0) -> Tensor
 def _padding(n: int, k: int) -> int:
     """How many ones to put behind ``n`` truth values of which ``k`` are ones, to find them sooner.
 
-    NumPy looks for the next one while at most a tenth are ones, which a processor cannot foresee
-    and so takes three times as long; where more are, it looks at each in turn, without a branch.
+    NumPy looks for the next one while at most a tenth are ones, which a processor cannot foresee;
+    where more are, it looks at each in turn, without a branch.
     """
     return (n - 10 * k) // 9 + 1 if n < 40 * k <= 4 * n else 0

@@ -59,8 +59,7 @@ class MappedTrainer(Stacks):
         stack = held.rows.take(start, stop).to(self.template.device)
         state, terms = held.state(start, stop), held.terms(start, stop)
         for step, size in enumerate(batches.sizes()[0]):
-            if step and self.meanwhile is not None:
-                self.meanwhile()
+            self._look_up(step)
             index = torch.from_numpy(batches.index[:, step, :size].reshape(-1))
             x, y = (one.unflatten(0, (stop - start, size)) for one in self.samples.gather(index))
             self._update(stack, self._gradients(stack, x, y).detach(), state, terms)

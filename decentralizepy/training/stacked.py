@@ -48,8 +48,7 @@ class StackedTrainer(Stacks):
         weights = torch.from_numpy(batches.shares).to(room.stack.device).unsqueeze(3)
         state, terms = held.state(start, stop), held.terms(start, stop)
         for step in range(len(x)):
-            if step and self.meanwhile is not None:
-                self.meanwhile()
+            self._look_up(step)
             room.step.run(x[step], y[step], weights[:, step])
             self._step_room(room, state, terms)
         held.rows.put(start, room.stack)

@@ -130,8 +130,7 @@ class Trainer:
         learner, start = work.learner, 0
         x, y = self.samples.gather(torch.from_numpy(learner.indices[draw.order]))
         for index, size in enumerate(draw.sizes):
-            if index and self.meanwhile is not None:
-                self.meanwhile()
+            self._look_up(index)
             stop = start + size
             self._step.begin(learner.uid, work.t, index, x[start:stop], y[start:stop])
             yield self._step
@@ -145,6 +144,11 @@ class Trainer:
             self._gradient(one)
             add_terms(grad, x, correction, anchor, work.pull)
             step(state)
+
+    def _look_up(self, step: int) -> None:
+        """Before each step but the first: do what is to be done meanwhile."""
+        if step and self.meanwhile is not None:
+            self.meanwhile()
 
     def _gradient(self, step: LocalStep) -> None:
         """Have the training class leave the gradient of a step in the template's.
