@@ -1,13 +1,16 @@
 """A step of a sparse method against the library calls that it consists of, each timed alone.
 
 One node with six neighbours says a tenth of its row and merges what they say, without engine and
-transport. Times are CPU seconds of the thread, the least of several.
+transport. Times are CPU seconds of the thread, the least of several. A call is timed on the rows of
+seven nodes in turn: in training numbers change from step to step, whereas with the same ones again
+and again a processor learns where a search finds something, and a cache holds what would come from
+memory.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, cycle
 from pathlib import Path
@@ -35,7 +38,8 @@ RECIPES: Mapping[str, tuple[dict[str, Any], list[dict[str, int]]]] = {
     "FFT": ({}, [{f"{name} of pairs": times for name, times in (_PART | _HEARD).items()},
                  {"gather of pairs": 1, "fft": 2, "ifft": 1, "zeros": 1, "copy": 1, "add": 1}]),
     "Wavelet": ({}, [_PART, _HEARD, {"dwt": 2, "idwt": 1, "zeros": 1, "copy": 1, "add": 1}]),
-    "Choco": ({"step_size": 0.4}, [_PART, {"scatter": DEGREE + 1, "copy": 1, "add": DEGREE + 1}]),
+    "Choco": ({"step_size": 0.4}, [_PART, {"scatter to each": DEGREE + 1, "copy": 1,
+                                           "add": DEGREE + 1}]),
 }  # fmt: skip
 
 
@@ -81,19 +85,30 @@ class Step:
         self.methods[0].merge(self.rows[0], heard, self._context(0))
 
 
-def kernels(x: Tensor) -> dict[str, Callable[[], Any]]:
-    """Calls of libraries, on what a method would hand them."""
+def kernels(rows: Tensor) -> dict[str, Callable[[], Any]]:
+    """Calls of libraries, on what a method would hand them: one row after the other."""
+    out = rows[0].clone()
+    of_rows = [_of_row(row, out) for row in rows]
+    return {name: _in_turn([calls[name] for calls in of_rows]) for name in of_rows[0]}
+
+
+def _in_turn(calls: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
+    turns = cycle(calls)
+    return lambda: next(turns)()
+
+
+def _of_row(x: Tensor, out: Tensor) -> dict[str, Callable[[], Any]]:
     import numpy as np
     import pywt
     import torch
 
-    n, out = len(x), x.clone()
+    n = len(x)
     waves, rng = pywt.wavedec(x.numpy(), "haar", level=4), np.random.default_rng(0)
     spectrum = torch.fft.rfft(x)
     draws, seeds = round(ALPHA * n), count()
     return {
-        **_selecting(x, ""),
-        **_selecting(spectrum, " of pairs"),
+        **_selecting(x, out, ""),
+        **_selecting(spectrum, spectrum.clone(), " of pairs"),
         "copy": lambda: torch.mul(x, 1.0, out=out),
         "add": lambda: out.add_(x, alpha=0.0),
         "zeros": lambda: torch.zeros_like(x),
@@ -106,11 +121,11 @@ def kernels(x: Tensor) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _selecting(x: Tensor, kind: str) -> dict[str, Callable[[], Any]]:
+def _selecting(x: Tensor, out: Tensor, kind: str) -> dict[str, Callable[[], Any]]:
     import numpy as np
     import torch
 
-    n, out, sizes = len(x), x.clone(), x.abs()
+    n, sizes = len(x), x.abs()
     k = round(ALPHA * n)
     some = torch.from_numpy(np.sort(np.argpartition(sizes.numpy(), n - k)[n - k :]))
     values, least = x[some], sizes[some].min().item()
@@ -121,6 +136,7 @@ def _selecting(x: Tensor, kind: str) -> dict[str, Callable[[], Any]]:
         f"compare{kind}": lambda: np.flatnonzero(sizes.numpy() >= least),
         f"gather{kind}": lambda: x.index_select(0, some),
         f"scatter{kind}": lambda: out.index_add_(0, some, values, alpha=0.0),
+        f"scatter to each{kind}": lambda: x.index_add_(0, some, values, alpha=0.0),
         f"fill{kind}": lambda: out.index_fill_(0, some, 0),
     }
 
@@ -145,7 +161,7 @@ def results(folder: Path, repeats: int) -> Iterator[Result]:
     torch.set_num_threads(1)
     for size, n in SIZES.items():
         rows = torch.randn(DEGREE + 1, n)
-        calls = kernels(rows[0])
+        calls = kernels(rows)
         for name, (options, recipe) in RECIPES.items():
             step = Step(partial(make, name, options), rows)
             used = {kernel for part in recipe for kernel in part}
