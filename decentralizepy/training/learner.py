@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from decentralizepy.training.batches import NONE, Block
 from decentralizepy.training.data import Samples
+from decentralizepy.training.training import Draw
 
 
 @dataclass(eq=False, slots=True)
@@ -30,7 +32,9 @@ class Learner:
     samples: int = 0
     gradients: int = 0
     nan: int = 0
-    #: batches that were drawn ahead, and the node's row there
+    #: by iteration, the samples of those that were drawn at once
+    drawn: Mapping[int, Draw] = field(default_factory=dict, repr=False)
+    #: the same of a node that is stacked with others: batches, and the node's row there
     ahead: tuple[Block, int] = field(default=NONE, repr=False)
     #: where entries of the optimizer's state lie, of a node that is stacked with others
     homes: dict[str, Tensor] = field(default_factory=dict, repr=False)

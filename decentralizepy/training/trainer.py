@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,6 +24,10 @@ from decentralizepy.training.training import Draw, Training
 from decentralizepy.training.work import LocalWork
 
 __all__ = ["Learner", "LocalWork", "Trainer"]
+
+#: iterations whose samples are drawn at once, if each takes no more samples than that
+_AHEAD: Final = 16
+_MANY: Final = 4096
 
 
 class Trainer:
@@ -48,6 +54,8 @@ class Trainer:
         self.seed, self.reset_optimizer, self.eval_batch = seed, reset_optimizer, eval_batch
         self.rate = rate
         self._step = LocalStep(template, task, seed)
+        ours = type(training).draw is Training.draw and type(training).steps is Training.steps
+        self._ahead = _AHEAD if ours else 1
         #: called between two local steps; leaves all that is being trained alone
         self.meanwhile: Callable[[], None] | None = None
 
@@ -105,10 +113,20 @@ class Trainer:
         return draw
 
     def _draw(self, work: LocalWork) -> Draw:
-        name = work.learner.n_samples, self.seed, work.learner.uid, work.t
-        if work.steps is None:
-            return self.training.draw(*name)
-        return self.training.draw(*name, work.steps)
+        """The samples of the iteration.
+
+        Unless draws are a user's own, some iterations are drawn at once: a single draw between two
+        models finds nothing in the caches, and takes ten times as long.
+        """
+        learner, t = work.learner, work.t
+        draw = partial(self.training.draw, learner.n_samples, self.seed, learner.uid)
+        if work.steps is not None:
+            return draw(t, work.steps)
+        if t not in learner.drawn:
+            found = draw(t)
+            ahead = range(t + 1, t + self._ahead) if len(found.order) <= _MANY else ()
+            learner.drawn = {t: found, **{later: draw(later) for later in ahead}}
+        return learner.drawn[t]
 
     def _train_one(self, work: LocalWork) -> None:
         draw = self.prepare(work)

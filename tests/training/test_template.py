@@ -16,7 +16,7 @@ from decentralizepy.training.optimizers import make_optimizer
 from decentralizepy.training.task import Classification
 from decentralizepy.training.template import Template
 from decentralizepy.training.trainer import LocalWork, Trainer
-from decentralizepy.training.training import Training
+from decentralizepy.training.training import Draw, Training
 
 
 def net() -> nn.Module:
@@ -33,12 +33,12 @@ def samples() -> Samples:
     return Samples(x, rng.integers(0, 4, 60), 2 / 255, -1.0)
 
 
-def trainer(**options: object) -> Trainer:
+def trainer(training: Training | None = None, **options: object) -> Trainer:
     template = Template(net())
     optimizer = make_optimizer(
         template, Component(Target("torch.optim", "SGD"), {"lr": 0.1, "momentum": 0.9})
     )
-    training = Training(rounds=3, batch_size=7, shuffle=True)
+    training = training or Training(rounds=3, batch_size=7, shuffle=True)
     return Trainer(template, optimizer, training, Classification(), samples(), seed=1, **options)
 
 
@@ -126,3 +126,38 @@ def test_evaluation_does_not_touch_the_row_or_its_statistics() -> None:
     assert first.loss == pytest.approx(float(nn.functional.cross_entropy(output, y)), rel=1e-5)
     right = float((output.argmax(1) == y).float().mean())
     assert first.metrics["acc"] == pytest.approx(100 * right)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_samples_that_are_drawn_at_once_are_those_of_each_iteration(shuffle: bool) -> None:
+    """Also after a resume in between, and where an iteration takes another number of steps."""
+    training = Training(rounds=3, batch_size=7, shuffle=shuffle)
+    one = trainer(training)
+    learner = one.learner(4, np.arange(30))
+    for t, steps in [*((t, None) for t in range(40)), (40, 1), (41, None), (7, None)]:
+        work = LocalWork(learner, one.template.initial.clone(), t, steps=steps)
+        found, alone = one.prepare(work), training.draw(30, 1, 4, t, steps)
+        assert found.order.tolist() == alone.order.tolist() and found.sizes == alone.sizes
+    assert len(learner.drawn) < 40
+
+
+@pytest.mark.parametrize("own", ["draw", "steps"])
+def test_a_users_own_draws_are_asked_for_one_iteration_at_a_time(own: str) -> None:
+    """They may go by what the node has done so far."""
+    asked = []
+
+    class Own(Training):
+        def draw(self, n: int, seed: int, uid: int, t: int, steps: int | None = None) -> Draw:
+            asked.append(t)
+            return super().draw(n, seed, uid, t, steps)
+
+    class Shorter(Training):
+        def steps(self, n: int, uid: int) -> int:
+            asked.append(0)
+            return super().steps(n, uid)
+
+    one = trainer({"draw": Own, "steps": Shorter}[own](rounds=3, batch_size=7, shuffle=True))
+    learner, row = one.learner(4, np.arange(30)), one.template.initial.clone()
+    for t in range(3):
+        one.train([LocalWork(learner, row, t)])
+        assert len(asked) == t + 1
