@@ -16,6 +16,7 @@ from decentralizepy.engine.clock import Clock, Timers
 from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.memory.rows import Aside, WrittenError
+from decentralizepy.node.checks import check_term
 from decentralizepy.node.effects import Checkpoint, Gradient, Report, Train
 from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Simulation
@@ -100,6 +101,7 @@ class Workload:
         seat = strand.seat
         learner, row = seat.learner, seat.rows.held("x").tensor
         if type(effect) is Train:
+            self._check_terms(effect)
             terms = effect.correction, effect.anchor, effect.pull
             local = LocalWork(learner, row, effect.t, effect.steps, *terms)
         else:
@@ -111,6 +113,13 @@ class Workload:
         self._untrained[strand] = work
         when = self._clock().now() + self._simulation.pace(seat.uid).cost(effect.t)
         self._timers.set(when, partial(self._due, work), seat.uid)
+
+    def _check_terms(self, effect: Train) -> None:
+        length = self._trainer.template.layout.n_parameters
+        if effect.correction is not None:
+            check_term("correction", effect.correction, length)
+        if effect.anchor is not None:
+            check_term("anchor", effect.anchor, length)
 
     def _due(self, work: Work) -> None:
         """Simulated: train the node unless it was trained beside others, and let it go on."""

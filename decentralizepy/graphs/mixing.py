@@ -33,6 +33,17 @@ class MixingRow:
     self_weight: float
     weights: Mapping[int, float]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", _Weights(self.weights))
+
+
+class _Weights(dict[int, float]):
+    """Says whose weight is missed."""
+
+    def __missing__(self, uid: int) -> float:
+        given = ", ".join(map(str, self)) or "none"
+        raise ValueError(f"node {uid} has no weight in this MixingRow (it has: {given:.200})")
+
 
 Rule = Callable[[Graph, int], MixingRow]
 """From a graph and a node to that node's row."""

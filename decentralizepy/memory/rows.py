@@ -223,6 +223,8 @@ class NodeRows(MutableMapping[str, Tensor]):
             self._pool.retire(held)
 
     def _filled(self, value: Tensor) -> Row:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"a row is a tensor [P], not {value!r:.80}")
         row = self._pool.acquire()
         if value.shape != row.tensor.shape:
             self._pool.retire(row)

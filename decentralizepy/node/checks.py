@@ -54,6 +54,24 @@ def check_count(count: object, named: bool) -> None:
         )
 
 
+def check_is(by: str, kind: type, given: object) -> None:
+    """Raise TypeError unless ``by``, a method that is a user's own, has given what it should."""
+    if not isinstance(given, kind):
+        raise TypeError(f"{by}: a {kind.__name__} is expected, not {shown(given)}")
+
+
+def check_term(name: str, term: object, length: int) -> None:
+    """Raise an error unless what `Train` adds to gradients is as long as they are."""
+    if not isinstance(term, Tensor):
+        raise TypeError(f"Train: {name} is a tensor [{length}], not {shown(term)}")
+    if term.shape != (length,):
+        raise ValueError(
+            f"Train: {name} has the shape {list(term.shape)}, where [{length}] is expected, one "
+            "number for each parameter; a row is longer where the model has buffers: take its "
+            "first self.n_parameters"
+        )
+
+
 def check_message(said: object, by: str) -> None:
     """Raise an error unless this is a message of tensors; ``by`` says whose it is."""
     if not isinstance(said, Message):

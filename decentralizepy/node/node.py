@@ -16,6 +16,7 @@ from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.graphs.schedules import Schedule
 from decentralizepy.messages.message import Message
+from decentralizepy.node.checks import check_is
 from decentralizepy.node.effects import Answer, Effect
 from decentralizepy.node.mail import Mail
 from decentralizepy.node.membership import Membership
@@ -159,7 +160,9 @@ class Node(ABC):
         mixed = self._mixed
         if mixed is None or mixed[0] is not graph:
             around = graph.out_neighbors(self.uid), graph.in_neighbors(self.uid)
-            mixed = self._mixed = graph, self.sharing.mixing(graph, self.uid), around
+            mixing = self.sharing.mixing(graph, self.uid)
+            check_is(f"{type(self.sharing).__name__}.mixing", MixingRow, mixing)
+            mixed = self._mixed = graph, mixing, around
         return mixed
 
     def apart(self, t: int, k: int = 0) -> Context:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decentralizepy.errors import ConfigError
 from decentralizepy.streams import torch_seed
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Evaluation, evaluate
@@ -119,7 +120,7 @@ class Trainer:
         models finds nothing in the caches, and takes ten times as long.
         """
         learner, t = work.learner, work.t
-        draw = partial(self.training.draw, learner.n_samples, self.seed, learner.uid)
+        draw = partial(self._drawn, learner.n_samples, self.seed, learner.uid)
         if work.steps is not None:
             return draw(t, work.steps)
         if t not in learner.drawn:
@@ -127,6 +128,15 @@ class Trainer:
             ahead = range(t + 1, t + self._ahead) if len(found.order) <= _MANY else ()
             learner.drawn = {t: found, **{later: draw(later) for later in ahead}}
         return learner.drawn[t]
+
+    def _drawn(self, *name: int) -> Draw:
+        draw = self.training.draw(*name)
+        if not isinstance(draw, Draw):
+            raise ConfigError(
+                f"{type(self.training).__name__}.draw: a Draw(order, sizes) is expected, "
+                f"not {draw!r:.80}"
+            )
+        return draw
 
     def _train_one(self, work: LocalWork) -> None:
         draw = self.prepare(work)

@@ -15,6 +15,7 @@ from teams import ALONE, NEAR, Scripted, scripted
 from decentralizepy.engine.worker import NodeFailedError
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
+from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import ANY, Ask, Average, Forget, Receive, Report, Send, Train
 from decentralizepy.node.node import Node, Program
@@ -124,6 +125,42 @@ def test_numbers_of_numpy_are_numbers(experiment: Experiment) -> None:
 
     scripted(experiment, {1: speaks, 3: hears})
     assert [[message.sender for message in messages] for messages in heard] == [[1], [1]]
+
+
+def _mixes(node: Node, row: Any) -> None:
+    node.sharing.mixing = lambda graph, uid: row  # type: ignore[method-assign]
+    context = node.context(ring(4), 2)
+    node.sharing.merge(node.x, [Message({"params": node.x}, None, 2)], context)
+
+
+def _takes(node: Node, row: Any) -> None:
+    node.x = row
+
+
+#: what is done, and what is told of it
+DONE: list[tuple[Callable[[Node], Any], str]] = [
+    (lambda node: Train(2, correction=torch.zeros(3)), "Train: correction has the shape [3], wher"),
+    (lambda node: Train(2, anchor=node.x[None]), "Train: anchor has the shape [1, "),
+    (lambda node: Train(2, correction=0.5), "Train: correction is a tensor ["),
+    (lambda node: _mixes(node, None), "Sharing.mixing: a MixingRow is expected, not None"),
+    (lambda node: _mixes(node, MixingRow(0.5, {0: 0.5})), "node 2 has no weight in this MixingRow"),
+    (lambda node: _takes(node, None), "a row is a tensor [P], not None"),
+]
+
+
+@pytest.mark.parametrize(("does", "told"), DONE, ids=[text for _, text in DONE])
+def test_what_a_users_method_gives_or_takes_wrongly_is_told(
+    experiment: Experiment, does: Callable[[Node], Any], told: str
+) -> None:
+    def program(node: Node) -> Program:
+        node.round = 2
+        effect = does(node)
+        yield effect
+
+    with pytest.raises(NodeFailedError) as raised:
+        scripted(experiment, {1: program})
+    first = str(raised.value).splitlines()[0]
+    assert first.startswith("machine 0, worker 0: node 1 failed in iteration 3: ") and told in first
 
 
 def test_an_error_in_setup_names_the_node(experiment: Experiment) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from decentralizepy.config import Component
+from decentralizepy.errors import ConfigError
 from decentralizepy.registry import Target
 from decentralizepy.streams import torch_seed
 from decentralizepy.training.data import Samples
@@ -161,3 +162,14 @@ def test_a_users_own_draws_are_asked_for_one_iteration_at_a_time(own: str) -> No
     for t in range(3):
         one.train([LocalWork(learner, row, t)])
         assert len(asked) == t + 1
+
+
+def test_a_draw_that_gives_nothing_is_told() -> None:
+    class Forgets(Training):
+        def draw(self, n: int, seed: int, uid: int, t: int, steps: int | None = None) -> Draw:
+            super().draw(n, seed, uid, t, steps)
+
+    one = trainer(Forgets())
+    work = LocalWork(one.learner(4, np.arange(30)), one.template.initial.clone(), 0)
+    with pytest.raises(ConfigError, match=r"^Forgets.draw: a Draw\(order, sizes\) is exp"):
+        one.train([work])
