@@ -55,8 +55,8 @@ class Trainer:
         self.seed, self.reset_optimizer, self.eval_batch = seed, reset_optimizer, eval_batch
         self.rate = rate
         self._step = LocalStep(template, task, seed)
-        ours = type(training).draw is Training.draw and type(training).steps is Training.steps
-        self._ahead = _AHEAD if ours else 1
+        kind = type(training)
+        self._draws_ahead = kind.draw is Training.draw and kind.steps is Training.steps
         #: called between two local steps; leaves all that is being trained alone
         self.meanwhile: Callable[[], None] | None = None
 
@@ -123,9 +123,11 @@ class Trainer:
         draw = partial(self._drawn, learner.n_samples, self.seed, learner.uid)
         if work.steps is not None:
             return draw(t, work.steps)
+        if not self._draws_ahead:
+            return draw(t)
         if t not in learner.drawn:
             found = draw(t)
-            ahead = range(t + 1, t + self._ahead) if len(found.order) <= _MANY else ()
+            ahead = range(t + 1, t + _AHEAD) if len(found.order) <= _MANY else ()
             learner.drawn = {t: found, **{later: draw(later) for later in ahead}}
         return learner.drawn[t]
 
