@@ -464,13 +464,14 @@ class Worker:
             seat = seats.get(uid)
             if seat is None or seat.lost:
                 continue
+            mine = message.own() if message.meta else message
             if asks:
-                self._reply(seat, message)
-            elif not seat.ended and seat.mailbox.put(message):
+                self._reply(seat, mine)
+            elif not seat.ended and seat.mailbox.put(mine):
                 if message.round[0] < seat.saved and message.sender not in self._gone:
                     self._tell_unread(seat, message.round[0])
                 for strand in seat.strands:
-                    if strand.waiting is not None and strand.heard(message, self._gone):
+                    if strand.waiting is not None and strand.heard(mine, self._gone):
                         self._answer(strand)
                         break
 

@@ -18,6 +18,7 @@ from decentralizepy.messages.header import (
     MessageError,
     TensorInfo,
 )
+from decentralizepy.messages.meta import own_meta
 
 #: name on the wire -> dtype
 TORCH_DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPES}
@@ -35,7 +36,7 @@ class Message:
     """
 
     __slots__ = (
-        "_encoded", "_sent", "asks", "decoded", "lease", "meta", "round", "sender", "tensors"
+        "_encoded", "_shared", "asks", "lease", "meta", "round", "sender", "tensors"
     )  # fmt: skip
 
     tensors: Mapping[str, Tensor]
@@ -51,12 +52,10 @@ class Message:
         self.tensors = tensors
         self.meta: Mapping[str, Any] = {} if meta is None else meta
         self.sender, self.round, self.asks = sender or 0, round, asks
-        self._sent = sender is not None
         self._encoded: bytes | None = None
         #: whatever has to live until all who get the message have heard or dropped it
         self.lease: object = None
-        #: what one receiver made of it, for the others on its worker, who get the same object
-        self.decoded: object = None
+        self._shared: list[object] | None = None
 
     @staticmethod
     def deferred(
@@ -85,8 +84,34 @@ class Message:
         return self
 
     def delivered(self, receivers: int) -> Message:
-        """The message as so many nodes of this worker get it, which all get the same object."""
+        """The message as so many nodes of this worker get it, see `own`."""
         return self
+
+    def own(self) -> Message:
+        """The message for one of its receivers on a worker, who may change its ``meta``."""
+        mine = self._for_one()
+        mine.sender, mine.round, mine.asks, mine.lease = (
+            self.sender, self.round, self.asks, self.lease
+        )  # fmt: skip
+        mine._shared = self._cell()
+        return mine
+
+    def _for_one(self) -> Message:
+        return self._again()
+
+    @property
+    def decoded(self) -> object:
+        """What one receiver made of it, for the others on its worker."""
+        return None if self._shared is None else self._shared[0]
+
+    @decoded.setter
+    def decoded(self, value: object) -> None:
+        self._cell()[0] = value
+
+    def _cell(self) -> list[object]:
+        if self._shared is None:
+            self._shared = [None]
+        return self._shared
 
     def last_look(self) -> Mapping[str, Tensor]:
         """Its tensors for a receiver who is done with it after this look."""
@@ -108,14 +133,16 @@ class Message:
         return f"Message({shapes}, {dict(self.meta)}, sender={self.sender}, round={self.round})"
 
     def stamped(self, sender: int, round_: tuple[int, int], asks: bool = False) -> Message:
-        """The message with its sender and round: this one, unless anybody has sent it before."""
-        message = self._again() if self._sent else self
-        message.sender, message.round, message.asks, message._sent = sender, round_, asks, True
-        message._encoded = None
+        """The message as it is now, with its sender and round.
+
+        What the program later does to the dictionaries that it made this one of does not reach it.
+        """
+        message = self._again()
+        message.sender, message.round, message.asks = sender, round_, asks
         return message
 
     def _again(self) -> Message:
-        return Message(self.tensors, self.meta)
+        return Message(dict(self.tensors), own_meta(self.meta))
 
     def carrying(self, tensors: Mapping[str, Tensor]) -> Message:
         """The same message with other tensors."""
@@ -199,8 +226,13 @@ class _Deferred(Message):
 
     def _again(self) -> Message:
         if self._make is None:
-            return Message(self.tensors, self.meta)
-        return _Deferred(self._make, self._like, self.meta, self._kept)
+            return Message(self.tensors, own_meta(self.meta))
+        return _Deferred(self._make, self._like, own_meta(self.meta), self._kept)
+
+    def _for_one(self) -> Message:
+        """What the first of several has made serves all, also for other workers."""
+        look = self.last_look if self._receivers == 1 else lambda: self.tensors
+        return _Deferred(look, self._like, own_meta(self.meta), self._kept).delivered(1)
 
     def made(self) -> Message:
         tensors = self.tensors

@@ -1,7 +1,7 @@
 """What ``meta`` of a message may hold: only what comes out of JSON as it went in.
 
-A receiver on the sender's own worker gets the very object, any other a copy that went through JSON.
-So that both read the same, whatever JSON would change is refused before it is sent.
+A receiver on the sender's own worker gets a copy, any other one that went through JSON. So that
+both read the same, whatever JSON would change is refused before it is sent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ MAX_DEPTH: Final = 64
 MAX_INT_BITS: Final = 8192
 #: exact types: numpy's float64 is a float, but comes back as another
 _PLAIN: Final = frozenset({str, float, bool, type(None)})
+_ATOMS: Final = _PLAIN | {int}
 _HINTS: Final[dict[Any, str]] = {
     tuple: "it comes back as a list: send a list",
     set: "JSON has no sets: send a sorted list",
@@ -38,6 +39,33 @@ def check_meta(meta: Mapping[str, Any]) -> None:
             raise _bad_key("meta", key)
         if type(value) not in _PLAIN:
             _check(value, f"meta[{key!r:.40}]", 1)
+
+
+def own_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``meta``, its lists and dictionaries too: nobody else changes it."""
+    if not meta:
+        return {}
+    try:
+        return {
+            key: value if type(value) in _ATOMS else _own(value, 1) for key, value in meta.items()
+        }
+    except RecursionError:
+        check_meta(meta)  # says where it is too deep
+        raise
+
+
+def _own(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    if kind is list:
+        return [item if type(item) in _ATOMS else _own(item, depth + 1) for item in value]
+    if kind is dict:
+        return {
+            key: item if type(item) in _ATOMS else _own(item, depth + 1)
+            for key, item in value.items()
+        }
+    return value
 
 
 def _check(value: Any, where: str, depth: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,53 @@ def test_whatever_is_sent_arrives_as_it_is_and_is_counted_alike(
     traffic = team.workers[0].seats[0].traffic
     payload = sum(tensor.nbytes for message in said for tensor in message.tensors.values())
     assert traffic.data == 2 * payload
-    assert traffic.meta == 2 * sum(len(message.header().encode()) for message in said)
+    stamped = [message.stamped(0, (t, 0)) for t, message in enumerate(said)]
+    assert traffic.meta == 2 * sum(len(message.header().encode()) for message in stamped)
     assert (traffic.wire > payload) == (layout == FAR)
+
+
+@pytest.mark.parametrize(
+    ("layout", "simulated"), [*((layout, False) for layout in LAYOUTS), (ALONE, True)]
+)
+def test_a_message_says_what_it_held_when_it_was_sent(
+    experiment: Experiment, layout: Sequence[int], simulated: bool
+) -> None:
+    """Whatever its sender does to its dictionaries then, and another receiver to the meta."""
+    heard: dict[int, list[Any]] = {1: [], 2: [], 3: []}
+
+    def speaker(node: Node) -> Program:
+        seen, tensors, empty = {"a": [1]}, {"x": torch.ones(2)}, dict[str, Any]()
+        message = Message(tensors, {"seen": seen})
+        yield Send([(list(heard), message)], (0, 0))
+        seen["a"].append(2)
+        tensors["y"] = torch.zeros(1)
+        yield Send([(list(heard), message)], (1, 0))  # as it is now
+        yield Send([(list(heard), Message({}, empty))], (2, 0))
+        seen["a"].append(3)
+        empty["b"] = 1
+        del tensors["x"]
+        yield Send([(list(heard), Message({}))], (3, 0))
+
+    def hearer(node: Node) -> Program:
+        yield Receive([0], (3, 0))  # by now all has been changed
+        for t in range(3):
+            (message,) = yield Receive([0], (t, 0))
+            heard[node.uid].append((sorted(message.tensors), deepcopy(message.meta)))
+            if message.meta:
+                message.meta["seen"]["a"].append(node.uid)
+                message.meta["mine"] = node.uid
+            heard[node.uid].append(message.meta)
+
+    path = experiment.folder / "simulation.json"
+    path.write_text('{"links": {"latency_s": 0.01}}')
+    more = ("--simulate", str(path)) if simulated else ()
+    scripted(experiment, {0: speaker, **dict.fromkeys(heard, hearer)}, *more, layout=layout)
+    for uid, found in heard.items():
+        assert found == [
+            (["x"], {"seen": {"a": [1]}}), {"seen": {"a": [1, uid]}, "mine": uid},
+            (["x", "y"], {"seen": {"a": [1, 2]}}), {"seen": {"a": [1, 2, uid]}, "mine": uid},
+            ([], {}), {},
+        ]  # fmt: skip
 
 
 @layouts
