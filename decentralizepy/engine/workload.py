@@ -26,7 +26,11 @@ from decentralizepy.training.work import LocalWork
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """A piece of heavy work that a program waits for; ``local`` is what a trainer is given."""
+    """A piece of heavy work that a program waits for; ``local`` is what a trainer is given.
+
+    ``aside`` or ``before`` is the row that is trained, or that a gradient is taken at, where the
+    node may assign another one meanwhile.
+    """
 
     strand: Strand
     effect: Train | Gradient | Report | Checkpoint
@@ -34,6 +38,7 @@ class Work:
     answer: Tensor | None = None
     taken: bool = False
     aside: Aside | None = None
+    before: Tensor | None = None
 
 
 class Workload:
@@ -111,8 +116,19 @@ class Workload:
             self.add(work)
             return
         self._untrained[strand] = work
+        if _may_change(seat):
+            self._begin_now(work, local)
         when = self._clock().now() + self._simulation.pace(seat.uid).cost(effect.t)
         self._timers.set(when, partial(self._due, work), seat.uid)
+
+    def _begin_now(self, work: Work, local: LocalWork) -> None:
+        """Simulated: what is trained later begins with the row as it is now."""
+        rows = work.strand.seat.rows
+        if type(work.effect) is Gradient:
+            local.row = work.before = rows["x"]
+        else:
+            work.aside = rows.aside("x")
+            local.row = work.aside.copy.tensor
 
     def _check_terms(self, effect: Train) -> None:
         length = self._trainer.template.layout.n_parameters
@@ -171,6 +187,8 @@ class Workload:
     def _prepared(self, work: Work) -> LocalWork:
         work.taken = True
         local, seat = _local(work), work.strand.seat
+        if work.aside is not None or work.before is not None:
+            return local
         try:
             if type(work.effect) is Gradient:
                 local.row = seat.rows.held("x").tensor
@@ -205,9 +223,12 @@ class Workload:
 
 def _is_quiet(seat: Seat) -> bool:
     """Whether a node does and says nothing while it trains."""
-    node = seat.node
-    answers = type(node).answer is not Node.answer
-    return len(seat.strands) == 1 and not node.asynchronous and not answers
+    return not seat.node.asynchronous and not _may_change(seat)
+
+
+def _may_change(seat: Seat) -> bool:
+    """Whether a node's row may be assigned while it trains: by an answer, or another program."""
+    return len(seat.strands) > 1 or type(seat.node).answer is not Node.answer
 
 
 def _local(work: Work) -> LocalWork:
