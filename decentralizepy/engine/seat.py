@@ -24,7 +24,7 @@ class Strand:
 
     ``absent`` are the named sources that have not spoken yet; ``needed`` counts messages to come
     where any sender will do. ``resting`` is the effect (`Drain`, `Checkpoint`) at which it waits
-    for the whole run.
+    for the whole run. ``polls`` have found nothing, one after the other, since it last waited.
     """
 
     seat: Seat
@@ -35,6 +35,7 @@ class Strand:
     since: float = 0.0
     timer: Timer | None = None
     resting: Any = None
+    polls: int = 0
     ended: bool = False
 
     def expect(self, wanted: Receive, gone: frozenset[int], now: float) -> bool:

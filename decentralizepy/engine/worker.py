@@ -3,6 +3,8 @@
 The loop has one rule: programs first, heavy work (training, evaluation, saving) when none can go
 on, waiting when there is no work. Timers and messages are looked after between two pieces of work.
 Heavy work goes to the node that has had the least of it, so that a slow node slows nobody else.
+A program that is always ready, or that asks again and again whether something is there, makes way
+for all the others, and for a piece of work, now and then.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
 from decentralizepy.memory.rows import NodeRows, RowPool
-from decentralizepy.messages.message import Message
+from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.checks import check_message, said_to
 from decentralizepy.node.effects import (
     Ask,
@@ -88,6 +90,17 @@ _BEHIND_MS: Final = 1
 #: how long a worker looks for notices before it sleeps: to be woken takes time, and a
 #: processor that has slept is slower for a while
 _WATCH_MS: Final = 1
+#: effects that a program is given before others get their turn
+_TURN: Final = range(1000)
+#: turns for each program, and seconds, after which programs make way for work
+_TURNS: Final = 8
+_ALONE_S: Final = 0.01
+#: polls that find nothing, one after the other, are answered at once up to this many
+_POLLS: Final = 100
+#: in simulated time, where a poll takes none: so many in vain, with nobody else left, never end
+_POLLS_IN_VAIN: Final = 10_000
+#: how long a worker sleeps whose programs only poll
+_POLL_MS: Final = 1
 
 
 class NodeFailedError(RunError):
@@ -170,12 +183,14 @@ class Worker:
         )  # fmt: skip
         self.seats: dict[int, Seat] = {}
         self._slots = {u: i for i, u in enumerate(placement.mapping.hosted(me.machine))}
-        self._ready: deque[tuple[Strand, Any]] = deque()
+        self._ready: deque[tuple[Strand, Any] | tuple[Strand, Any, int]] = deque()
         self.workload = Workload(
             trainer, lambda: self.clock, self.timers, simulation, self._trained, self._resume,
             self._failure,
         )  # fmt: skip
         self._held: deque[tuple[Strand, Outgoing, tuple[int, int], bool]] = deque()
+        #: programs that have asked in vain whether something is there, and ask again
+        self._polling: deque[tuple[Strand, Receive]] = deque()
         self._active = 0
         self._idle_since: float | None = None
         self._asked_for_rest = self._unread = self._told_of_ports = False
@@ -213,7 +228,7 @@ class Worker:
         self.evaluations.begin()
         if self.sockets is not None and self._simulation is None:
             self._answer_while_training()
-        counters, me = self.arena.counters, self.me.worker
+        counters, me, more = self.arena.counters, self.me.worker, False
         while self._active or self.evaluations.waiting:
             counters.beat(me)
             if counters.calls(me) != self._called:
@@ -221,17 +236,35 @@ class Worker:
             if self._paused:
                 self._pause()
                 continue
-            self._timers_due()
-            while self._ready:
-                self._go_on(*self._ready.popleft())
+            if not more or self._simulation is None:
+                self._timers_due()
+            more = self._let_go_on()
+            if more and self._simulation is not None:
+                continue  # what is next in simulated time comes after all that happens now
             if self.workload.waits:
-                self._do_work()
+                self._do_work(more)
             elif self.averaging is not None and self.averaging.stirred:
                 self._settle_patiently(self.averaging)
+            elif more:
+                self._make_way()
             elif self._active or self.evaluations.waiting:
                 self._idle()
+            if self._polling:
+                self._poll_again()
         if self.sockets is not None:
             self.sockets.flush()
+
+    def _let_go_on(self) -> bool:
+        """Run programs until none can go on; True if some could for ever, as it seems."""
+        ready, started = self._ready, perf_counter()
+        while ready:
+            for _ in range(_TURNS * self._active):
+                if not ready:
+                    return False
+                self._go_on(*ready.popleft())
+            if perf_counter() - started > _ALONE_S:
+                return bool(ready)
+        return False
 
     def _begin(self, strand: Strand) -> None:
         uid = strand.seat.uid
@@ -275,6 +308,10 @@ class Worker:
             else:
                 self.averaging.settle()
             return
+        if self._polling:
+            if self._simulation is None:
+                self._doze(_POLL_MS)  # others may need the processor
+            return
         next_timer = self.timers.next
         if next_timer is not None and self.sockets is None and self.clock.advance(next_timer):
             self._timers_due()
@@ -315,12 +352,12 @@ class Worker:
 
     # ------------------------------------------------------- programs and effects
 
-    def _go_on(self, strand: Strand, answer: Any) -> None:
-        """Run a program until it has to wait or work."""
+    def _go_on(self, strand: Strand, answer: Any, polls: int = 0) -> None:
+        """Run a program until it has to wait or work; its last ``polls`` have found nothing."""
         seat, send = strand.seat, strand.program.send
-        started, effect = self.stopwatch(), None
+        started, effect, strand.polls = self.stopwatch(), None, polls
         try:
-            while answer is not _PARKED:
+            for _ in _TURN:
                 effect = send(answer)
                 perform = _PERFORM.get(type(effect))
                 if perform is None:
@@ -328,6 +365,10 @@ class Worker:
                 if self.faults is not None and self.faults.begins(seat, _iteration(seat, effect)):
                     return
                 answer = perform(self, strand, effect)
+                if answer is _PARKED:
+                    break
+            else:
+                self._interrupt(strand, answer)
         except StopIteration:
             self._end(strand)
         except RunError:
@@ -335,6 +376,17 @@ class Worker:
         except Exception as error:
             raise self._failure(seat, error, standing(strand.program, effect)) from error
         seat.seconds.share += self.stopwatch() - started
+
+    def _interrupt(self, strand: Strand, answer: Any) -> None:
+        """A program does not wait for anything: others first, but in simulated time, where who
+        comes first may decide about numbers."""
+        self._blame(strand)
+        put = self._ready.append if self._simulation is None else self._ready.appendleft
+        put((strand, answer, strand.polls))
+
+    def _blame(self, strand: Strand) -> None:
+        """Have the supervisor name this node, should nothing get on."""
+        self.arena.counters.busy(self.me.worker, strand.seat.uid, strand.seat.node.round)
 
     def _end(self, strand: Strand) -> None:
         strand.ended = True
@@ -494,11 +546,46 @@ class Worker:
             return self._heard(strand)
         if wanted.deadline is not None:
             if wanted.deadline <= 0:
-                return self._heard(strand, "deadline")
+                return self._poll(strand, wanted)
             over = partial(self._deadline, strand, wanted)
             when = self.clock.now() + wanted.deadline
             strand.timer = self.timers.set(when, over, strand.seat.uid)
         return _PARKED
+
+    def _poll(self, strand: Strand, wanted: Receive) -> Any:
+        """Give what is there; whoever asks again and again in vain does so when all that is due
+        was done."""
+        heard = self._heard(strand, "deadline")
+        if any(type(one) is not Missing for one in heard):
+            strand.polls = 0
+            return heard
+        strand.polls += 1
+        if strand.polls < _POLLS:
+            return heard
+        if self._simulation is not None and strand.polls > _POLLS_IN_VAIN:
+            raise self._polls_for_ever(strand)
+        self._blame(strand)
+        strand.expect(wanted, self._gone, self.stopwatch())
+        self._polling.append((strand, wanted))
+        return _PARKED
+
+    def _poll_again(self) -> None:
+        """Answer programs that poll; in simulated time once nothing else is left to happen now."""
+        if self._ready and self._simulation is not None:
+            return
+        for _ in range(len(self._polling)):
+            strand, wanted = self._polling.popleft()
+            if strand.waiting is not wanted:  # it has heard something, or is lost
+                continue
+            strand.seat.seconds.wait += self.stopwatch() - strand.since
+            self._go_on(strand, self._heard(strand, "deadline"), strand.polls)
+
+    def _polls_for_ever(self, strand: Strand) -> RunError:
+        uid, iteration = strand.seat.uid, strand.seat.node.round + 1
+        return RunError(
+            f"{self.me}: node {uid} polls in iteration {iteration} and finds nothing; a poll takes "
+            f"no simulated time: Sleep between polls ({standing(strand.program)})"
+        )
 
     def _deadline(self, strand: Strand, wanted: Receive) -> None:
         if strand.waiting is wanted:
@@ -604,7 +691,8 @@ class Worker:
 
     # ------------------------------------------------------------------- work
 
-    def _do_work(self) -> None:
+    def _exchange(self) -> None:
+        """Let messages go, and take in what has come."""
         if self.sockets is not None:
             if self.averaging is not None:
                 self.averaging.flush()
@@ -612,8 +700,18 @@ class Worker:
             self.router.take_in()
             if self._held:
                 self._retry_held()
-            if self._ready:
-                return
+
+    def _make_way(self) -> None:
+        """Programs go on and on: see to what else waits until none can."""
+        self._exchange()
+        if self.averaging is not None and self.averaging.postponed:
+            self.averaging.settle()
+
+    def _do_work(self, at_once: bool) -> None:
+        """Do a piece of work, unless a message lets programs go on, or ``at_once``."""
+        self._exchange()
+        if self._ready and not at_once and self.sockets is not None:
+            return
         work = self.workload.next()
         if work is None:
             return
@@ -773,7 +871,8 @@ class Worker:
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""
-        settled = not self._ready and not self._trains and self.workload.empty
+        settled = not self._ready and not self._polling
+        settled = settled and not self._trains and self.workload.empty
         settled = settled and not self.carrier.in_flight and self.timers.next is None
         averaging = self.averaging
         settled = settled and not (averaging and (averaging.stirred or averaging.postponed))

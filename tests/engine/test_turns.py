@@ -170,3 +170,22 @@ def test_messages_pass_between_two_pieces_of_work(day: Any) -> None:
     events = here.events
     here.run({0: talks, 1: talks, 2: trainer(50), 3: trainer(50)})
     assert events[:60] == ["talk"] * 60, "programs go before work"
+
+
+def test_who_is_always_ready_leaves_work_its_turn(day: Any) -> None:
+    """A node that talks to itself, a millisecond each time, until another has trained."""
+    trained = []
+
+    def talks(node: Node) -> Program:
+        while not trained:
+            yield Send([([0], Message({}))], (0, 0))
+            yield Receive([0], (0, 0))
+            here._pass("talk", 0.001)
+
+    def trains(node: Node) -> Program:
+        yield from trainer(5)(node)
+        trained.append(node.uid)
+
+    here = day({0: 1.0, 1: 1.0})
+    turns = here.run({0: talks, 1: trains})
+    assert turns[1] == 5 and turns["talk"] > 5, "programs first, but not for ever"
