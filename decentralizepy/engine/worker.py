@@ -256,14 +256,14 @@ class Worker:
 
     def _let_go_on(self) -> bool:
         """Run programs until none can go on; True if some could for ever, as it seems."""
-        ready, started = self._ready, perf_counter()
-        while ready:
+        started = perf_counter()
+        while self._ready:
             for _ in range(_TURNS * self._active):
-                if not ready:
+                if not self._ready:
                     return False
-                self._go_on(*ready.popleft())
+                self._go_on(*self._ready.popleft())
             if perf_counter() - started > _ALONE_S:
-                return bool(ready)
+                return bool(self._ready)
         return False
 
     def _begin(self, strand: Strand) -> None:
