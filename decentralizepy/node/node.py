@@ -85,6 +85,8 @@ class Node(ABC):
     uid: int
     n: int
     round: int = 0
+    #: whether a program is under way in `rounds`
+    _counts: bool = False
     _place: Place
     _mixed: tuple[Graph, MixingRow, Neighbours] | None = None
 
@@ -130,10 +132,22 @@ class Node(ABC):
         return self.uid < 0
 
     def rounds(self) -> Iterator[int]:
-        """The iterations still to do; ``self.round`` is the one under way."""
-        while self.round < self.iterations:
-            yield self.round
-            self.round += 1
+        """The iterations still to do; ``self.round`` is the one under way.
+
+        Only one program of a node may be under way in them, for all see the same ``self.round``.
+        """
+        if self._counts:
+            raise RuntimeError(
+                "only one program of a node counts its rounds: take "
+                "`for t in range(self.round, self.iterations)` in the others"
+            )
+        self._counts = True
+        try:
+            while self.round < self.iterations:
+                yield self.round
+                self.round += 1
+        finally:
+            self._counts = False
 
     def members(self, t: int) -> frozenset[int] | None:
         """The nodes that take part in iteration ``t``; None as long as that is everybody."""
