@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from decentralizepy.engine.records import Seconds
 from decentralizepy.errors import RunError
 from decentralizepy.memory.rows import NodeRows
 from decentralizepy.messages.message import Message
+from decentralizepy.messages.meta import shown
 from decentralizepy.node.effects import ANY, Receive
 from decentralizepy.node.node import Node, Program
 from decentralizepy.training.trainer import Learner
@@ -138,8 +139,22 @@ class Seat:
         """Make the node's programs, which have not run yet; one that had ended gets none."""
         if self.ended:
             return
-        programs = self.node.programs()
-        if not all(isinstance(program, Generator) for program in programs):
-            kind = type(self.node).__name__
-            raise RunError(f"{kind}.program is no generator: it has to yield effects")
-        self.strands = [Strand(self, program) for program in programs]
+        self.strands = [Strand(self, program) for program in self._programs()]
+
+    def _programs(self) -> Sequence[Program]:
+        kind, programs = type(self.node).__name__, self.node.programs()
+        if not isinstance(programs, Sequence) or not programs:
+            raise RunError(
+                f"{kind}.programs returns a list of generators, as [self.program()], not "
+                f"{shown(programs)}"
+            )
+        for number, program in enumerate(programs, 1):
+            if isinstance(program, Generator):
+                continue
+            if type(self.node).programs is Node.programs:
+                raise RunError(f"{kind}.program is no generator: it has to yield effects")
+            raise RunError(
+                f"{kind}.programs: number {number} is no generator but {shown(program)}: call a "
+                "method that yields effects"
+            )
+        return programs

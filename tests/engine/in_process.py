@@ -45,12 +45,16 @@ def build(experiment: Experiment, iterations: int, *more: str, name: str = "log"
 Script = Callable[[Node], Program]
 
 
+def _nothing() -> Program:
+    yield from ()
+
+
 def inject(worker: Worker, programs: Mapping[int, Script | Sequence[Script]]) -> None:
     """Give nodes programs of the test's, by uid; those not named end at once."""
     for uid, seat in worker.seats.items():
         found = programs.get(uid, ())
         scripts = found if isinstance(found, Sequence) else (found,)
-        made = [script(seat.node) for script in scripts]
+        made = [script(seat.node) for script in scripts] or [_nothing()]
         seat.node.programs = lambda made=made: made
 
 

@@ -55,7 +55,7 @@ class Scripted(Node):
     def programs(self) -> Sequence[Program]:
         found = self.scripts.get(self.uid, ())
         scripts = found if isinstance(found, Sequence) else (found,)
-        return [script(self) for script in scripts]
+        return [script(self) for script in scripts] or [self.program()]
 
     def answer(self, message: Message) -> Message | None:
         found = self.answers.get(self.uid)
