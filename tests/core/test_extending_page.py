@@ -196,6 +196,20 @@ def returns(node: Node) -> Any:
     return [Report(0)]
 
 
+def counts_twice(node: Node) -> list[Any]:
+    return [node.program(), node.program()]
+
+
+def trains(node: Node) -> Any:
+    for t in node.rounds():
+        yield Train(t)
+
+
+def polls(node: Node) -> Any:
+    while not (yield Receive(ANY, (0, 0), deadline=0)):
+        pass
+
+
 def stray(node: Node) -> Any:
     yield 3
 
@@ -243,6 +257,9 @@ ERRORS: dict[str, Any] = {
     "a row has the shape": program(shaped),
     "the row 'x'": program(scribbles),
     "K.program is no generator": program(returns),
+    "K.programs returns": type("K", (Node,), {"program": trains, "programs": lambda node: []}),
+    "only one program": type("K", (Node,), {"program": trains, "programs": counts_twice}),
+    "a poll takes": program(polls),
     "no node 9": program(said(9, lambda x: Message({"x": x}))),
     "meta['a']": program(said(1, lambda x: Message({"x": x}, {"a": (1, 2)}))),
     "tensor 'x' is torch.sparse_coo": program(said(1, lambda x: Message({"x": x.to_sparse()}))),
@@ -262,12 +279,14 @@ def listed() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("begins", ERRORS)
-def test_an_error_of_a_program_is_as_listed(begins: str, cache: Path) -> None:
+def test_an_error_of_a_program_is_as_listed(begins: str, tmp_path: Path, cache: Path) -> None:
     (error,) = [text for text in listed() if text.startswith(begins)]
+    (tmp_path / "links.json").write_text('{"links": {"latency_s": 0}}')
+    simulate = tmp_path / "links.json" if "simulated" in error else None
     with pytest.raises((RunError, ValueError, AttributeError)) as raised:
         run_here(
             DIGITS, ring(4), 2, node=ERRORS[begins], test_after=1, checkpoint_after=1,
-            cache_dir=cache,
+            cache_dir=cache, simulate=simulate,
         )  # fmt: skip
     assert error in str(raised.value)
 

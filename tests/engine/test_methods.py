@@ -25,6 +25,7 @@ SYNCHRONOUS: dict[str, dict[str, str]] = {
     "fedavg": {"node": "node_package = fedavg\nnode_class = FedAvg"},
     "tracking": {"node": "node_package = tracking\nnode_class = GradientTracking"},
     "chunked": {"node": "node_package = chunked\nnode_class = Chunked"},
+    "meanwhile": {"node": "node_package = meanwhile\nnode_class = Meanwhile"},
     "dp_sgd": {"training_package": "dp_sgd", "training": "PerSampleClipping",
                "train_options": "clip = 0.5\nnoise = 0.1"},
     "language": {"dataset_package": "language", "dataset": "Sentences",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from launching import Experiment
-from teams import Scripted, scripted
+from teams import LAYOUTS, Scripted, scripted
 
 from decentralizepy.engine.worker import NodeFailedError
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.messages.message import Message
-from decentralizepy.node.effects import Checkpoint, Receive, Send, Train
+from decentralizepy.node.effects import ANY, Checkpoint, Drain, Receive, Send, Train
 from decentralizepy.node.node import Node, Program
 
 
@@ -106,3 +106,32 @@ def test_what_is_no_list_of_programs_is_named(
     kind = type("K", (Several,), {"programs": given})
     with pytest.raises(RunError, match=rf"^K\.programs:? {told}"):
         scripted(experiment, {}, kind=kind)
+
+
+# ------------------------------------------------------------------ how they end
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_endless_listener_ends_with_a_word_of_its_node(
+    experiment: Experiment, layout: Sequence[int]
+) -> None:
+    """As the guide shows it; all that another node has said by then is heard."""
+    heard: dict[int, list[int]] = {0: [], 1: []}
+
+    def listens(node: Node) -> Program:
+        while True:
+            (message,) = yield Receive(ANY, (0, 1), count=1)
+            if "end" in message.meta:
+                return
+            heard[node.uid].append(message.meta["t"])
+
+    def speaks(node: Node) -> Program:
+        for t in node.rounds():
+            yield Train(t)
+            yield Send([([1 - node.uid], Message({}, {"t": t}))], (0, 1))
+        yield Drain()
+        yield Send([([node.uid], Message({}, {"end": True}))], (0, 1))
+
+    scripts = dict.fromkeys(range(2), (listens, speaks))
+    scripted(experiment, scripts, layout=layout, iterations=4)
+    assert heard == {0: [0, 1, 2, 3], 1: [0, 1, 2, 3]}
