@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from decentralizepy.memory.arena import Arena
+from decentralizepy.messages.meta import shown
 
 _LOOK_AT = 8
 
@@ -224,7 +226,8 @@ class NodeRows(MutableMapping[str, Tensor]):
 
     def _filled(self, value: Tensor) -> Row:
         if not isinstance(value, Tensor):
-            raise TypeError(f"a row is a tensor [P], not {value!r:.80}")
+            remedy = "torch.from_numpy(array)" if isinstance(value, np.ndarray) else "torch.tensor"
+            raise TypeError(f"a row is a tensor [P], not {shown(value)}: make one with {remedy}")
         row = self._pool.acquire()
         if value.shape != row.tensor.shape:
             self._pool.retire(row)

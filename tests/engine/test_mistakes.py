@@ -144,7 +144,9 @@ DONE: list[tuple[Callable[[Node], Any], str]] = [
     (lambda node: Train(2, correction=0.5), "Train: correction is a tensor ["),
     (lambda node: _mixes(node, None), "Sharing.mixing: a MixingRow is expected, not None"),
     (lambda node: _mixes(node, MixingRow(0.5, {0: 0.5})), "node 2 has no weight in this MixingRow"),
-    (lambda node: _takes(node, None), "a row is a tensor [P], not None"),
+    (lambda node: _takes(node, None), "a row is a tensor [P], not None (of type NoneType)"),
+    (lambda node: _takes(node, [0.5]), "not [0.5] (of type list): make one with torch.tensor"),
+    (lambda node: _takes(node, np.ones(2)), "numpy.ndarray): make one with torch.from_numpy(a"),
 ]
 
 
