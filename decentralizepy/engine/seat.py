@@ -110,6 +110,8 @@ class Seat:
     least: dict[str, float] = field(default_factory=dict)
     has_deadlines: bool = False
     saved: int = 0
+    #: a bit for each iteration that was reported
+    reported: int = 0
     lost: bool = False
     ended: bool = False
     uid: int = field(init=False)
@@ -129,6 +131,18 @@ class Seat:
         self.least[kind] = each = each if known is None else min(known, each)
         if known is not None:
             self.used += each * pieces
+
+    def report(self, t: int, iterations: int) -> None:
+        """Note that iteration ``t`` is reported; raises ValueError if it can't be, or was before:
+        the means over the nodes would count this one twice."""
+        if t >= iterations:
+            raise ValueError(f"Report: t = {t}: the last of this run is t = {iterations - 1}")
+        if self.reported >> t & 1:
+            raise ValueError(
+                f"Report: node {self.uid} has reported t = {t} before: report each iteration once, "
+                "in one of the node's programs"
+            )
+        self.reported |= 1 << t
 
     @property
     def waits(self) -> list[Strand]:

@@ -774,6 +774,7 @@ class Worker:
         self._note_progress(seat, t + 1)
         if self.reporter.digests:
             self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
+        seat.report(t, self.evaluations.evaluator.intervals.iterations)
         if not self.evaluations.due(t):
             self.evaluations.passed(seat, t)
             return None
