@@ -41,6 +41,7 @@ from decentralizepy.memory.rows import NodeRows, RowPool
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.checks import check_message, said_to
 from decentralizepy.node.effects import (
+    ANY,
     Ask,
     Average,
     Checkpoint,
@@ -325,7 +326,7 @@ class Worker:
     def _patience(self, next_timer: float | None) -> int:
         if next_timer is None:
             return _IDLE_MS
-        return max(0, min(_IDLE_MS, int(1000 * (next_timer - self.clock.now())) + 1))
+        return max(0, int(min(_IDLE_MS, 1000 * (next_timer - self.clock.now()) + 1)))
 
     def _wait(self, milliseconds: int) -> None:
         """Wait for others; at first without sleeping, where that takes nothing from them."""
@@ -544,6 +545,8 @@ class Worker:
         strand.seat.has_deadlines = strand.seat.has_deadlines or wanted.deadline is not None
         if strand.expect(wanted, self._gone, self.stopwatch()):
             return self._heard(strand)
+        if strand.absent and wanted.sources is not ANY:
+            self.placement.check(strand.absent)
         if wanted.deadline is not None:
             if wanted.deadline <= 0:
                 return self._poll(strand, wanted)
@@ -771,10 +774,10 @@ class Worker:
         seat, t = strand.seat, effect.t
         if effect.metrics:
             check_metrics(effect.metrics)
+        seat.report(t, self.evaluations.evaluator.intervals.iterations)
         self._note_progress(seat, t + 1)
         if self.reporter.digests:
             self.reporter.digest(seat.uid, t + 1, seat.rows.held("x").tensor)
-        seat.report(t, self.evaluations.evaluator.intervals.iterations)
         if not self.evaluations.due(t):
             self.evaluations.passed(seat, t)
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -58,6 +58,12 @@ class Placement:
     def has(self, uid: int) -> bool:
         """Whether there is such a node or server."""
         return self.mapping.has(uid)
+
+    def check(self, uids: Collection[int]) -> None:
+        """Raise `ValueError` unless there are such nodes or servers; ``uids`` are not empty."""
+        for uid in (min(uids), max(uids)):
+            if not self.has(uid):
+                self.owner(uid)
 
     def owner(self, uid: int) -> WorkerId:
         """The worker that runs a node or server; raises `ValueError` if there is none such."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from types import GeneratorType
 from typing import Any, Final
 
@@ -13,7 +14,15 @@ from torch import Tensor
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.messages.message import Message
 from decentralizepy.messages.meta import shown
-from decentralizepy.node.checks import check_count, check_message, check_round, check_uids
+from decentralizepy.node.checks import (
+    check_count,
+    check_iteration,
+    check_message,
+    check_round,
+    check_seconds,
+    check_steps,
+    check_uids,
+)
 
 Round = tuple[int, int]
 #: what a `Send` is mostly given, recognized faster than by the abstract class
@@ -44,6 +53,11 @@ class Train:
     anchor: Tensor | None = None
     pull: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.t = check_iteration("Train", self.t)
+        if self.steps is not None:
+            self.steps = check_steps(self.steps)
+
 
 @dataclass(slots=True)
 class Gradient:
@@ -51,6 +65,9 @@ class Gradient:
     ``t``; the row stays as it is."""
 
     t: int
+
+    def __post_init__(self) -> None:
+        self.t = check_iteration("Gradient", self.t)
 
 
 @dataclass(slots=True)
@@ -64,7 +81,7 @@ class Send:
     round: Round
 
     def __post_init__(self) -> None:
-        check_round("Send", self.round)
+        self.round = check_round("Send", self.round)
         if type(self.outgoing) not in _USUAL and not isinstance(self.outgoing, Iterable):
             raise TypeError(
                 f"Send takes pairs (receivers, Message(...)), not {shown(self.outgoing)}"
@@ -87,6 +104,9 @@ class Average:
     graph: Graph
     round: Round
 
+    def __post_init__(self) -> None:
+        self.round = check_round("Average", self.round)
+
 
 @dataclass(slots=True)
 class Ask:
@@ -100,8 +120,8 @@ class Ask:
     round: Round
 
     def __post_init__(self) -> None:
-        check_round("Ask", self.round)
-        check_uids("Ask", "receivers", self.receivers)
+        self.round = check_round("Ask", self.round)
+        self.receivers = check_uids("Ask", "receivers", self.receivers)
         check_message(self.message, "Ask")
 
 
@@ -124,11 +144,15 @@ class Receive:
 
     def __post_init__(self) -> None:
         if self.round is not ANY:
-            check_round("Receive", self.round)
+            self.round = check_round("Receive", self.round)
         if self.sources is not ANY:
-            check_uids("Receive", "sources", self.sources)
+            self.sources = check_uids("Receive", "sources", self.sources)
         if self.count is not None:
             check_count(self.count, self.sources is not ANY)
+        if self.deadline is not None:
+            self.deadline = check_seconds("Receive: deadline", self.deadline, or_none=True)
+            if self.deadline == inf:
+                self.deadline = None
 
 
 @dataclass(slots=True)
@@ -138,7 +162,8 @@ class Forget:
     round: Round
 
     def __post_init__(self) -> None:
-        check_round("Forget", self.round)
+        # before the first round there is nothing, as in Forget((t - 2, 0))
+        self.round = check_round("Forget", self.round, -(1 << 62))
 
 
 @dataclass(slots=True)
@@ -151,6 +176,9 @@ class Sleep:
     """Go on after that many seconds of the run's clock."""
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        self.seconds = check_seconds("Sleep: seconds", self.seconds)
 
 
 @dataclass(slots=True)
@@ -170,6 +198,9 @@ class Report:
     t: int
     metrics: Mapping[str, float] | None = None
 
+    def __post_init__(self) -> None:
+        self.t = check_iteration("Report", self.t)
+
 
 @dataclass(slots=True)
 class Checkpoint:
@@ -181,6 +212,9 @@ class Checkpoint:
     """
 
     t: int
+
+    def __post_init__(self) -> None:
+        self.t = check_iteration("Checkpoint", self.t)
 
 
 Effect = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,26 @@ import numpy as np
 import pytest
 import torch
 from launching import Experiment
-from teams import ALONE, NEAR, Scripted, scripted
+from teams import ALONE, LAYOUTS, NEAR, Scripted, scripted
 
 from decentralizepy.engine.worker import NodeFailedError
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.messages.message import Message
-from decentralizepy.node.effects import ANY, Ask, Average, Forget, Receive, Report, Send, Train
+from decentralizepy.node.effects import (
+    ANY,
+    Ask,
+    Average,
+    Checkpoint,
+    Forget,
+    Gradient,
+    Receive,
+    Report,
+    Send,
+    Sleep,
+    Train,
+)
 from decentralizepy.node.node import Node, Program
 
 
@@ -43,6 +57,9 @@ SENT: list[tuple[Any, str]] = [
     (lambda: [([3], Message({}, 7))], "one of JSON values, not 7 (of type int)"),
     (lambda: [([3], Message({}, {"a": {1}}))], "meta['a'] = {1} is of type set"),
     (lambda: [([9], said())], "no node 9: the nodes are 0 to 3"),
+    (lambda: [(np.array([2, 3]) / 1, said())], "receivers hold np.float64(2.0) (of type numpy.flo"),
+    (lambda: [([torch.tensor(2.0)], said())], "receivers hold tensor(2.) (of type torch.Tensor)"),
+    (lambda: [(torch.tensor(3), said())], "are a list of nodes, as [3], not tensor(3) (of type to"),
 ]
 
 
@@ -92,6 +109,25 @@ MADE: list[tuple[Callable[[], Any], str]] = [
     (lambda: Receive(ANY, (0, 0), count=1.5), "Receive: count = 1.5 (of type float): at least 1"),
     (lambda: Receive([3], (0, 0), count=8), "count = 8 (of type int) goes with ANY; of named"),
     (lambda: Forget(3), "Forget: a round is a pair"),
+    (lambda: Ask([1.0], said(), (0, 0)), "Ask: receivers hold 1.0 (of type float): a node is a"),
+    (lambda: Receive(["1"], (0, 0)), "Receive: sources hold '1' (of type str): a node is a whole"),
+    (lambda: Receive([[1]], (0, 0)), "Receive: sources hold [1] (of type list): a node is a whole"),
+    (lambda: Send([], (torch.tensor(0.0), 0)), "as (t, 0), not (tensor(0.), 0) (of type tuple)"),
+    (lambda: Send([], (0, -1)), "Send: a round's numbers are 0 or more, and below 2**62, not (0,"),
+    (lambda: Receive(ANY, (-1, 0)), "Receive: a round's numbers are 0 or more"),
+    (lambda: Ask([3], said(), (1 << 62, 0)), "Ask: a round's numbers are 0 or more, and below"),
+    (lambda: Average(ring(4), 3), "Average: a round is a pair"),
+    (lambda: Receive(ANY, deadline=math.nan), "Receive: deadline = nan (of type float): a finite"),
+    (lambda: Receive(ANY, deadline="5"), "Receive: deadline = '5' (of type str): a number of sec"),
+    (lambda: Sleep(math.inf), "Sleep: seconds = inf (of type float): a finite number of seconds"),
+    (lambda: Sleep(None), "Sleep: seconds = None (of type NoneType): a number of seconds is ex"),
+    (lambda: Train(0.5), "Train: t is an iteration, a whole number, not 0.5 (of type float)"),
+    (lambda: Train(-1), "Train: t = -1 (of type int): iterations are numbered from 0"),
+    (lambda: Train(0, steps=1.5), "Train: steps is a whole number, or None, not 1.5 (of type"),
+    (lambda: Train(0, steps=-1), "Train: steps = -1 (of type int): at least 0, or None for those"),
+    (lambda: Gradient("0"), "Gradient: t is an iteration, a whole number, not '0' (of type str)"),
+    (lambda: Report(None), "Report: t is an iteration, a whole number, not None"),
+    (lambda: Checkpoint(-2), "Checkpoint: t = -2 (of type int): iterations are numbered from 0"),
 ]
 
 
@@ -125,6 +161,89 @@ def test_numbers_of_numpy_are_numbers(experiment: Experiment) -> None:
 
     scripted(experiment, {1: speaks, 3: hears})
     assert [[message.sender for message in messages] for messages in heard] == [[1], [1]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_numbers_of_tensors_and_arrays_are_numbers(experiment: Experiment, layout: Any) -> None:
+    two, zero = torch.tensor(2), torch.tensor(0)
+    heard = {}
+
+    def speaks(node: Node) -> Program:
+        yield Send([(torch.tensor([1, 2]), said()), ([torch.tensor(3)], said())], (two, zero))
+        yield Ask([two], said(), (zero, two))
+        heard[0] = yield Receive([two], (torch.tensor(0), torch.tensor(2)), deadline=60 * two)
+
+    def hears(node: Node) -> Program:
+        heard[node.uid] = yield Receive(torch.tensor([0]), (np.int64(2), torch.tensor(0)))
+
+    scripts = {0: speaks, 1: hears, 2: hears, 3: hears}
+    scripted(experiment, scripts, layout=layout, answers={2: lambda node, question: said()})
+    assert {uid: [one.sender for one in said_] for uid, said_ in heard.items()} == {
+        0: [2], 1: [0], 2: [0], 3: [0],
+    }  # fmt: skip
+    senders = [one for messages in heard.values() for one in messages]
+    assert {type(one.sender) for one in senders} == {int}
+    assert {type(number) for one in senders for number in one.round} == {int}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nobody_waits_for_a_node_that_does_not_exist(experiment: Experiment, layout: Any) -> None:
+    def program(node: Node) -> Program:
+        yield Receive([1, 9], (0, 0), deadline=60.0)  # here
+
+    with pytest.raises(NodeFailedError, match=r"node 0 failed in iteration 1: .*no node 9: the nod"
+                       r"es are 0 to 3 .*line \d+: yield Receive"):  # fmt: skip
+        scripted(experiment, {0: program}, layout=layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_deadline_that_never_comes_is_none(experiment: Experiment, layout: Any) -> None:
+    heard = []
+
+    def speaks(node: Node) -> Program:
+        yield Sleep(0.05)
+        yield Send([([3], said())], (0, 0))
+        yield Sleep(0.05)
+        yield Send([([3], said())], (0, 1))
+
+    def hears(node: Node) -> Program:
+        heard.extend((yield Receive([0], (0, 0), deadline=math.inf)))
+        heard.extend((yield Receive([0], (0, 1), deadline=sys.float_info.max)))
+
+    scripted(experiment, {0: speaks, 3: hears}, layout=layout)
+    assert [message.sender for message in heard] == [0, 0]
+
+
+def test_mail_before_the_first_round_may_be_forgotten(experiment: Experiment) -> None:
+    def program(node: Node) -> Program:
+        yield Forget((-2, 0))
+
+    scripted(experiment, {0: program})
+
+
+@pytest.mark.parametrize("every", ["0", "2"])
+def test_an_iteration_is_reported_once(experiment: Experiment, every: str) -> None:
+    def first(node: Node) -> Program:
+        yield Report(0)
+        yield Report(1)
+
+    def second(node: Node) -> Program:
+        yield Sleep(0.01)
+        yield Report(1)
+
+    told = r"node 2 failed in iteration 1: .*has reported t = 1 before: .*line \d+: yield Report\(1"
+    with pytest.raises(NodeFailedError, match=told):
+        scripted(experiment, {2: [first, second]}, "-ta", every)
+
+
+def test_no_iteration_after_the_last_is_reported(experiment: Experiment) -> None:
+    def program(node: Node) -> Program:
+        yield Report(8)
+        yield Report(9)
+
+    told = r"node 2 failed in .*Report: t = 9: the last of this run is t = 8 .*: yield Report\(9"
+    with pytest.raises(NodeFailedError, match=told):
+        scripted(experiment, {2: program})
 
 
 def _mixes(node: Node, row: Any) -> None:
