@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -59,11 +59,14 @@ class Placement:
         """Whether there is such a node or server."""
         return self.mapping.has(uid)
 
-    def check(self, uids: Collection[int]) -> None:
-        """Raise `ValueError` unless there are such nodes or servers; ``uids`` are not empty."""
-        for uid in (min(uids), max(uids)):
-            if not self.has(uid):
-                self.owner(uid)
+    def check(self, uids: Set[int]) -> None:
+        """Raise `ValueError` unless there are all of these nodes and servers."""
+        if not self._everybody.issuperset(uids):
+            self.owner(min(uids - self._everybody))
+
+    @cached_property
+    def _everybody(self) -> frozenset[int]:
+        return frozenset(range(-self.mapping.servers, self.mapping.n))
 
     def owner(self, uid: int) -> WorkerId:
         """The worker that runs a node or server; raises `ValueError` if there is none such."""
