@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from types import GeneratorType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from torch import Tensor
 
@@ -38,8 +38,29 @@ class Everything(Enum):
 ANY: Final = Everything.ANY
 
 
+class Wish:
+    """What all effects are: nothing but what the program gives to the engine at a yield."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> NoReturn:
+        raise self._unyielded()
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise self._unyielded()
+
+    def __contains__(self, item: object) -> NoReturn:
+        raise self._unyielded()
+
+    def _unyielded(self) -> TypeError:
+        kind = type(self).__name__
+        return TypeError(
+            f"this {kind} was not yielded, or by yield from; yield it: heard = yield {kind}(...)"
+        )
+
+
 @dataclass(slots=True)
-class Train:
+class Train(Wish):
     """Local training of iteration ``t`` on the node's row.
 
     ``steps`` replaces the number of local steps that the INI asks for. ``correction``
@@ -60,7 +81,7 @@ class Train:
 
 
 @dataclass(slots=True)
-class Gradient:
+class Gradient(Wish):
     """Gives the mean gradient [n_parameters] at the node's row over the batches of iteration
     ``t``; the row stays as it is."""
 
@@ -71,7 +92,7 @@ class Gradient:
 
 
 @dataclass(slots=True)
-class Send:
+class Send(Wish):
     """Give messages to other nodes: pairs (receivers, message), taken lazily.
 
     A row that is sent may not be written in place any more: assign the next one to ``self.x``.
@@ -82,14 +103,15 @@ class Send:
 
     def __post_init__(self) -> None:
         self.round = check_round("Send", self.round)
-        if type(self.outgoing) not in _USUAL and not isinstance(self.outgoing, Iterable):
+        said = self.outgoing
+        if type(said) not in _USUAL and (isinstance(said, Wish) or not isinstance(said, Iterable)):
             raise TypeError(
                 f"Send takes pairs (receivers, Message(...)), not {shown(self.outgoing)}"
             )
 
 
 @dataclass(slots=True)
-class Average:
+class Average(Wish):
     """A round of plain gossip over ``graph``: the row becomes the weighted sum of it and of the
     neighbours' rows, all as they were when each node asked.
 
@@ -109,7 +131,7 @@ class Average:
 
 
 @dataclass(slots=True)
-class Ask:
+class Ask(Wish):
     """Ask nodes a question, which their `Node.answer` replies to, whatever they are doing.
 
     Replies come as ordinary messages of ``round``: take them with a `Receive`.
@@ -126,7 +148,7 @@ class Ask:
 
 
 @dataclass(slots=True)
-class Receive:
+class Receive(Wish):
     """Wait for messages; gives them as a list in ascending (uid, order of sending).
 
     With ``sources`` the program goes on when each of them has said something in ``round``; with
@@ -156,7 +178,7 @@ class Receive:
 
 
 @dataclass(slots=True)
-class Forget:
+class Forget(Wish):
     """Drop all mail of rounds before ``round``, what is there and what is still to come."""
 
     round: Round
@@ -167,12 +189,12 @@ class Forget:
 
 
 @dataclass(slots=True)
-class Drain:
+class Drain(Wish):
     """Wait until all nodes have ended or wait here, and every message has been delivered."""
 
 
 @dataclass(slots=True)
-class Sleep:
+class Sleep(Wish):
     """Go on after that many seconds of the run's clock."""
 
     seconds: float
@@ -182,12 +204,12 @@ class Sleep:
 
 
 @dataclass(slots=True)
-class Now:
+class Now(Wish):
     """Gives the seconds of the run's clock."""
 
 
 @dataclass(slots=True)
-class Report:
+class Report(Wish):
     """Evaluate if iteration ``t`` is due, and append the node's record.
 
     ``metrics`` are columns of the node's own. The program goes on once its row is evaluated; the
@@ -203,7 +225,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class Checkpoint:
+class Checkpoint(Wish):
     """Save the node if a checkpoint is due after iteration ``t``.
 
     A synchronous program has nothing in flight then. For one that is ``asynchronous``, a due

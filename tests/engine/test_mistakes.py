@@ -246,6 +246,20 @@ def test_no_iteration_after_the_last_is_reported(experiment: Experiment) -> None
         scripted(experiment, {2: program})
 
 
+@pytest.mark.parametrize("use", [list, lambda heard: heard[0], lambda heard: 3 in heard])
+def test_an_effect_that_was_not_yielded_says_so(
+    experiment: Experiment, use: Callable[[Any], Any]
+) -> None:
+    def program(node: Node) -> Program:
+        heard = Receive([2], (0, 0))
+        use(heard)
+        yield Report(0)
+
+    told = "this Receive was not yielded, .*; yield it: heard = yield Receive"
+    with pytest.raises(NodeFailedError, match=told):
+        scripted(experiment, {1: program})
+
+
 def _mixes(node: Node, row: Any) -> None:
     node.sharing.mixing = lambda graph, uid: row  # type: ignore[method-assign]
     context = node.context(ring(4), 2)
