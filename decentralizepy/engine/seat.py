@@ -9,6 +9,7 @@ from typing import Any
 from decentralizepy.engine.clock import Timer
 from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.engine.records import Seconds
+from decentralizepy.engine.unyielded import unyielded
 from decentralizepy.errors import RunError
 from decentralizepy.memory.rows import NodeRows
 from decentralizepy.messages.message import Message
@@ -153,7 +154,10 @@ class Seat:
         """Make the node's programs, which have not run yet; one that had ended gets none."""
         if self.ended:
             return
-        self.strands = [Strand(self, program) for program in self._programs()]
+        programs, dropped = self._programs(), unyielded(type(self.node))
+        if dropped:
+            raise RunError(f"an effect is made and not yielded, so nothing would happen: {dropped}")
+        self.strands = [Strand(self, program) for program in programs]
 
     def _programs(self) -> Sequence[Program]:
         kind, programs = type(self.node).__name__, self.node.programs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -362,6 +363,40 @@ def test_a_row_written_in_place_is_told_with_node_and_iteration(
     with pytest.raises(NodeFailedError, match="the row 'x' was written in place") as raised:
         scripted(experiment, dict.fromkeys(range(4), program), kind=Averaged)
     assert "node 0 failed in iteration 3" in str(raised.value)
+
+
+@pytest.mark.parametrize("heir", [False, True])
+def test_an_effect_as_a_statement_is_told_at_the_start(experiment: Experiment, heir: bool) -> None:
+    class Forgetful(Scripted):
+        def program(self) -> Program:
+            for t in self.rounds():
+                Train(t)  # here
+                yield Report(t)
+
+    class Heir(Forgetful):
+        pass
+
+    line = Forgetful.program.__code__.co_firstlineno + 2
+    told = re.escape(
+        f"made and not yielded, so nothing would happen: {__file__}, line {line}: Trai"
+    )
+    with pytest.raises(RunError, match=told):
+        scripted(experiment, {}, kind=Heir if heir else Forgetful)
+
+
+def test_effects_that_are_kept_or_given_on_are_no_statements(experiment: Experiment) -> None:
+    class Careful(Scripted):
+        def program(self) -> Program:
+            def refused() -> None:
+                Train(0)
+
+            first = Report(0)
+            effects = [Report(t) for t in range(1, 3)]
+            yield first
+            yield from effects
+            refused()
+
+    scripted(experiment, {}, kind=Careful)
 
 
 class Averaged(Scripted):
