@@ -18,7 +18,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -70,7 +70,10 @@ class Target:
             what = f"{type(error).__name__}: {error}"
             raise ConfigError(f"cannot import {self.module}: {what}") from error
         if not hasattr(module, self.name):
-            raise ConfigError(f"{self.module} has no {self.name}{nearest(self.name, dir(module))}")
+            raise ConfigError(
+                f"{self.module} has no {self.name}{nearest(self.name, dir(module))}"
+                + _hiding(self.module, self.search, getattr(module, "__file__", None))
+            )
         return getattr(module, self.name)
 
 
@@ -137,9 +140,24 @@ def target(package: str, name: str, search: Sequence[Path | str] = ()) -> Target
             return found
         raise ConfigError(_not_found(package, name, found.search))
     names = _names(module, found.search)
-    if name not in names or (module.split(".")[0] != "torch" and definition(found) is None):
-        raise ConfigError(f"{package} has no class {name}{nearest(name, names)}")
+    if name not in names:
+        hiding = _hiding(module, found.search, source_path(module, found.search))
+        raise ConfigError(f"{package} has no class {name}{nearest(name, names)}{hiding}")
+    if module.split(".")[0] != "torch" and definition(found) is None:
+        raise ConfigError(
+            f"{package}.{name} is no class or function: define it in the file by that name, or "
+            "import it there"
+        )
     return found
+
+
+def _hiding(module: str, search: Sequence[str], path: Path | str | None) -> str:
+    """That the module that was found hides one of that name beside the INI, if it does."""
+    beside = _source_in(search, module)
+    if beside is None or (path is not None and Path(path).resolve() == beside.resolve()):
+        return ""
+    taken = f"{path}" if path is not None else "a module built into Python"
+    return f"; it is {taken}, which hides {beside}: rename that file, and the module in the INI"
 
 
 def _not_found(package: str, name: str, search: Sequence[str]) -> str:
@@ -178,8 +196,12 @@ def _names(
 
 def source_path(module: str, search: tuple[str, ...] = ()) -> Path | None:
     """The source file of a module, found without importing it or its parents."""
+    return _source_in((*sys.path, *search), module)
+
+
+def _source_in(folders: Iterable[str], module: str) -> Path | None:
     relative = module.replace(".", "/")
-    for folder in (*sys.path, *search):
+    for folder in folders:
         base = f"{folder or '.'}/{relative}"
         for path in (f"{base}.py", f"{base}/__init__.py"):
             if os.path.isfile(path):  # noqa: PTH113 - a run asks some 200 times

@@ -1,6 +1,7 @@
 """Dotted names to classes and their options: read from the source, nothing imported or run."""
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -95,6 +96,28 @@ def test_names_that_lead_nowhere(package, name, words):
 def test_where_it_was_looked_for_is_said(tmp_path):
     with pytest.raises(ConfigError, match=str(tmp_path)):
         target("no_such_module", "X", [tmp_path])
+
+
+def test_a_module_of_python_that_hides_a_users_file_is_named(module, tmp_path):
+    module("class Poll: ...\n", file="queue.py")
+    there = source_path("queue")
+    words = f"queue has no class Poll; it is {there}, which hides {tmp_path / 'queue.py'}: rename"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        target("queue", "Poll", [tmp_path])
+    module("class Poll: ...\n", file="time.py")  # Python's own has no file
+    found = target("time", "Poll", [tmp_path])
+    words = f"has no Poll; it is a module built into Python, which hides {tmp_path / 'time.py'}"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        found.load()
+    module("class Pol: ...\n", file="mine_alone.py")
+    with pytest.raises(ConfigError, match=r"has no class Poll \(did you mean 'Pol'\?\)$"):
+        target("mine_alone", "Poll", [tmp_path])
+
+
+def test_a_name_that_is_no_class_is_told(module, tmp_path):
+    module("X = 3\n", file="mine_const.py")
+    with pytest.raises(ConfigError, match=r"mine_const.X is no class or function: define it"):
+        target("mine_const", "X", [tmp_path])
 
 
 def test_a_users_file_is_found_and_loaded(module, tmp_path):
