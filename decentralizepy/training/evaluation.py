@@ -37,19 +37,73 @@ def evaluate(
     count = 0
     with torch.inference_mode():
         for x, y in _batches(samples, batch, indices):
-            units = _ask(task, "count", y)
+            units = _units(task, y)
             if not units:
                 continue
             output = model(x)
             loss = _ask(task, "loss", output, y).double() * units
-            found = {**_ask(task, "metrics", output, y), "loss": loss}
-            for name, value in found.items():
+            for name, value in {**_metrics(task, output, y), "loss": loss}.items():
                 sums[name] = sums[name] + value.double() if name in sums else value.double()
             count += units
     if not count:
         return Evaluation(float("nan"))
     totals = {name: float(total) for name, total in sums.items()}
-    return Evaluation(totals["loss"] / count, _ask(task, "columns", totals, count))
+    return Evaluation(totals["loss"] / count, _columns(task, totals, count))
+
+
+def _units(task: Task, target: Tensor) -> int:
+    """The units of a batch, from any kind of number."""
+    found = _ask(task, "count", target)
+    try:
+        count = int(found)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        count = -1
+    if count < 0 or count != found:
+        raise _wrong(task, "count", found, "a whole number of at least 0, as int(...)")
+    return count
+
+
+def _metrics(task: Task, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The sums of a batch by name, from any kind of numbers."""
+    found = _ask(task, "metrics", output, target)
+    if not isinstance(found, Mapping):
+        raise _wrong(task, "metrics", found, "a dictionary of numbers by name")
+    return {name: _scalar(task, name, value) for name, value in found.items()}
+
+
+def _scalar(task: Task, name: str, value: Any) -> Tensor:
+    try:
+        one = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        one = torch.empty(0)
+    if one.numel() != 1 or one.is_complex():
+        raise _wrong(task, "metrics", {name: value}, "numbers by name, each a sum over the batch")
+    return one
+
+
+def _columns(task: Task, totals: Mapping[str, float], count: int) -> dict[str, Any]:
+    """What is recorded: numbers as Python has them, for they are written as JSON."""
+    found = _ask(task, "columns", totals, count)
+    if not isinstance(found, Mapping):
+        raise _wrong(task, "columns", found, "a dictionary of numbers by name")
+    return {name: _number(task, name, value) for name, value in found.items()}
+
+
+def _number(task: Task, name: str, value: Any) -> Any:
+    if isinstance(value, int | float | str):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise _wrong(task, "columns", {name: value}, "numbers by name") from None
+
+
+def _wrong(task: Task, method: str, found: Any, expected: str) -> RunError:
+    kind = type(task)
+    return RunError(
+        f"{kind.__module__}.{kind.__qualname__}.{method} gives {found!r:.80} (of type "
+        f"{type(found).__name__}): {expected} is expected"
+    )
 
 
 def _ask(task: Task, method: str, *given: Any) -> Any:

@@ -292,3 +292,64 @@ def test_what_a_task_gets_wrong_is_told_with_its_name(call: str) -> None:
     assert isinstance(raised.value.__cause__, KeyError)
     with pytest.raises(ConfigError, match="Task has no loss of its own: set loss_class"):
         evaluate(seeded(Factors), Task(), ratings(), 8)
+
+
+def _count(found: Any) -> type[Rating]:
+    return type("Mine", (Rating,), {"count": lambda self, target: found(target)})
+
+
+@pytest.mark.parametrize(
+    "found", [lambda y: (y > 0).sum(), lambda y: np.int64(len(y)), lambda y: float(len(y))]
+)
+def test_numbers_of_any_kind_count_units(found: Any) -> None:
+    same = evaluate(seeded(Factors), Rating(), ratings(), 8)
+    assert evaluate(seeded(Factors), _count(found)(), ratings(), 8) == same
+
+
+@pytest.mark.parametrize(
+    "found", [lambda y: y, lambda y: 2.5, lambda y: -1, lambda y: None, lambda y: "3"]
+)
+def test_what_counts_no_units_is_told(found: Any) -> None:
+    told = r"Mine.count gives .* \(of type \w+\): a whole number of at least 0, as int\(...\)"
+    with pytest.raises(RunError, match=told):
+        evaluate(seeded(Factors), _count(found)(), ratings(), 8)
+
+
+class Gives(Rating):
+    """A task whose methods give what a test says."""
+
+    def __init__(self, metrics: Any = None, columns: Any = None) -> None:
+        super().__init__()
+        self.given = metrics, columns
+
+    def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return super().metrics(output, target) if self.given[0] is None else self.given[0]
+
+    def columns(self, sums: Any, count: int) -> dict[str, float]:
+        return super().columns(sums, count) if self.given[1] is None else self.given[1]
+
+
+def test_metrics_and_columns_may_be_numbers_of_any_kind() -> None:
+    metrics = {"squared": 2.0, "correct": np.float32(3)}
+    found = evaluate(seeded(Factors), Gives(metrics), ratings(16), 8).metrics
+    assert found == {"acc": 100 * 6 / 16, "mse": 4 / 16, "rmse": 0.5}
+    columns = {"one": torch.tensor(1.5), "two": np.float32(2)}
+    found = evaluate(seeded(Factors), Gives(columns=columns), ratings(), 8).metrics
+    assert found == {"one": 1.5, "two": 2.0}
+    assert {type(value) for value in found.values()} == {float}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"metrics": 3}, "Gives.metrics gives 3 (of type int): a dictionary of numbers by name"),
+        ({"metrics": {"a": torch.ones(2)}}, "Gives.metrics gives {'a': tensor([1., 1.])}"),
+        ({"metrics": {"a": "b"}}, "Gives.metrics gives {'a': 'b'}"),
+        ({"columns": 3}, "Gives.columns gives 3 (of type int): a dictionary of numbers by name"),
+        ({"columns": {"a": torch.ones(2)}}, "Gives.columns gives {'a': tensor([1., 1.])}"),
+    ],
+)
+def test_what_is_no_number_names_the_task(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(RunError) as raised:
+        evaluate(seeded(Factors), Gives(**given), ratings(), 8)
+    assert told in str(raised.value)
