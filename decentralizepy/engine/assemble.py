@@ -19,6 +19,8 @@ from decentralizepy.engine.parts import (
     build_program,
     build_sharing,
     build_trainer,
+    check_apart,
+    check_names,
     samples_of,
     with_compression,
 )
@@ -77,6 +79,7 @@ class Assembly:
         self._dataset, self._labels = dataset, dataset.stored("train").y
         self._classes = _classes(self._labels)
         found = self._make_program()
+        check_names(found, "row_names", reserved="x")
         self._row_names = found.row_names
         #: whether "all" that are evaluated means the servers alone
         self._servers_only = settings.servers > 0 and not found.tests_nodes
@@ -180,12 +183,13 @@ class Assembly:
                 raise ConfigError(f"graph of node {node.uid}: {error}") from None
 
     def _seat_nodes(self, worker: Worker) -> None:
-        schedule = self.settings.schedule()
+        schedule, made = self.settings.schedule(), set[int]()
         for uid in worker.placement.uids(worker.me):
             if uid not in worker.membership.left:
-                self._seat(worker, uid, schedule)
+                self._seat(worker, uid, schedule, made)
 
-    def _seat(self, worker: Worker, uid: int, schedule: Schedule) -> None:
+    def _seat(self, worker: Worker, uid: int, schedule: Schedule, made: set[int]) -> None:
+        """Seat a node; ``made`` are the identities of what was made for those before it."""
         indices = self.partition[uid] if uid >= 0 else _NOTHING
         self.trainer.training.check(len(indices), uid)
         node = self._make_program()
@@ -196,6 +200,9 @@ class Assembly:
         learner = self.trainer.learner(uid, indices)
         place = self._place(worker, uid, schedule, learner)
         place.rows, place.lend = rows, rows.lend
+        check_apart(made, uid, node, place.sharing)
+        for one in (node, place.sharing):
+            check_names(one, "kept")
         node.bind(place)
         self._check_mixing(node)
         try:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from decentralizepy.engine.kept import State, Steps, UnfitError, flatten, steps, unflatten
 from decentralizepy.engine.seat import Seat
-from decentralizepy.errors import RunError
+from decentralizepy.errors import RunError, nearest
 from decentralizepy.messages.message import Message
 from decentralizepy.runfolder import write_atomic
 from decentralizepy.scenario.simulation import Busy
@@ -39,7 +39,7 @@ def save(
     state = {
         "row": seat.rows["x"],
         "rows": {name: row for name, row in seat.rows.items() if name != "x"},
-        "node": seat.node.state(),
+        "node": _state(seat, t),
         "mail": _mail(seat.mailbox.waiting()) if seat.node.asynchronous else {},
         "optimizer": optimizer.export(learner.optimizer),
         "learner": learner.kept(),
@@ -57,6 +57,22 @@ def save(
         raise RunError(
             f"node {seat.uid} cannot be saved after iteration {t + 1}: "
             f"{_place(error.path, seat)} {error}"
+        ) from error
+
+
+def _state(seat: Seat, t: int) -> State:
+    """What the node and its method keep; a name in ``kept`` that is no attribute is told."""
+    try:
+        return seat.node.state()
+    except AttributeError as error:
+        owner, name = error.obj, error.name
+        if not (owner is seat.node or owner is seat.node.sharing) or name not in owner.kept:
+            raise
+        kind = type(owner).__name__
+        raise RunError(
+            f"node {seat.uid} cannot be saved after iteration {t + 1}: {kind}.kept names "
+            f"{name!r}, and the {kind} has no such attribute{nearest(name, vars(owner))}; set it "
+            "in __init__ or setup"
         ) from error
 
 

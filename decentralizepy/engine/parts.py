@@ -105,6 +105,41 @@ def build_program(component: Component) -> Node:
     return program
 
 
+def check_names(owner: Any, attribute: str, reserved: str = "") -> None:
+    """Names that a user's class lists are a tuple of different ones, none of them ``reserved``."""
+    names = getattr(owner, attribute, ())
+    where = f"{type(owner).__name__}.{attribute} = {names!r:.80}"
+    if isinstance(names, str):
+        raise ConfigError(
+            f"{where} is text, of which each letter would be a name: write ({names!r:.40},), with "
+            "the comma of a tuple"
+        )
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f'{where}: a tuple of names is expected, as ("weight", "near")')
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{where}: a name stands there twice")
+    if reserved in names:
+        raise ConfigError(f"{where}: {reserved!r} is there already; take another name")
+
+
+def check_apart(made: set[int], uid: int, node: Node, sharing: Any) -> None:
+    """Each node has objects of its own; ``made`` are the identities of those before it.
+
+    They live as long as the worker does, so that no identity comes twice.
+    """
+    found = {"program": node, "sharing method": sharing}
+    if chain := getattr(sharing, "compression", None):  # an empty one remembers nothing
+        found["compression"] = chain
+    for what, one in found.items():
+        if id(one) in made:
+            raise ConfigError(
+                f"{what} of node {uid}: what makes it gave the same object twice "
+                f"({type(one).__name__}), and each node keeps its state in its own; make a new "
+                "one each time"
+            )
+        made.add(id(one))
+
+
 def build_training(component: Component) -> Training:
     """How much is trained, by a subclass of `Training`."""
     training = component.build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import weakref
 from pathlib import Path
@@ -120,9 +121,9 @@ def test_deferred_messages_are_let_go_once_they_are_merged(
     """What one node hears is made as it is added, unless its merge has looked at it before; a
     message that several hear is made once. Nothing is held until the next round."""
     watched = Watched()
-    watched.together, watched.looks = said == "together", said == "looks"
+    watched.together, watched.looks = said == "together", said == "looks"  # copies share the lists
     ini = SHIPPED / "digits_kshard2_mlp.ini"
-    run_here(ini, regular(8, 5, 0), 2, sharing=lambda: watched, test_after=0,
+    run_here(ini, regular(8, 5, 0), 2, sharing=lambda: copy.copy(watched), test_after=0,
              train_evaluate_after=0, cache_dir=cache)  # fmt: skip
     assert len(watched.made) == 2 * 8 * made
     assert max(watched.alive) <= alive

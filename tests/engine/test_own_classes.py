@@ -1,0 +1,123 @@
+"""What a user's class says or gives wrongly is told with its name, before it can do harm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from launching import Experiment
+
+from decentralizepy import Sharing, run_here
+from decentralizepy.compression.chain import Chain
+from decentralizepy.compression.top_k import TopK
+from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.graphs.generators import ring
+from decentralizepy.here import Outcome
+from decentralizepy.node.effects import Checkpoint, Report, Train
+from decentralizepy.node.node import Node, Program
+
+NODES = 4
+
+
+class Alone(Node):
+    """Trains, and talks to nobody."""
+
+    def program(self) -> Program:
+        for t in self.rounds():
+            yield Train(t)
+            yield Report(t)
+            yield Checkpoint(t)
+
+
+def run(tmp_path: Path, cache: Path, files: str = "", **given: Any) -> Outcome:
+    """An experiment of the keys of `Experiment`, with a module ``mine`` beside its INI."""
+    keys = {key: given.pop(key) for key in list(given) if isinstance(given[key], str)}
+    one = Experiment(tmp_path, ring(NODES), cache, **keys)
+    (one.folder / "mine.py").write_text(files)
+    options = {"test_after": 0, "train_evaluate_after": 0, "cache_dir": cache} | given
+    return run_here(one.folder / "config.ini", one.graph, options.pop("iterations", 1), **options)
+
+
+def refused(told: str, *where: Any, kind: type[Exception] = ConfigError, **given: Any) -> None:
+    with pytest.raises(kind) as raised:
+        run(*where, **given)
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("what", ["program", "sharing method"])
+def test_one_object_for_several_nodes_is_refused(what: str, tmp_path: Path, cache: Path) -> None:
+    node, sharing = Alone(), Sharing()
+    given: dict[str, Any] = {"program": {"node": lambda: node}}.get(
+        what, {"sharing": lambda: sharing}
+    )
+    told = f"{what} of node 1: what makes it gave the same object twice"
+    refused(told, tmp_path, cache, **given)
+
+
+def test_one_chain_for_several_nodes_is_refused(tmp_path: Path, cache: Path) -> None:
+    chain = Chain(TopK(alpha=0.1))
+
+    def made() -> Sharing:
+        method = Sharing()
+        method.compression = chain
+        return method
+
+    told = "compression of node 1: what makes it gave the same object twice (Chain)"
+    refused(told, tmp_path, cache, sharing=made)
+
+
+def _named(base: type, **said: Any) -> Callable[[], Any]:
+    return type("Mine", (base,), said)
+
+
+#: facts of a class that would make other rows or attributes than meant, and what is told
+NAMES: list[tuple[str, type, dict[str, Any], str]] = [
+    ("node", Alone, {"row_names": "momentum"}, "Mine.row_names = 'momentum' is text"),
+    ("node", Alone, {"row_names": ("x",)}, "Mine.row_names = ('x',): 'x' is there already"),
+    ("node", Alone, {"row_names": ("a", "a")}, "Mine.row_names = ('a', 'a'): a name stands there"),
+    ("node", Alone, {"row_names": (1,)}, "Mine.row_names = (1,): a tuple of names is expected"),
+    ("node", Alone, {"row_names": None}, "Mine.row_names = None: a tuple of names is expected"),
+    ("node", Alone, {"kept": "weight"}, "Mine.kept = 'weight' is text, of which each letter"),
+    ("node", Alone, {"kept": ("a", "b", "a")}, "Mine.kept = ('a', 'b', 'a'): a name stands there"),
+    ("sharing", Sharing, {"kept": "own"}, "Mine.kept = 'own' is text, of which each letter would"),
+]
+
+
+@pytest.mark.parametrize(("key", "base", "said", "told"), NAMES, ids=[one[-1] for one in NAMES])
+def test_names_of_rows_and_attributes_are_checked_first(
+    key: str, base: type, said: dict[str, Any], told: str, tmp_path: Path, cache: Path
+) -> None:
+    refused(told, tmp_path, cache, **{key: _named(base, **said)})
+
+
+@pytest.mark.parametrize(("key", "base"), [("node", Alone), ("sharing", Sharing)])
+def test_a_kept_name_that_is_no_attribute_is_told_at_the_checkpoint(
+    key: str, base: type, tmp_path: Path, cache: Path
+) -> None:
+    def init(self: Any) -> None:
+        self.weight = 1.0
+
+    made = _named(base, kept=("wieght",), __init__=init)
+    told = (
+        "node 0 cannot be saved after iteration 1: Mine.kept names 'wieght', and the Mine has no "
+        "such attribute (did you mean 'weight'?); set it in __init__ or setup"
+    )
+    refused(told, tmp_path, cache, kind=RunError, checkpoint_after=1, iterations=2,
+            **{"node": Alone, key: made})  # fmt: skip
+
+
+def test_an_attribute_that_a_state_of_ones_own_lacks_is_another_error(
+    tmp_path: Path, cache: Path
+) -> None:
+    class Mine(Alone):
+        kept: ClassVar[tuple[str, ...]] = ()
+
+        def state(self) -> dict[str, Any]:
+            return super().state() | {"more": self.missing}
+
+        missing: Any
+
+    told = "'Mine' object has no attribute 'missing'"
+    refused(told, tmp_path, cache, kind=RunError, checkpoint_after=1, iterations=2, node=Mine)
