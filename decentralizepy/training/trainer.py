@@ -186,7 +186,12 @@ class Trainer:
         Without the graph that it was computed with, if the class did not detach it: else the row
         would hold the graphs of all steps so far.
         """
-        self.training.gradient(step)
+        found = self.training.gradient(step)  # type: ignore[func-returns-value]
+        if found is not None:
+            raise ConfigError(
+                f"{type(self.training).__name__}.gradient returns {found!r:.60}: leave the "
+                "gradient in step.grad, as step.grad.copy_(...), and return nothing"
+            )
         if self.template.grad.requires_grad:
             self.template.grad.detach_()
 

@@ -121,3 +121,18 @@ def test_an_attribute_that_a_state_of_ones_own_lacks_is_another_error(
 
     told = "'Mine' object has no attribute 'missing'"
     refused(told, tmp_path, cache, kind=RunError, checkpoint_after=1, iterations=2, node=Mine)
+
+
+TRAINING = """\
+from decentralizepy import Training
+
+
+class Mine(Training):
+    def gradient(self, step):
+        return step.x.sum()
+"""
+
+
+def test_a_gradient_that_is_returned_is_refused(tmp_path: Path, cache: Path) -> None:
+    told = "Mine.gradient returns tensor("
+    refused(told, tmp_path, cache, TRAINING, training_package="mine", training="Mine")
