@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import check_regular, regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.streams import generator
@@ -59,10 +60,24 @@ class Schedule(ABC):
         if t < 0 or k < 0:
             raise ValueError(f"iteration {t}, averaging round {k}: both count from 0")
         key = self.key(t, k)
-        graph = self._drawn.get(key, lambda: self.draw(*key))
+        graph = self._drawn.get(key, lambda: self._checked(*key))
         if members is None:
             return graph
         return self._restricted.get((key, members), lambda: graph.restrict(members))
+
+    def _checked(self, t: int, k: int) -> Graph:
+        graph, where = self.draw(t, k), f"{type(self).__name__}.draw({t}, {k})"
+        if not isinstance(graph, Graph):
+            raise ConfigError(
+                f"{where} gives {graph!r:.60} (of type {type(graph).__name__}): a Graph is "
+                "expected, as Graph(self.n, edges)"
+            )
+        if graph.n != self._n:
+            raise ConfigError(
+                f"{where} gives a Graph of {graph.n} nodes, and there are {self._n}: "
+                "write Graph(self.n, edges)"
+            )
+        return graph
 
     def key(self, t: int, k: int) -> tuple[int, int]:
         """The first time at which the graph of ``(t, k)`` is in force: one draw serves all."""

@@ -136,3 +136,27 @@ class Mine(Training):
 def test_a_gradient_that_is_returned_is_refused(tmp_path: Path, cache: Path) -> None:
     told = "Mine.gradient returns tensor("
     refused(told, tmp_path, cache, TRAINING, training_package="mine", training="Mine")
+
+
+SCHEDULE = """\
+from decentralizepy import Graph, Schedule
+
+
+class Mine(Schedule):
+    def draw(self, t, k):
+        return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("graph", "told"),
+    [
+        ("[(0, 1)]", "Mine.draw(0, 0) gives [(0, 1)] (of type list): a Graph is expected"),
+        ("Graph(2, [(0, 1)])", "Mine.draw(0, 0) gives a Graph of 2 nodes, and there are 4"),
+    ],
+)
+def test_a_schedule_that_gives_no_graph_of_the_nodes_is_told(
+    graph: str, told: str, tmp_path: Path, cache: Path
+) -> None:
+    keys = "[GRAPH]\ngraph_package = mine\ngraph_class = Mine"
+    refused(told, tmp_path, cache, SCHEDULE.format(graph), schedule=keys)
