@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from traceback import extract_tb
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +53,32 @@ def _own(experiment: Experiment, dataset: Dataset, error: Exception) -> ConfigEr
 def partition(dataset: Dataset, nodes: int, experiment: Experiment) -> list[np.ndarray]:
     """Training samples of every node; one that can't be dealt out is a `ConfigError`."""
     try:
-        return dataset.partition(nodes)
+        return _checked(dataset, nodes, dataset.partition(nodes))
     except ValueError as error:
         raise ConfigError(f"{experiment.path}: [DATASET] {error}") from None
     except Exception as error:
         raise _own(experiment, dataset, error) from error
+
+
+def _checked(dataset: Dataset, nodes: int, parts: Sequence[Any]) -> list[np.ndarray]:
+    """What `Dataset.partition` gives, which may be a user's; raises ValueError."""
+    where, samples = f"{type(dataset).__name__}.partition({nodes})", len(dataset.stored("train"))
+    if not isinstance(parts, list | tuple) or len(parts) != nodes:
+        what = f"{len(parts)} of them" if isinstance(parts, list | tuple) else f"{parts!r:.60}"
+        raise ValueError(f"{where} gives {what}: a list of {nodes} arrays is expected, one a node")
+    found = []
+    for uid, part in enumerate(parts):
+        one = np.asarray(part)
+        if one.ndim != 1 or (len(one) and one.dtype.kind not in "iu"):
+            raise ValueError(
+                f"{where} gives node {uid} {part!r:.60}: an array [k] of whole numbers is "
+                "expected, the numbers of its samples (of a mask, np.flatnonzero(mask))"
+            )
+        outside = one[(one < 0) | (one >= samples)]
+        if len(outside):
+            raise ValueError(
+                f"{where} gives node {uid} the sample {outside[0]}: the samples of the training "
+                f"part are 0 to {samples - 1}"
+            )
+        found.append(one.astype(np.int64, copy=False))
+    return found

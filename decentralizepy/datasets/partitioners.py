@@ -83,7 +83,11 @@ def check_sizes(sizes: Sequence[float], length: int, n: int) -> None:
     if len(sizes) != n:
         raise ValueError(f"sizes has {len(sizes)} fractions for {n} nodes; give one per node")
     if not all(math.isfinite(size) and size > 0 for size in sizes):
-        raise ValueError(f"every fraction in sizes must be above 0, got {list(sizes)}")
+        raise ValueError(
+            f"every fraction in sizes must be above 0, got {list(sizes)}; for a node without "
+            "samples give it an empty array in a partition of your own (override "
+            "Dataset.partition)"
+        )
     if sum(sizes) > 1 + 1e-9:
         raise ValueError(
             f"sizes sum to {sum(sizes):g}; they are fractions of the training set "

@@ -160,3 +160,43 @@ def test_a_schedule_that_gives_no_graph_of_the_nodes_is_told(
 ) -> None:
     keys = "[GRAPH]\ngraph_package = mine\ngraph_class = Mine"
     refused(told, tmp_path, cache, SCHEDULE.format(graph), schedule=keys)
+
+
+DATA = """\
+import numpy as np
+
+from decentralizepy.datasets.digits import Digits
+
+
+class Mine(Digits):
+    def partition(self, n):
+        dealt = super().partition(n)
+        return {}
+"""
+FIRST = "Mine.partition(4) gives "
+
+
+@pytest.mark.parametrize(
+    ("dealt", "told"),
+    [
+        ("dealt[:3]", "3 of them: a list of 4 arrays is expected, one a node"),
+        ("None", "None: a list of 4 arrays is expected, one a node"),
+        ("[*dealt[:3], np.array([5, 1442])]", "node 3 the sample 1442: the samples of the"),
+        ("[dealt[0], [-1], *dealt[2:]]", "node 1 the sample -1: the samples of the training part"),
+        ("[dealt[0] / 2, *dealt[1:]]", "node 0 array(["),
+        ("[dealt[0] > 4, *dealt[1:]]", "node 0 array(["),
+    ],
+)
+def test_a_partition_of_ones_own_is_checked(
+    dealt: str, told: str, tmp_path: Path, cache: Path
+) -> None:
+    keys = {"dataset_package": "mine", "dataset": "Mine"}
+    refused(FIRST + told, tmp_path, cache, DATA.format(dealt), **keys)
+
+
+def test_a_partition_of_ones_own_may_leave_a_node_without_samples(
+    tmp_path: Path, cache: Path
+) -> None:
+    keys = {"dataset_package": "mine", "dataset": "Mine"}
+    out = run(tmp_path, cache, DATA.format("[[], *map(list, dealt[1:])]"), **keys)
+    assert [out.nodes[uid].n_samples > 0 for uid in range(NODES)] == [False, True, True, True]
