@@ -16,6 +16,7 @@ from decentralizepy.datasets import partitioners
 from decentralizepy.datasets.partitioners import (
     SCHEMES,
     dirichlet,
+    check_sizes,
     equal_sizes,
     iid,
     kshard,
@@ -259,3 +260,9 @@ def test_a_dirichlet_that_cannot_be_met_ends(monkeypatch):
     monkeypatch.setattr(partitioners, "DIRICHLET_TRIES", 20)
     with pytest.raises(ValueError, match="raise alpha or use fewer nodes"):
         dirichlet(SMALL, 100, seed=1, alpha=0.01)
+
+
+def test_the_error_of_an_empty_fraction_tells_the_way_to_a_node_without_samples():
+    told = r"above 0, got \[1.0, 0.0\]; for a node without samples give it an empty array"
+    with pytest.raises(ValueError, match=told):
+        check_sizes([1.0, 0.0], 10, 2)
