@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from decentralizepy.datasets import partitioners
 from decentralizepy.datasets.partitioners import (
     SCHEMES,
-    dirichlet,
     check_sizes,
+    dirichlet,
     equal_sizes,
     iid,
     kshard,
