@@ -374,7 +374,7 @@ class Worker:
             self._end(strand)
         except RunError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a program's exit is not the worker's
             raise self._failure(seat, error, standing(strand.program, effect)) from error
         seat.seconds.share += self.stopwatch() - started
 
@@ -410,11 +410,11 @@ class Worker:
         """Show the supervisor how many iterations a node has done."""
         self.arena.counters.rounds[self._slots[seat.uid]] = iterations
 
-    def _failure(self, seat: Seat, error: Exception, where: str = "") -> NodeFailedError:
+    def _failure(self, seat: Seat, error: BaseException, where: str = "") -> NodeFailedError:
         """The error of a node; ``where`` its program stands, which the traceback does not show."""
         return self.failed(seat.uid, f"iteration {seat.node.round + 1}", error, where)
 
-    def failed(self, uid: int, when: str, error: Exception, where: str = "") -> NodeFailedError:
+    def failed(self, uid: int, when: str, error: BaseException, where: str = "") -> NodeFailedError:
         """The error of a node, which is written to its log."""
         text = "".join(traceback.format_exception(error))
         self.reporter.log(uid, text, "ERROR")
@@ -454,6 +454,9 @@ class Worker:
         return self._send_on(strand, iter(effect.outgoing), effect.round, False)
 
     def _ask(self, strand: Strand, effect: Ask) -> Any:
+        kind = type(strand.seat.node)
+        if kind.answer is Node.answer:
+            raise TypeError(f"Ask: {kind.__name__} defines no answer(self, message) to reply with")
         outgoing = iter([(tuple(effect.receivers), effect.message)])
         return self._send_on(strand, outgoing, effect.round, True)
 

@@ -27,6 +27,7 @@ from decentralizepy.node.effects import (
     Checkpoint,
     Forget,
     Gradient,
+    Now,
     Receive,
     Report,
     Send,
@@ -401,3 +402,24 @@ def test_effects_that_are_kept_or_given_on_are_no_statements(experiment: Experim
 
 class Averaged(Scripted):
     averages_together = True
+
+
+def test_a_program_that_exits_is_told_with_its_node(experiment: Experiment) -> None:
+    def program(node: Node) -> Program:
+        yield Now()
+        raise SystemExit(0)
+
+    with pytest.raises(NodeFailedError, match=r"node 1 failed in iteration 1: SystemExit: 0"):
+        scripted(experiment, {1: program})
+
+
+def test_a_question_that_nobody_can_answer_is_refused(experiment: Experiment) -> None:
+    class Mute(Scripted):
+        answer = Node.answer
+
+    def program(node: Node) -> Program:
+        yield Ask([2], said(), (0, 0))
+
+    told = r"node 1 failed in iteration 1: TypeError: Ask: Mute defines no answer\(self, message\)"
+    with pytest.raises(NodeFailedError, match=told):
+        scripted(experiment, {1: program}, kind=Mute)
