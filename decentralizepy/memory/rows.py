@@ -206,7 +206,10 @@ class NodeRows(MutableMapping[str, Tensor]):
         self._spare: Row | None = None
 
     def __getitem__(self, name: str) -> Tensor:
-        row = self._held[name]
+        try:
+            row = self._held[name]
+        except KeyError:
+            raise KeyError(f"{name!r:.40}: no such row; name it in row_names") from None
         return row.view if row.view is not None else self._pool.view(row)
 
     def __setitem__(self, name: str, value: Tensor) -> None:

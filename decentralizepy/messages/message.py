@@ -123,7 +123,11 @@ class Message:
         return self.tensors
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
+        try:
+            return self.tensors[name]
+        except KeyError:
+            there = ", ".join(map(repr, self.like)) or "none"
+            raise KeyError(f"{name!r:.40}: the tensors of this message are {there:.200}") from None
 
     def __contains__(self, name: object) -> bool:
         return name in self.like

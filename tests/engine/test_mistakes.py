@@ -282,6 +282,8 @@ DONE: list[tuple[Callable[[Node], Any], str]] = [
     (lambda node: _takes(node, None), "a row is a tensor [P], not None (of type NoneType)"),
     (lambda node: _takes(node, [0.5]), "not [0.5] (of type list): make one with torch.tensor"),
     (lambda node: _takes(node, np.ones(2)), "numpy.ndarray): make one with torch.from_numpy(a"),
+    (lambda node: node.rows["m"], "'m': no such row; name it in row_names"),
+    (lambda node: said()["params"], "'params': the tensors of this message are 'x'"),
 ]
 
 
