@@ -119,8 +119,18 @@ def test_a_state_of_ones_own_is_named_too(tmp_path: Path, cache: Path) -> None:
 
 
 def test_a_state_that_raises_names_its_node(tmp_path: Path, cache: Path) -> None:
+    class Fails(Remembering):
+        def state(self) -> dict[str, Any]:
+            return {"share": 1 / len(self.rows.keys() - {"x"})}
+
+    with pytest.raises(RunError, match="node 0 failed in iteration 1: ZeroDivisionError: "):
+        run(tmp_path, cache, 1, kind=Fails)
+
+
+def test_a_name_that_is_no_attribute_is_told(tmp_path: Path, cache: Path) -> None:
     class Absent(Remembering):
         kept: ClassVar = ("nothing",)
 
-    with pytest.raises(RunError, match="node 0 failed in iteration 1: AttributeError: 'Absent'"):
+    told = "node 0 cannot be saved after iteration 1: Absent.kept names 'nothing', and the Absent"
+    with pytest.raises(RunError, match=told):
         run(tmp_path, cache, 1, kind=Absent)
