@@ -90,14 +90,11 @@ class Message:
     def own(self) -> Message:
         """The message for one of its receivers on a worker, who may change its ``meta``."""
         mine = self._for_one()
-        mine.sender, mine.round, mine.asks, mine.lease = (
-            self.sender, self.round, self.asks, self.lease
-        )  # fmt: skip
-        mine._shared = self._cell()
+        mine.lease, mine._shared = self.lease, self._cell()
         return mine
 
     def _for_one(self) -> Message:
-        return self._again()
+        return self.stamped(self.sender, self.round, self.asks)
 
     @property
     def decoded(self) -> object:
@@ -141,12 +138,8 @@ class Message:
 
         What the program later does to the dictionaries that it made this one of does not reach it.
         """
-        message = self._again()
-        message.sender, message.round, message.asks = sender, round_, asks
-        return message
-
-    def _again(self) -> Message:
-        return Message(dict(self.tensors), own_meta(self.meta))
+        meta = own_meta(self.meta) if self.meta else None
+        return Message(dict(self.tensors), meta, sender, round_, asks)
 
     def carrying(self, tensors: Mapping[str, Tensor]) -> Message:
         """The same message with other tensors."""
@@ -228,15 +221,19 @@ class _Deferred(Message):
         alone = self._made is None and self._receivers == 1
         return self._fresh() if alone else self.tensors
 
-    def _again(self) -> Message:
+    def stamped(self, sender: int, round_: tuple[int, int], asks: bool = False) -> Message:
         if self._make is None:
-            return Message(self.tensors, own_meta(self.meta))
-        return _Deferred(self._make, self._like, own_meta(self.meta), self._kept)
+            return super().stamped(sender, round_, asks)
+        message = _Deferred(self._make, self._like, own_meta(self.meta), self._kept)
+        message.sender, message.round, message.asks = sender, round_, asks
+        return message
 
     def _for_one(self) -> Message:
         """What the first of several has made serves all, also for other workers."""
         look = self.last_look if self._receivers == 1 else lambda: self.tensors
-        return _Deferred(look, self._like, own_meta(self.meta), self._kept).delivered(1)
+        mine = _Deferred(look, self._like, own_meta(self.meta), self._kept)
+        mine.sender, mine.round, mine.asks = self.sender, self.round, self.asks
+        return mine.delivered(1)
 
     def made(self) -> Message:
         tensors = self.tensors

@@ -43,12 +43,12 @@ def check_meta(meta: Mapping[str, Any]) -> None:
 
 def own_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``meta``, its lists and dictionaries too: nobody else changes it."""
-    if not meta:
-        return {}
+    mine = dict(meta)
     try:
-        return {
-            key: value if type(value) in _ATOMS else _own(value, 1) for key, value in meta.items()
-        }
+        for key, value in mine.items():
+            if type(value) not in _ATOMS:
+                mine[key] = _own(value, 1)
+        return mine
     except RecursionError:
         check_meta(meta)  # says where it is too deep
         raise
