@@ -77,7 +77,7 @@ class SimulatedCarrier:
     def carry(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
         message = self._router.kept(message).delivered(len(uids))
         for uid in uids:
-            self._launch(seat, uid, message.own() if message.meta else message, 1.0, 0.0)
+            self._launch(seat, uid, message, 1.0, 0.0)
 
     def carry_slowly(
         self, seat: Seat, uid: int, message: Message, factor: float, delay: float

@@ -516,12 +516,11 @@ class Worker:
     def _deliver(self, uids: Sequence[int], message: Message) -> None:
         """Give a message to nodes of this worker: into their mailboxes, and on to who waits."""
         seats, asks = self.seats, message.asks
-        several = bool(message.meta) and (asks or len(uids) > 1)
         for uid in uids:
             seat = seats.get(uid)
             if seat is None or seat.lost:
                 continue
-            mine = message.own() if several else message
+            mine = message.own() if message.meta else message
             if asks:
                 self._reply(seat, mine)
             elif not seat.ended and seat.mailbox.put(mine):

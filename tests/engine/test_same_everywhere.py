@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -102,10 +103,11 @@ def test_whatever_is_sent_arrives_as_it_is_and_is_counted_alike(
 
 
 @pytest.mark.parametrize(
-    ("layout", "simulated"), [*((layout, False) for layout in LAYOUTS), (ALONE, True)]
+    ("layout", "flag"),
+    [*((layout, "") for layout in LAYOUTS), (ALONE, "--simulate"), (ALONE, "--faults")],
 )
 def test_a_message_says_what_it_held_when_it_was_sent(
-    experiment: Experiment, layout: Sequence[int], simulated: bool
+    experiment: Experiment, layout: Sequence[int], flag: str
 ) -> None:
     """Whatever its sender does to its dictionaries then, and another receiver to the meta."""
     heard: dict[int, list[Any]] = {1: [], 2: [], 3: []}
@@ -133,9 +135,12 @@ def test_a_message_says_what_it_held_when_it_was_sent(
                 message.meta["mine"] = node.uid
             heard[node.uid].append(message.meta)
 
-    path = experiment.folder / "simulation.json"
-    path.write_text('{"links": {"latency_s": 0.01}}')
-    more = ("--simulate", str(path)) if simulated else ()
+    link = {"from": 0, "factor": 1, "delay_s": 0.01}
+    slow = [{"slow_link": {**link, "to": uid}, "rounds": [1, 1]} for uid in HEARERS]
+    values = {"--simulate": {"links": {"latency_s": 0.01}}, "--faults": slow}
+    path = experiment.folder / "given.json"
+    path.write_text(json.dumps(values.get(flag)))
+    more = (flag, str(path)) if flag else ()
     scripted(experiment, {0: speaker, **dict.fromkeys(heard, hearer)}, *more, layout=layout)
     for uid, found in heard.items():
         assert found == [
