@@ -16,6 +16,7 @@ from decentralizepy.text import seconds_text
 from orchestrator.backends import process
 from orchestrator.errors import DetachedError
 from orchestrator.hosts.base import HostError, Seen, UnreachableError
+from orchestrator.running.blame import killed
 from orchestrator.running.execution import Execution, at_once, quietly
 from orchestrator.running.homeward import Homeward
 from orchestrator.running.losses import Losses
@@ -87,7 +88,9 @@ class Fleet:
         limit, next_watch = self.execution.plan.config.walltime_seconds, 0.0
         while True:
             self._sight.look()
-            if self._losses.exits():
+            if failed := self._losses.exits():
+                if self.remote and any(map(killed, failed.values())):
+                    self._ask_whether_held()
                 self._losses.lose()
                 watch(self.execution.statuses())
                 continue
@@ -129,11 +132,16 @@ class Fleet:
             )
         if now - self._doubted > self.execution.plan.config.HOST_TIMEOUT:
             self._doubted = now
-            if not self._held():
-                raise RunError(
-                    "the machines are not ours any more: their time was over, or somebody has "
-                    "given them back; what came home until then is kept"
-                )
+            self._ask_whether_held()
+
+    def _ask_whether_held(self) -> None:
+        """Whoever has ended the job has ended all machines, if not all at once: no host is to
+        blame. Raises `RunError`."""
+        if not self._held():
+            raise RunError(
+                "the machines are not ours any more: their time was over, or somebody has "
+                "given them back; what came home until then is kept"
+            )
 
     def _too_long(self) -> str:
         slowest = min(self.execution.statuses(), key=lambda status: status.round_min)

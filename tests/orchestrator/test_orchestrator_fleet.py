@@ -81,10 +81,12 @@ def execution(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Exec
     return Execution(plan, RunFolder(tmp_path), hosts, backend)
 
 
-def watched(tmp_path: Path, on_loss: str, *answers: list[Seen | None]) -> Execution:
+def watched(
+    tmp_path: Path, on_loss: str, *answers: list[Seen | None], held: bool = True
+) -> Execution:
     """An execution that was watched to its end."""
     found = execution(tmp_path, on_loss, *answers)
-    machines = Fleet(found)
+    machines = Fleet(found, held=lambda: held)
     try:
         machines.watch(lambda statuses: None)
     finally:
@@ -108,6 +110,23 @@ def test_a_host_whose_silence_is_noticed_after_the_others_end_is_dropped(tmp_pat
 def test_the_other_policies_do_not_do_without_it(policy: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"machine 1 \(host-1\) failed, its host does not answer"):
         watched(tmp_path, policy, [RUNNING, DONE], [RUNNING, None])
+
+
+@pytest.mark.parametrize("policy", ["fail", "drop", "wait"])
+@pytest.mark.parametrize("end", [None, Seen("absent", None), Seen("ended", 137)])
+def test_no_host_is_to_blame_where_the_job_has_ended(
+    end: Seen | None, policy: str, tmp_path: Path
+) -> None:
+    """Its machines go one by one; others still answer."""
+    steady: list[Seen | None] = [RUNNING] * 30
+    with pytest.raises(RunError, match="not ours any more"):
+        watched(tmp_path, policy, [*steady, DONE], [RUNNING, end], held=False)
+
+
+def test_what_ends_by_itself_is_to_blame_whoever_has_the_machines(tmp_path: Path) -> None:
+    steady: list[Seen | None] = [RUNNING] * 30
+    with pytest.raises(RunError, match="machine 1"):
+        watched(tmp_path, "fail", [*steady, DONE], [RUNNING, Seen("ended", 4)], held=False)
 
 
 def test_a_run_whose_machine_0_failed_has_failed(tmp_path: Path) -> None:
