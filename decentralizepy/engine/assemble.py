@@ -173,14 +173,16 @@ class Assembly:
             worker.begins = found
         return max(found.values(), default=0.0)
 
-    def _check_mixing(self, node: Node) -> None:
-        """The method can weigh the graph's edges, if the program mixes by it; it says why not
+    def _check_mixing(self, worker: Worker, node: Node) -> None:
+        """The method can weigh the graph's edges, if the program mixes by it; or it says why not,
         before anything is trained."""
         if self.settings.intervals.iterations and node.shares and not node.is_server:
             try:
                 node.context(node.schedule.at(0, 0), 0, 0)
             except ValueError as error:
                 raise ConfigError(f"graph of node {node.uid}: {error}") from None
+            except Exception as error:  # of a `mixing` or a schedule of the user's
+                raise worker.failed(node.uid, "mixing", error) from error
 
     def _seat_nodes(self, worker: Worker) -> None:
         schedule, made = self.settings.schedule(), set[int]()
@@ -204,7 +206,7 @@ class Assembly:
         for one in (node, place.sharing):
             check_names(one, "kept")
         node.bind(place)
-        self._check_mixing(node)
+        self._check_mixing(worker, node)
         try:
             node.sharing.begin(node.x)
             node.setup()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.given import check_is
 from decentralizepy.graphs.generators import check_regular, regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.streams import generator
@@ -66,16 +67,12 @@ class Schedule(ABC):
         return self._restricted.get((key, members), lambda: graph.restrict(members))
 
     def _checked(self, t: int, k: int) -> Graph:
-        graph, where = self.draw(t, k), f"{type(self).__name__}.draw({t}, {k})"
-        if not isinstance(graph, Graph):
-            raise ConfigError(
-                f"{where} gives {graph!r:.60} (of type {type(graph).__name__}): a Graph is "
-                "expected, as Graph(self.n, edges)"
-            )
+        graph, method = self.draw(t, k), f"draw({t}, {k})"
+        check_is(Graph, graph, self, method, "Graph(self.n, edges)")
         if graph.n != self._n:
             raise ConfigError(
-                f"{where} gives a Graph of {graph.n} nodes, and there are {self._n}: "
-                "write Graph(self.n, edges)"
+                f"{type(self).__name__}.{method} gives a Graph of {graph.n} nodes, and there are "
+                f"{self._n}: write Graph(self.n, edges)"
             )
         return graph
 

@@ -127,12 +127,6 @@ def check_count(count: object, named: bool) -> None:
         )
 
 
-def check_is(by: str, kind: type, given: object) -> None:
-    """Raise TypeError unless ``by``, a method that is a user's own, has given what it should."""
-    if not isinstance(given, kind):
-        raise TypeError(f"{by}: a {kind.__name__} is expected, not {shown(given)}")
-
-
 def check_term(name: str, term: object, length: int) -> None:
     """Raise an error unless what `Train` adds to gradients is as long as they are."""
     if not isinstance(term, Tensor):

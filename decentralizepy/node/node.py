@@ -12,11 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from decentralizepy.compression.base import Sparse
+from decentralizepy.given import check_is
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.graphs.schedules import Schedule
 from decentralizepy.messages.message import Message
-from decentralizepy.node.checks import check_is
 from decentralizepy.node.effects import Answer, Effect
 from decentralizepy.node.mail import Mail
 from decentralizepy.node.membership import Membership
@@ -175,7 +175,7 @@ class Node(ABC):
         if mixed is None or mixed[0] is not graph:
             around = graph.out_neighbors(self.uid), graph.in_neighbors(self.uid)
             mixing = self.sharing.mixing(graph, self.uid)
-            check_is(f"{type(self.sharing).__name__}.mixing", MixingRow, mixing)
+            check_is(MixingRow, mixing, self.sharing, "mixing", "MixingRow(self_weight, weights)")
             mixed = self._mixed = graph, mixing, around
         return mixed
 

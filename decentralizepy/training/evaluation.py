@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from decentralizepy.errors import ConfigError, RunError
+from decentralizepy.messages.meta import shown
 from decentralizepy.training.data import Samples
 from decentralizepy.training.task import Task
 
@@ -101,8 +102,8 @@ def _number(task: Task, name: str, value: Any) -> Any:
 def _wrong(task: Task, method: str, found: Any, expected: str) -> RunError:
     kind = type(task)
     return RunError(
-        f"{kind.__module__}.{kind.__qualname__}.{method} gives {found!r:.80} (of type "
-        f"{type(found).__name__}): {expected} is expected"
+        f"{kind.__module__}.{kind.__qualname__}.{method} gives {shown(found)}: "
+        f"{expected} is expected"
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from decentralizepy.errors import ConfigError
+from decentralizepy.given import check_is
 from decentralizepy.streams import torch_seed
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Evaluation, evaluate
@@ -133,11 +134,7 @@ class Trainer:
 
     def _drawn(self, *name: int) -> Draw:
         draw = self.training.draw(*name)
-        if not isinstance(draw, Draw):
-            raise ConfigError(
-                f"{type(self.training).__name__}.draw: a Draw(order, sizes) is expected, "
-                f"not {draw!r:.80}"
-            )
+        check_is(Draw, draw, self.training, "draw", "Draw(order, sizes)")
         return draw
 
     def _train_one(self, work: LocalWork) -> None:

@@ -277,7 +277,7 @@ DONE: list[tuple[Callable[[Node], Any], str]] = [
     (lambda node: Train(2, correction=torch.zeros(3)), "Train: correction has the shape [3], wher"),
     (lambda node: Train(2, anchor=node.x[None]), "Train: anchor has the shape [1, "),
     (lambda node: Train(2, correction=0.5), "Train: correction is a tensor ["),
-    (lambda node: _mixes(node, None), "Sharing.mixing: a MixingRow is expected, not None"),
+    (lambda node: _mixes(node, None), "Sharing.mixing gives None (of type NoneType): a Mix"),
     (lambda node: _mixes(node, MixingRow(0.5, {0: 0.5})), "node 2 has no weight in this MixingRow"),
     (lambda node: _takes(node, None), "a row is a tensor [P], not None (of type NoneType)"),
     (lambda node: _takes(node, [0.5]), "not [0.5] (of type list): make one with torch.tensor"),

@@ -14,6 +14,7 @@ from decentralizepy.compression.chain import Chain
 from decentralizepy.compression.top_k import TopK
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import ring
+from decentralizepy.graphs.mixing import MixingRow
 from decentralizepy.here import Outcome
 from decentralizepy.node.effects import Checkpoint, Report, Train
 from decentralizepy.node.node import Node, Program
@@ -136,6 +137,40 @@ class Mine(Training):
 def test_a_gradient_that_is_returned_is_refused(tmp_path: Path, cache: Path) -> None:
     told = "Mine.gradient returns tensor("
     refused(told, tmp_path, cache, TRAINING, training_package="mine", training="Mine")
+
+
+DRAW = """\
+from decentralizepy import Training
+
+
+class Mine(Training):
+    def draw(self, n, seed, uid, t, steps=None):
+        return [0, 1]
+"""
+
+
+def test_a_draw_of_another_kind_is_refused(tmp_path: Path, cache: Path) -> None:
+    told = "Mine.draw gives [0, 1] (of type list): a Draw is expected, as Draw(order, sizes)"
+    refused(told, tmp_path, cache, DRAW, training_package="mine", training="Mine")
+
+
+def _mixes_nothing(self: Sharing, graph: Any, uid: int) -> None:
+    """No weights at all."""
+
+
+def _mixes_strangers(self: Sharing, graph: Any, uid: int) -> MixingRow:
+    return MixingRow(0.5, {9: graph.weights[9]})
+
+
+def test_weights_of_another_kind_are_refused(tmp_path: Path, cache: Path) -> None:
+    made = _named(Sharing, mixing=_mixes_nothing)
+    told = "graph of node 0: Mine.mixing gives None (of type NoneType): a MixingRow is expected"
+    refused(told, tmp_path, cache, sharing=made)
+
+
+def test_weights_that_cannot_be_made_are_told_with_the_node(tmp_path: Path, cache: Path) -> None:
+    made = _named(Sharing, mixing=_mixes_strangers)
+    refused("node 0 failed in mixing: ", tmp_path, cache, kind=RunError, sharing=made)
 
 
 SCHEDULE = """\

@@ -310,7 +310,7 @@ def test_numbers_of_any_kind_count_units(found: Any) -> None:
     "found", [lambda y: y, lambda y: 2.5, lambda y: -1, lambda y: None, lambda y: "3"]
 )
 def test_what_counts_no_units_is_told(found: Any) -> None:
-    told = r"Mine.count gives .* \(of type \w+\): a whole number of at least 0, as int\(...\)"
+    told = r"Mine.count gives .* \(of type [\w.]+\): a whole number of at least 0, as int\(...\)"
     with pytest.raises(RunError, match=told):
         evaluate(seeded(Factors), _count(found)(), ratings(), 8)
 
