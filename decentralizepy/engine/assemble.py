@@ -182,7 +182,7 @@ class Assembly:
             except ValueError as error:
                 raise ConfigError(f"graph of node {node.uid}: {error}") from None
             except Exception as error:  # of a `mixing` or a schedule of the user's
-                raise worker.failed(node.uid, "mixing", error) from error
+                raise worker.failures.at(node.uid, "mixing", error) from error
 
     def _seat_nodes(self, worker: Worker) -> None:
         schedule, made = self.settings.schedule(), set[int]()
@@ -213,7 +213,7 @@ class Assembly:
         except ConfigError:
             raise
         except Exception as error:
-            raise worker.failed(uid, "setup", error) from error
+            raise worker.failures.at(uid, "setup", error) from error
         worker.add(node, learner, rows)
         worker.reporter.log(uid, f"node {uid} on {worker.me}: {len(indices)} samples")
         remark = self.trainer.training.remark(len(indices), uid) if len(indices) else ""

@@ -9,7 +9,6 @@ for all the others, and for a piece of work, now and then.
 
 from __future__ import annotations
 
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -26,6 +25,7 @@ from decentralizepy.engine.carrier import Carrier, DirectCarrier, SimulatedCarri
 from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
 from decentralizepy.engine.deadlock import Stuck, stuck
 from decentralizepy.engine.evaluation import Evaluations, Evaluator
+from decentralizepy.engine.failures import Failures
 from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.engine.meeting import Meeting
 from decentralizepy.engine.records import Reporter, check_metrics
@@ -104,10 +104,6 @@ _POLLS_IN_VAIN: Final = 10_000
 _POLL_MS: Final = 1
 
 
-class NodeFailedError(RunError):
-    """A node program raised; the text names node and round and holds the traceback."""
-
-
 class Injector(Carrier, Protocol):
     """Injects faults, see `decentralizepy.engine.faults`; a run without any has none."""
 
@@ -148,6 +144,7 @@ class Worker:
     ) -> None:
         self.me, self.placement, self.arena = me, placement, arena
         self.trainer, self.reporter = trainer, reporter
+        self.failures = Failures(me, reporter)
         self._simulation, self._on_loss = simulation, on_loss
         self.clock: Clock = VirtualClock() if simulation else RealClock()
         #: when nodes start, by uid, in a simulation that is resumed
@@ -187,7 +184,7 @@ class Worker:
         self._ready: deque[tuple[Strand, Any] | tuple[Strand, Any, int]] = deque()
         self.workload = Workload(
             trainer, lambda: self.clock, self.timers, simulation, self._trained, self._resume,
-            self._failure,
+            self.failures.of,
         )  # fmt: skip
         self._held: deque[tuple[Strand, Outgoing, tuple[int, int], bool]] = deque()
         #: programs that have asked in vain whether something is there, and ask again
@@ -362,7 +359,7 @@ class Worker:
                 effect = send(answer)
                 perform = _PERFORM.get(type(effect))
                 if perform is None:
-                    raise _no_effect(strand, effect)
+                    raise self.failures.no_effect(strand, effect)
                 if self.faults is not None and self.faults.begins(seat, _iteration(seat, effect)):
                     return
                 answer = perform(self, strand, effect)
@@ -375,7 +372,7 @@ class Worker:
         except RunError:
             raise
         except (Exception, SystemExit) as error:  # a program's exit is not the worker's
-            raise self._failure(seat, error, standing(strand.program, effect)) from error
+            raise self.failures.of(seat, error, standing(strand.program, effect)) from error
         seat.seconds.share += self.stopwatch() - started
 
     def _interrupt(self, strand: Strand, answer: Any) -> None:
@@ -409,19 +406,6 @@ class Worker:
     def _note_progress(self, seat: Seat, iterations: int) -> None:
         """Show the supervisor how many iterations a node has done."""
         self.arena.counters.rounds[self._slots[seat.uid]] = iterations
-
-    def _failure(self, seat: Seat, error: BaseException, where: str = "") -> NodeFailedError:
-        """The error of a node; ``where`` its program stands, which the traceback does not show."""
-        return self.failed(seat.uid, f"iteration {seat.node.round + 1}", error, where)
-
-    def failed(self, uid: int, when: str, error: BaseException, where: str = "") -> NodeFailedError:
-        """The error of a node, which is written to its log."""
-        text = "".join(traceback.format_exception(error))
-        self.reporter.log(uid, text, "ERROR")
-        return NodeFailedError(
-            f"{self.me}: node {uid} failed in {when}: "
-            f"{type(error).__name__}: {error}{f' ({where})' if where else ''}\n{text}"
-        )
 
     def _sleep(self, strand: Strand, effect: Sleep) -> Any:
         when = self.clock.now() + max(effect.seconds, 0.0)
@@ -508,7 +492,7 @@ class Worker:
             except RunError:
                 raise
             except Exception as error:  # what is sent is computed lazily, here
-                raise self._failure(strand.seat, error, standing(strand.program)) from error
+                raise self.failures.of(strand.seat, error, standing(strand.program)) from error
         return bool(self._ready)
 
     # --------------------------------------------------------------- messages
@@ -542,7 +526,7 @@ class Worker:
         except RunError:
             raise
         except Exception as error:  # the fault of who answers, not of who asks
-            raise self._failure(seat, error) from error
+            raise self.failures.of(seat, error) from error
 
     def _receive(self, strand: Strand, wanted: Receive) -> Any:
         strand.seat.has_deadlines = strand.seat.has_deadlines or wanted.deadline is not None
@@ -569,7 +553,7 @@ class Worker:
         if strand.polls < _POLLS:
             return heard
         if self._simulation is not None and strand.polls > _POLLS_IN_VAIN:
-            raise self._polls_for_ever(strand)
+            raise self.failures.polls_for_ever(strand)
         self._blame(strand)
         strand.expect(wanted, self._gone, self.stopwatch())
         self._polling.append((strand, wanted))
@@ -585,13 +569,6 @@ class Worker:
                 continue
             strand.seat.seconds.wait += self.stopwatch() - strand.since
             self._go_on(strand, self._heard(strand, "deadline"), strand.polls)
-
-    def _polls_for_ever(self, strand: Strand) -> RunError:
-        uid, iteration = strand.seat.uid, strand.seat.node.round + 1
-        return RunError(
-            f"{self.me}: node {uid} polls in iteration {iteration} and finds nothing; a poll takes "
-            f"no simulated time: Sleep between polls ({standing(strand.program)})"
-        )
 
     def _deadline(self, strand: Strand, wanted: Receive) -> None:
         if strand.waiting is wanted:
@@ -757,19 +734,7 @@ class Worker:
     def _trained(self, seat: Seat, t: int) -> None:
         self._note_progress(seat, t)
         if seat.learner.nan == t + 1:
-            self._diverged(seat)
-
-    def _diverged(self, seat: Seat) -> None:
-        """A node's row has become NaN or infinite: end the run, or say so in the node's log."""
-        training, iteration = self.trainer.training, seat.learner.nan
-        text = f"node {seat.uid}: parameters are not finite after the local steps of iteration "
-        text += f"{iteration}"
-        self.reporter.log(seat.uid, text, "WARNING" if training.on_nan == "continue" else "ERROR")
-        if training.on_nan == "stop":
-            raise RunError(
-                f"{self.me}: {text}; lower lr or set clipping_norm (on_nan = continue in "
-                "[TRAIN_PARAMS] records it and goes on)"
-            )
+            self.failures.diverged(seat, self.trainer.training.on_nan)
 
     # ---------------------------------------------------------------- reports
 
@@ -797,7 +762,7 @@ class Worker:
         except (RunError, ConfigError):
             raise
         except Exception as error:  # users' tasks and models may raise anything
-            raise self._failure(seat, error) from error
+            raise self.failures.of(seat, error) from error
         seat.charge("evaluation", seat.seconds.evaluate - before)  # not what it writes for others
 
     def _held_x(self, seat: Seat) -> Tensor:
@@ -863,7 +828,7 @@ class Worker:
         except RunError:
             raise
         except Exception as error:  # of a `state` of the user's
-            raise self._failure(seat, error) from error
+            raise self.failures.of(seat, error) from error
 
     def _warn_of_ports(self, seat: Seat) -> None:
         """Say once that a resumed run may hear others, where nodes share simulated ports."""
@@ -938,14 +903,6 @@ class Worker:
                     strand.resting = None
                     self._ready.append((strand, None))
         self._idle_since = None
-
-
-def _no_effect(strand: Strand, effect: Any) -> RunError:
-    uid, iteration = strand.seat.uid, strand.seat.node.round + 1
-    return RunError(
-        f"node {uid} yielded {effect!r:.80}, which is no effect, in iteration {iteration} "
-        f"({standing(strand.program)})"
-    )
 
 
 def _iteration(seat: Seat, effect: Any) -> int:

@@ -12,7 +12,7 @@ import torch
 from launching import Experiment
 from teams import ALONE, FAR, LAYOUTS, NEAR, Scripted, scripted
 
-from decentralizepy.engine.worker import NodeFailedError
+from decentralizepy.engine.failures import NodeFailedError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Ask, Drain, Now, Receive, Send, Sleep, Train

@@ -15,7 +15,7 @@ import torch
 from launching import Experiment
 from teams import ALONE, LAYOUTS, NEAR, Scripted, scripted
 
-from decentralizepy.engine.worker import NodeFailedError
+from decentralizepy.engine.failures import NodeFailedError
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.graphs.mixing import MixingRow

@@ -12,8 +12,9 @@ from in_process import build, inject
 from launching import Experiment
 
 from decentralizepy.engine.clock import VirtualClock
+from decentralizepy.engine.failures import NodeFailedError
 from decentralizepy.engine.mailbox import Mailbox
-from decentralizepy.engine.worker import NodeFailedError, Worker
+from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.memory.rows import Row

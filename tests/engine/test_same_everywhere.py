@@ -14,7 +14,7 @@ import torch
 from launching import Experiment
 from teams import ALONE, FAR, LAYOUTS, NEAR, Team, scripted
 
-from decentralizepy.engine.worker import NodeFailedError
+from decentralizepy.engine.failures import NodeFailedError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import ANY, Receive, Send, Sleep, Train

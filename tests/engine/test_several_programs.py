@@ -10,7 +10,7 @@ import pytest
 from launching import Experiment
 from teams import LAYOUTS, Scripted, scripted
 
-from decentralizepy.engine.worker import NodeFailedError
+from decentralizepy.engine.failures import NodeFailedError
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.messages.message import Message
