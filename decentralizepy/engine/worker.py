@@ -30,6 +30,7 @@ from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.engine.meeting import Meeting
 from decentralizepy.engine.records import Reporter, check_metrics
 from decentralizepy.engine.rest import Position, Rest
+from decentralizepy.engine.saver import Saver
 from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.engine.sent_models import SentModels
 from decentralizepy.engine.standing import standing
@@ -66,8 +67,6 @@ from decentralizepy.words import (
     KillMachine,
     Leave,
     Leaving,
-    NodeEnded,
-    NodeSaved,
     NodesLeft,
     NodesLost,
     Note,
@@ -161,7 +160,7 @@ class Worker:
         self.faults: Injector | None = None
         self.sent_models: SentModels | None = None
         self.averaging: Averaging | None = None
-        self.sockets, self._tell, self._orders, self._save = sockets, tell, orders, save
+        self.sockets, self._tell, self._orders = sockets, tell, orders
         # others on this machine need no processor of ours, and nobody is waited for elsewhere
         near = sockets is not None and sockets.wire is None
         self._watches = near and arena.plan.workers <= allotted()
@@ -175,6 +174,10 @@ class Worker:
             self.router.send_collective, lambda t, mean: self.evaluations.mean_arrived(t, mean),
         )  # fmt: skip
         self.evaluations = Evaluations(evaluator, reporter, self.meeting, self._held_x, tell)
+        self.saver = Saver(
+            me, self.evaluations, self.membership, self.network, reporter, self.failures, tell,
+            partial(save, self),
+        )  # fmt: skip
         self.rest = Rest(
             me, placement, self.router.send_collective,
             self._position, self._save_resting, self._go_on_rested,
@@ -191,7 +194,7 @@ class Worker:
         self._polling: deque[tuple[Strand, Receive]] = deque()
         self._active = 0
         self._idle_since: float | None = None
-        self._asked_for_rest = self._unread = self._told_of_ports = False
+        self._asked_for_rest = False
         self._impatient = 0.0
         self._trains = False
         self._looked = 0.0
@@ -401,7 +404,7 @@ class Worker:
             if self.averaging is not None:
                 self.averaging.leave(seat.uid)
             self.evaluations.leave([seat.uid])
-            self._save_ended(seat, done)
+            self.saver.save_ended(seat, done)
 
     def _note_progress(self, seat: Seat, iterations: int) -> None:
         """Show the supervisor how many iterations a node has done."""
@@ -509,7 +512,7 @@ class Worker:
                 self._reply(seat, mine)
             elif not seat.ended and seat.mailbox.put(mine):
                 if message.round[0] < seat.saved and message.sender not in self._gone:
-                    self._tell_unread(seat, message.round[0])
+                    self.saver.tell_unread(seat, message.round[0])
                 for strand in seat.strands:
                     if strand.waiting is not None and strand.heard(mine, self._gone):
                         self._answer(strand)
@@ -709,7 +712,7 @@ class Worker:
         if isinstance(effect, Report):
             self._measure(seat, effect)
         else:
-            self._save_now(seat, effect.t)
+            self.saver.save(seat, effect.t)
         self._ready.append((work.strand, None))
 
     def _answer_while_training(self) -> None:
@@ -772,13 +775,13 @@ class Worker:
     # ----------------------------------------------------- checkpoints and rest
 
     def _checkpoint(self, strand: Strand, effect: Checkpoint) -> Any:
-        if not self.evaluations.evaluator.intervals.save(effect.t + 1):
+        if not self.saver.due(effect.t):
             return None
         self.evaluations.passed(strand.seat, effect.t)  # also of a node that did not report it
         if strand.seat.node.asynchronous:
             strand.rest(effect, self.stopwatch())
         elif self._simulation is not None:  # takes no simulated time
-            self._save_now(strand.seat, effect.t)
+            self.saver.save(strand.seat, effect.t)
             return None
         else:
             self.workload.add(Work(strand, effect))
@@ -787,59 +790,6 @@ class Worker:
     def _drain(self, strand: Strand, effect: Drain) -> Any:
         strand.rest(effect, self.stopwatch())
         return _PARKED
-
-    def _save_now(self, seat: Seat, t: int) -> None:
-        if seat.has_deadlines and not seat.node.asynchronous:
-            self._warn_of_ports(seat)
-        crc32 = self._write_down(seat, t)
-        seat.saved = t + 1
-        saved = NodeSaved(t + 1, seat.uid, crc32)
-        self.evaluations.once_written(t, partial(self._tell, saved))  # a resumed run writes none
-        oldest = seat.mailbox.oldest(self._gone)
-        if oldest is not None and oldest <= t:
-            self._tell_unread(seat, oldest)
-
-    def _save_ended(self, seat: Seat, done: int) -> None:
-        """Save what a node was that has ended before the run: later checkpoints need it."""
-        following = self.evaluations.evaluator.intervals.next_save(done)
-        if following:
-            crc32 = self._write_down(seat, following - 1)
-            ended = NodeEnded(following, seat.uid, crc32)
-            self.evaluations.once_written(following - 1, partial(self._tell, ended))
-
-    def _tell_unread(self, seat: Seat, t: int) -> None:
-        """A checkpoint lacks mail of iteration ``t``, which its sender had sent before it was saved
-        itself; one note of each worker will do."""
-        if seat.node.asynchronous or self._unread:
-            return
-        self._unread = True
-        text = (
-            f"{self.me}: node {seat.uid} had not read all mail of iteration {t + 1} at the "
-            f"checkpoint after iteration {seat.saved}, and the checkpoint does not hold it: a "
-            f"resumed run lacks it. If it is needed, set asynchronous = True in "
-            f"{type(seat.node).__name__}; if not, let the program Forget it before its Checkpoint"
-        )
-        self.reporter.log(seat.uid, text, "WARNING")
-        self._tell(Note(text))
-
-    def _write_down(self, seat: Seat, t: int) -> int:
-        try:
-            return self._save(self, seat, t)
-        except RunError:
-            raise
-        except Exception as error:  # of a `state` of the user's
-            raise self.failures.of(seat, error) from error
-
-    def _warn_of_ports(self, seat: Seat) -> None:
-        """Say once that a resumed run may hear others, where nodes share simulated ports."""
-        shared = self.network is not None and self.network.shared
-        if shared and not self._told_of_ports:
-            self._told_of_ports = True
-            self._tell(Note(
-                f'{type(seat.node).__name__} has deadlines, and with "queue": "machine" nodes '
-                "share ports, which no checkpoint of a synchronous program holds: resumed, it may "
-                "hear others; asynchronous = True in the class prevents that"
-            ))  # fmt: skip
 
     def _position(self) -> Position:
         """Where this worker is, for finding out whether the whole run is at rest."""
@@ -892,7 +842,7 @@ class Worker:
             for strand in seat.strands:
                 if isinstance(strand.resting, Checkpoint):
                     strand.rested(self.stopwatch())  # a resumed run knows of it
-                    self._save_now(seat, strand.resting.t)
+                    self.saver.save(seat, strand.resting.t)
 
     def _go_on_rested(self, saved: bool) -> None:
         """All go on that were saved at a checkpoint; or all that wait for the end."""
