@@ -19,7 +19,6 @@ from typing import Any, Final, Protocol
 from torch import Tensor
 
 from decentralizepy.codec import Word
-from decentralizepy.cpus import allotted
 from decentralizepy.engine.averaging import Averaging
 from decentralizepy.engine.carrier import Carrier, DirectCarrier, SimulatedCarrier
 from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
@@ -34,6 +33,7 @@ from decentralizepy.engine.saver import Saver
 from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.engine.sent_models import SentModels
 from decentralizepy.engine.standing import standing
+from decentralizepy.engine.waiting import Waiting
 from decentralizepy.engine.workload import Work, Workload
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.mappings.placement import Placement, WorkerId
@@ -61,7 +61,6 @@ from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Network, Simulation
 from decentralizepy.training.trainer import Learner, Trainer
 from decentralizepy.transport.local import LocalSockets
-from decentralizepy.transport.rings import fence
 from decentralizepy.transport.router import Router
 from decentralizepy.words import (
     KillMachine,
@@ -85,11 +84,6 @@ _MOMENT_MS: Final = 20
 _PATIENCE_MS: Final = 2
 #: how often a worker looks for questions while it trains
 _LOOK_S: Final = 0.001
-#: a worker whose notices find no room looks again after this
-_BEHIND_MS: Final = 1
-#: how long a worker looks for notices before it sleeps: to be woken takes time, and a
-#: processor that has slept is slower for a while
-_WATCH_MS: Final = 1
 #: effects that a program is given before others get their turn
 _TURN: Final = range(1000)
 #: turns for each program, and seconds, after which programs make way for work
@@ -161,9 +155,7 @@ class Worker:
         self.sent_models: SentModels | None = None
         self.averaging: Averaging | None = None
         self.sockets, self._tell, self._orders = sockets, tell, orders
-        # others on this machine need no processor of ours, and nobody is waited for elsewhere
-        near = sockets is not None and sockets.wire is None
-        self._watches = near and arena.plan.workers <= allotted()
+        self._waiting = Waiting(me, arena, self.router.rings, sockets, self._obey)
         self.membership = membership or Membership(placement.mapping.n)
         self._gone = self.membership.left
         self._called = arena.counters.calls(me.worker)
@@ -291,7 +283,7 @@ class Worker:
         """Do nothing but let messages through and listen to the supervisor."""
         if self.sockets is not None:
             self.sockets.flush()
-        self._doze(self._patience(self.timers.next))
+        self._waiting.doze(self._patience(self.timers.next))
         self.router.take_in(idle=True)
         self._timers_due()  # a message that was held back leaves although its node is done
 
@@ -305,13 +297,13 @@ class Worker:
             return
         if self.averaging is not None and self.averaging.postponed:
             if monotonic() < self._impatient:
-                self._wait(_PATIENCE_MS)
+                self._waiting.wait(_PATIENCE_MS)
             else:
                 self.averaging.settle()
             return
         if self._polling:
             if self._simulation is None:
-                self._doze(_POLL_MS)  # others may need the processor
+                self._waiting.doze(_POLL_MS)  # others may need the processor
             return
         next_timer = self.timers.next
         if next_timer is not None and self.sockets is None and self.clock.advance(next_timer):
@@ -321,35 +313,12 @@ class Worker:
         idle = not self._ready and not self.workload.waits
         if idle and (self._active or self.evaluations.waiting):
             patience = self._patience(next_timer)
-            self._wait(patience if self._asked_for_rest else min(patience, _MOMENT_MS))
+            self._waiting.wait(patience if self._asked_for_rest else min(patience, _MOMENT_MS))
 
     def _patience(self, next_timer: float | None) -> int:
         if next_timer is None:
             return _IDLE_MS
         return max(0, int(min(_IDLE_MS, 1000 * (next_timer - self.clock.now()) + 1)))
-
-    def _wait(self, milliseconds: int) -> None:
-        """Wait for others; at first without sleeping, where that takes nothing from them."""
-        if self._watches:
-            watched = min(_WATCH_MS, milliseconds)
-            if self.router.rings.watch(watched / 1000):
-                return
-            milliseconds -= watched
-        self._doze(milliseconds)
-
-    def _doze(self, milliseconds: int) -> None:
-        """Sleep until something comes, then hear what the supervisor has said."""
-        if self.sockets is None:
-            sleep(milliseconds / 1000)
-        else:
-            counters, me = self.arena.counters, self.me.worker
-            counters.set_idle(me, True)
-            fence()  # either we see a notice now, or its sender sees that we sleep
-            if self.router.rings.quiet:
-                self.sockets.sleep(_BEHIND_MS if self.router.rings.behind else milliseconds)
-            counters.set_idle(me, False)
-        self.arena.counters.beat(self.me.worker)
-        self._obey()
 
     # ------------------------------------------------------- programs and effects
 
