@@ -110,9 +110,9 @@ class Assembly:
         if settings.faults is not None:
             virtual = settings.simulation is not None
             faults = Faults(settings.faults, worker, settings.folder, virtual=virtual)
-            worker.faults = worker.carrier = faults
+            worker.programs.faults = worker.programs.carrier = faults
         if settings.experiment.saving.every:
-            worker.sent_models = SentModels(
+            worker.programs.sent_models = SentModels(
                 settings.experiment.saving, settings.folder, me, settings.uids.start,
                 self.trainer, self._parts,
             )  # fmt: skip
@@ -127,7 +127,7 @@ class Assembly:
     def _averages_together(self, worker: Worker) -> bool:
         """Whether rounds of plain gossip need no messages: the same on all workers."""
         settings = self.settings
-        seen = settings.faults is not None or worker.sent_models is not None
+        seen = settings.faults is not None or worker.programs.sent_models is not None
         one_machine = len(worker.placement.workers) == 1
         plain = settings.simulation is None and settings.device == "cpu" and one_machine
         nobody_leaves = settings.resilience.on_loss != "drop"
@@ -170,7 +170,7 @@ class Assembly:
             if worker.network is not None:
                 worker.network.occupy(uid, ports)
         if isinstance(worker.clock, VirtualClock):  # each node is at its own place in time
-            worker.begins = found
+            worker.programs.begins = found
         return max(found.values(), default=0.0)
 
     def _check_mixing(self, worker: Worker, node: Node) -> None:

@@ -32,7 +32,7 @@ class Faults:
         self, plan: FaultPlan, worker: Worker, folder: MachineFolder, *, virtual: bool
     ) -> None:
         self._plan, self._worker, self._path = plan, worker, folder.faults
-        self._inner = worker.carrier
+        self._inner = worker.programs.carrier
         self._virtual = virtual
         self._logged: set[tuple[str, int]] = set()
         self._killed = _kills_before(folder.faults)

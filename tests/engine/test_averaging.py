@@ -96,7 +96,7 @@ def run(
     seats = {uid: seat for worker in team.workers for uid, seat in worker.seats.items()}
     rows = {uid: seat.rows["x"].clone() for uid, seat in seats.items()}
     sent = {uid: (seat.traffic.data, seat.traffic.meta) for uid, seat in seats.items()}
-    return rows, sent, [worker.averaging for worker in team.workers]
+    return rows, sent, [worker.programs.averaging for worker in team.workers]
 
 
 def same(one: dict[int, torch.Tensor], other: dict[int, torch.Tensor]) -> bool:
@@ -350,7 +350,7 @@ def test_a_run_that_nodes_may_leave_sends_messages(pair: Experiment) -> None:
     """Who is waited for then changes while the others wait."""
     quiet = ["-ta", "0", "-tea", "0", "--on_loss", "drop"]
     team = Team(pair, 2, *quiet, layout=NEAR, name="drop").run()
-    assert [worker.averaging for worker in team.workers] == [None, None]
+    assert [worker.programs.averaging for worker in team.workers] == [None, None]
 
 
 def test_large_rows_are_sent(pair: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,7 +394,7 @@ def test_rows_that_nobody_reads_any_more_are_given_back(pair: Experiment) -> Non
     scripts = {0: program(9), 1: program(9), 2: program(2), 3: program(2)}
     team = scripted(pair, scripts, layout=NEAR, kind=Uniform)
     for worker in team.workers:
-        assert worker.averaging is not None and not worker.averaging._tables
+        assert worker.programs.averaging is not None and not worker.programs.averaging._tables
     first, second = team.workers
     second.router._take_notices()  # those that came as it had stopped looking
     shared = [row for row in range(len(first.pool._sent)) if first.pool._is_read(row)]

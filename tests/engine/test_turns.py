@@ -35,7 +35,7 @@ class Day:
         flags = more or ("-ta", "0", "-tea", "0")
         self.worker: Worker = build(Experiment(tmp_path, ring(len(costs)), cache), 1000, *flags)
         self.worker.clock = RealClock()
-        self.worker.stopwatch = lambda: self.now
+        self.worker.programs.stopwatch = lambda: self.now
         for module in (worker, workload):
             monkeypatch.setattr(module, "perf_counter", lambda: self.now)
         monkeypatch.setattr(type(self.worker.trainer), "takes_groups", False)

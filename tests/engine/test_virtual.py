@@ -364,7 +364,7 @@ def test_a_synchronous_run_stands_still_in_a_partition_by_rounds(
 
 def test_without_a_plan_there_is_nothing_in_the_way(tmp_path: Path, cache: Path) -> None:
     worker = simulated(tmp_path, cache, ONE_SECOND, 1)
-    assert worker.faults is None
+    assert worker.programs.faults is None
     assert not (tmp_path / "log" / "faults.jsonl").exists()
 
 
