@@ -45,7 +45,7 @@ def _save(load: Load, seed: int, path: Path) -> None:
     import numpy as np
     import torch
 
-    from decentralizepy.training.losses import flat_state
+    from decentralizepy.training.sample_losses import flat_state
     from decentralizepy.training.template import Template
 
     template = Template(load.make_model())

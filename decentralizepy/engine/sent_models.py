@@ -19,7 +19,7 @@ from decentralizepy.messages.message import Message
 from decentralizepy.runfolder import MachineFolder
 from decentralizepy.saving import MODELS, Saving
 from decentralizepy.training.data import Samples
-from decentralizepy.training.losses import flat_state, sample_losses
+from decentralizepy.training.sample_losses import flat_state, sample_losses
 from decentralizepy.training.trainer import Trainer
 
 

@@ -18,7 +18,7 @@ from decentralizepy.engine.parts import build_loss, build_model, samples_of
 from decentralizepy.jsonfile import read_object
 from decentralizepy.overrides import read_changed
 from decentralizepy.runfolder import MachineFolder, RunFolder
-from decentralizepy.training.losses import row_of_state, sample_losses
+from decentralizepy.training.sample_losses import row_of_state, sample_losses
 from decentralizepy.training.task import build_task
 from decentralizepy.training.template import Template
 

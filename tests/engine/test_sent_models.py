@@ -20,7 +20,7 @@ from decentralizepy.graphs.generators import regular, star
 from decentralizepy.here import Outcome
 from decentralizepy.models.digits import MLP
 from decentralizepy.saving import Saving
-from decentralizepy.training.losses import flat_state, row_of_state
+from decentralizepy.training.sample_losses import flat_state, row_of_state
 from decentralizepy.training.template import Template
 
 INI = Path("run_configuration/digits_kshard2_mlp.ini").read_text()
