@@ -52,7 +52,7 @@ CLASSES = {
             ("dpsgd", "DPSGD"), ("dropout", "Dropout"), ("epidemic", "EpidemicLearning"),
             ("knn", "KNN"), ("kfn", "KFN"), ("fedavg", "FedAvg"), ("stc", "STCFederated"),
             ("push_sum", "PushSum"), ("async_push", "AsyncPush"), ("async_pull", "AsyncPull"),
-            ("peer_sampler", "CentralPeerSampler"),
+            ("peer_sampler", "CentralPeerSampler"), ("shatter", "Shatter"),
         )
     },
     "LR_SCHEDULE": {
