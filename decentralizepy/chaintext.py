@@ -27,7 +27,7 @@ def read_chain(
 
     ``where`` names file, section and key for errors; ``search`` are folders of users' modules.
     """
-    return [_part(node, text, where, search) for node in _terms(text, where)]
+    return [_part(node, where, search) for node in _terms(text, where)]
 
 
 def _terms(text: str, where: str) -> list[ast.expr]:
@@ -45,7 +45,7 @@ def _terms(text: str, where: str) -> list[ast.expr]:
 
 
 def _part(
-    node: ast.expr, text: str, where: str, search: Sequence[Path | str]
+    node: ast.expr, where: str, search: Sequence[Path | str]
 ) -> tuple[Target, dict[str, Any]]:
     function = node.func if isinstance(node, ast.Call) else node
     values: dict[str, str] = {}

@@ -28,11 +28,6 @@ BLOCK: Final = 128
 HIGHEST: Final = 65_535
 
 
-def server_port(offset: int) -> int:
-    """Port of rank -1, as in the reference system: 8999 by default."""
-    return offset - 1
-
-
 def control_port(offset: int) -> int:
     """Port on which machine 0's supervisor coordinates."""
     return offset

@@ -114,7 +114,7 @@ class Node(ABC):
 
     def answer(self, message: Message) -> Message | None:
         """The reply to a question (`Ask`), given as it arrives, also while the node trains, waits
-        or has ended; None stays silent. It may read everything, and change what is not a row."""
+        or has ended; None stays silent. It may assign rows: what is trained meanwhile is added."""
         return None
 
     @property

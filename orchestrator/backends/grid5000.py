@@ -91,7 +91,7 @@ class Grid5000Backend(RemoteBackend):
             client = api()
             sites = asked(lambda: [site.uid for site in client.sites.list()])
             yield Check(f"API at {client._uri} as {client.username}", True, "")
-            names = _clusters_of_sites(client)
+            names = _clusters_of_sites()
         except ReservationError as error:
             yield Check("API", False, str(error))
             return
@@ -128,7 +128,7 @@ class Grid5000Backend(RemoteBackend):
             for job in jobs:  # of several sites one has lost its job: what is left is no use
                 delete(job)
             return None
-        return self._granted(request, None, jobs)
+        return self._granted(request, jobs)
 
     def reserve(self, request: Request, plan: Plan, note: Note) -> Reservation:
         jobs = live_jobs(request.name, _sites(request)) or self._submitted(request, note)
@@ -185,7 +185,7 @@ class Grid5000Backend(RemoteBackend):
     def _ready(self, request: Request, plan: Plan, jobs: list[Any], note: Note) -> Reservation:
         for job in jobs:
             _refresh(job)  # a list does not carry the nodes
-        reservation = self._granted(request, plan.config, jobs)
+        reservation = self._granted(request, jobs)
         note(reservation)
         if len(reservation.hosts) < plan.config.NB_MACHINE:
             raise ReservationError(
@@ -195,7 +195,7 @@ class Grid5000Backend(RemoteBackend):
             _deploy(request, plan.config.NB_MACHINE)
         return reservation
 
-    def _granted(self, request: Request, config: Config | None, jobs: Sequence[Any]) -> Reservation:
+    def _granted(self, request: Request, jobs: Sequence[Any]) -> Reservation:
         """With hosts and deadline, as soon as all jobs run."""
         noted = _noted(request, jobs)
         if any(_state(job) != "running" for job in jobs):
@@ -289,7 +289,7 @@ def _sites(request: Request) -> list[str]:
     """Where the clusters and servers of a request are; raises `ReservationError`."""
     sites = {server.split(".")[1] for server in request.values["servers"]}
     if clusters := request.values["clusters"]:
-        known = _clusters_of_sites(api())
+        known = _clusters_of_sites()
         for cluster in clusters:
             if cluster not in known:
                 names = ", ".join(sorted(known))
@@ -298,9 +298,10 @@ def _sites(request: Request) -> list[str]:
     return sorted(sites)
 
 
-def _clusters_of_sites(client: Any) -> Mapping[str, str]:
+def _clusters_of_sites() -> Mapping[str, str]:
     from enoslib.infra.enos_g5k.g5k_api_utils import get_all_clusters_sites
 
+    api()  # EnOSlib asks with this client, which is not to wait for ever
     return dict(asked(get_all_clusters_sites))
 
 

@@ -67,10 +67,6 @@ class Guarded:
         if self.guard.stdin is not None and not self.guard.stdin.closed:
             self.guard.stdin.close()
 
-    def error_tail(self, lines: int = 15) -> str:
-        """The last lines of its errors, indented."""
-        return tail(self.err, lines)
-
 
 def start(
     command: Sequence[str],

@@ -77,7 +77,7 @@ class Machines:
             self._begin()
             if (seconds := self._ended_alone(screen)) is not None:
                 return seconds, self._lost_for_good()
-            self._get(screen)
+            self._get()
             seconds = self._finished(screen)
             return seconds, self._collected()
         finally:
@@ -149,7 +149,7 @@ class Machines:
         config = str(self._plan.config_path)
         self._ledger.append(began, job_name=self._plan.config.job_name, config=config)
 
-    def _get(self, screen: Screen) -> None:
+    def _get(self) -> None:
         """Machines that are ours: those of a former process if they are still held, else new."""
         try:
             found = self._found()

@@ -21,7 +21,6 @@ def test_no_two_workers_have_the_same_port(addresses, offset, data):
         for worker in range(workers[machine])
     ]
     found.append((addresses[0], ports.control_port(offset)))
-    found.append((addresses[0], ports.server_port(offset)))
     assert len(set(found)) == len(found)
 
 
@@ -30,7 +29,7 @@ def test_machines_with_addresses_of_their_own_have_the_references_ports():
     assert [ports.worker_port(addresses, 9000, m, w) for m in range(3) for w in (0, 1, 200)] == [
         9001, 9003, 9401
     ] * 3  # fmt: skip
-    assert (ports.control_port(9000), ports.server_port(9000)) == (9000, 8999)
+    assert ports.control_port(9000) == 9000
     assert ports.own_ports(addresses, 9000, 0, 2) == [9000, 9001, 9003]
     assert ports.own_ports(addresses, 9000, 1, 2) == [9001, 9003]
     assert ports.own_ports(["a"], 9000, 0, 2) == []

@@ -58,14 +58,14 @@ def test_output_goes_to_the_files_and_input_is_empty(tmp_path: Path) -> None:
     command = run(tmp_path, "-c", code)
     assert process.wait_all([command]) == [0]
     assert (tmp_path / "out").read_text() == "''\n"
-    assert command.error_tail() == "bad"
+    assert command.err.read_text() == "bad\n"
 
 
 def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
     env = process.environment(os.environ)
     command = process.start([str(tmp_path / "no")], tmp_path / "o", tmp_path / "e", env)
     assert process.wait_all([command]) == [127]
-    assert "cannot start" in command.error_tail()
+    assert "cannot start" in command.err.read_text()
 
 
 def test_a_polite_command_ends_by_the_first_request(tmp_path: Path) -> None:
