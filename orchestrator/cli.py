@@ -46,7 +46,7 @@ examples:
   python g5k_execution.py g5k_config/quickstart.json --dry-run   placement, files, commands, bytes
   python g5k_execution.py my.json --set DATASET.random_seed=91 --set OPTIMIZER_PARAMS.lr=0.1
   python g5k_execution.py my.json --dry-run --json | jq .traffic.total_bytes
-  python g5k_execution.py --resume results/my_results/20261120-183554_night   go on with a run
+  python g5k_execution.py --resume results/my_results/20261120-183554_night   resume a run
   python g5k_execution.py status RUN_FOLDER                      or attach, collect, clean; doctor
 
 the smallest CONFIG.json:
@@ -106,11 +106,11 @@ def _verb_parser() -> argparse.ArgumentParser:
         prog="g5k_execution.py",
         usage="python %(prog)s status|attach|resume|collect|clean RUN_FOLDER [--json] [--yes]\n"
         "       python %(prog)s doctor [CONFIG.json] [--json]",
-        description="What can be done with a run at any time, also by another process.",
+        description="Query or control a run at any time, from any process.",
     )
     parser.add_argument("path", metavar="RUN_FOLDER", type=Path, nargs="?")
-    parser.add_argument("--json", action="store_true", help="the answer as JSON on stdout")
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     return parser
 
 
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resume",
         metavar="RUN_FOLDER",
         type=Path,
-        help="go on with a run that was interrupted, killed or failed, in its own folder",
+        help="resume an interrupted, killed or failed run in its folder",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="show everything that would happen; start nothing"
@@ -216,9 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="plan or result as JSON on stdout, the rest on stderr"
     )
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     parser.add_argument(
-        "--retry-failed", action="store_true", help="of a sweep, run again what failed before"
+        "--retry-failed", action="store_true", help="in a sweep, rerun the cells that failed"
     )
     parser.add_argument(
         "--set",

@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_target,
         default=[],
         metavar="TARGET",
-        help="tell when each was first reached, and at what cost: per cent of test accuracy, or "
+        help="report when each was first reached, and at what cost: per cent of test accuracy, or "
         "METRIC=VALUE, as test_loss=0.5",
     )
     add(
@@ -138,12 +138,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="of settings also the means over the last N evaluations",
+        help="also average each setting over its last N evaluations",
     )
     add(
         "--tidy-csv",
         action="store_true",
-        help="write the long table as CSV also with more than a million rows",
+        help="write the long table as CSV even beyond a million rows",
     )
     figures = parser.add_argument_group("figures")
     add = figures.add_argument

@@ -119,8 +119,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=-1,
         metavar="R",
-        help="number of the first server: always -1, the next ones are -2, ...; without effect "
-        "where there is none (default: %(default)s)",
+        help="number of the first server: always -1, the next ones are -2, ...; no effect "
+        "without servers (default: %(default)s)",
     )
     add(
         "-wr",
@@ -222,7 +222,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="further files beside the INI that own modules need: kept with the run, and the same "
+        help="further files beside the INI that your modules need: kept with the run, and the same "
         "on all machines",
     )
     add(
