@@ -9,7 +9,6 @@ for all the others, and for a piece of work, now and then.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic, perf_counter, sleep
@@ -20,14 +19,13 @@ from torch import Tensor
 from decentralizepy.codec import Word
 from decentralizepy.engine.averaging import Averaging
 from decentralizepy.engine.clock import Clock, RealClock, Timers, VirtualClock
-from decentralizepy.engine.deadlock import Stuck, stuck
 from decentralizepy.engine.evaluation import Evaluations, Evaluator
 from decentralizepy.engine.failures import Failures
 from decentralizepy.engine.mailbox import Mailbox
 from decentralizepy.engine.meeting import Meeting
 from decentralizepy.engine.programs import PARKED, Perform, Programs
 from decentralizepy.engine.records import Reporter, check_metrics
-from decentralizepy.engine.rest import Position, Rest
+from decentralizepy.engine.resting import MOMENT_MS, Resting
 from decentralizepy.engine.saver import Saver
 from decentralizepy.engine.seat import Seat, Strand
 from decentralizepy.engine.waiting import Waiting
@@ -63,8 +61,6 @@ from decentralizepy.words import (
 
 #: how long to wait for the network before looking at timers and the supervisor again
 _IDLE_MS: Final = 200
-#: how long a worker has nothing to do before it asks whether the run is at rest
-_MOMENT_MS: Final = 20
 #: how long nodes that could go on wait for others that they would train together with
 _PATIENCE_MS: Final = 2
 #: how often a worker looks for questions while it trains
@@ -130,19 +126,16 @@ class Worker:
             me, self.evaluations, self.membership, self.network, reporter, self.failures, tell,
             partial(save, self),
         )  # fmt: skip
-        self.rest = Rest(
-            me, placement, self.router.send_collective,
-            self._position, self._save_resting, self._go_on_rested,
-        )  # fmt: skip
         self._slots = {u: i for i, u in enumerate(placement.mapping.hosted(me.machine))}
         self.workload = Workload(
             trainer, lambda: self.clock, self.timers, simulation, self._trained,
             self.programs.resume, self.failures.of,
         )  # fmt: skip
-        self._idle_since: float | None = None
-        self._asked_for_rest = False
+        self._resting = Resting(
+            me, placement, self.programs, self.workload, self.timers, self.saver, sockets
+        )
+        self.rest = self._resting.rest
         self._impatient = 0.0
-        self._trains = False
         self._looked = 0.0
 
     def _effects(self) -> dict[type, Perform]:
@@ -240,7 +233,7 @@ class Worker:
             self.sockets.flush()
         arrived = self.router.take_in(idle=True)
         if programs.retry_held() or arrived or self._timers_due():
-            self._idle_since = None
+            self._resting.idle_since = None
             return
         if programs.averaging is not None and programs.averaging.postponed:
             if monotonic() < self._impatient:
@@ -256,11 +249,11 @@ class Worker:
         if next_timer is not None and self.sockets is None and programs.clock.advance(next_timer):
             self._timers_due()
             return
-        self._look_for_rest()
+        self._resting.look()
         idle = not programs.ready and not self.workload.waits
         if idle and (programs.active or self.evaluations.waiting):
             patience = self._patience(next_timer)
-            self._waiting.wait(patience if self._asked_for_rest else min(patience, _MOMENT_MS))
+            self._waiting.wait(patience if self._resting.asked else min(patience, MOMENT_MS))
 
     def _patience(self, next_timer: float | None) -> int:
         if next_timer is None:
@@ -411,12 +404,10 @@ class Worker:
         if work is None:
             return
         seat, effect = work.strand.seat, work.effect
-        self._idle_since = None
+        self._resting.idle_since = None
         self.arena.counters.busy(self.me.worker, seat.uid, effect.t)
         if isinstance(effect, Train | Gradient):
-            self._trains = True
             self.workload.train(work)
-            self._trains = False
             return
         if isinstance(effect, Report):
             self._measure(seat, effect)
@@ -499,70 +490,6 @@ class Worker:
     def _drain(self, strand: Strand, effect: Drain) -> Any:
         strand.rest(effect, self.programs.stopwatch())
         return PARKED
-
-    def _position(self) -> Position:
-        """Where this worker is, for finding out whether the whole run is at rest."""
-        settled = not self.programs.ready and not self.programs.polling
-        settled = settled and not self._trains and self.workload.empty
-        settled = settled and not self.programs.carrier.in_flight and self.timers.next is None
-        averaging = self.programs.averaging
-        settled = settled and not (averaging and (averaging.stirred or averaging.postponed))
-        live = [[s for s in seat.strands if not s.ended] for seat in self.seats.values()]
-        strands = [strand for of_node in live for strand in of_node]
-        # of a node one program is enough: others may wait for messages that nobody will send
-        wants_rest = all(
-            any(strand.resting is not None for strand in of_node) for of_node in live if of_node
-        )
-        resting = settled and wants_rest and not self.programs.held
-        saving = any(isinstance(strand.resting, Checkpoint) for strand in strands)
-        waits = self._stuck() if settled else Stuck()
-        sent, received = (
-            {self.rest.number[worker]: n for worker, n in counts.items()}
-            for counts in self._counts()
-        )
-        return Position(settled, resting, saving, sent, received, waits)
-
-    def _counts(self) -> tuple[Counter[WorkerId], Counter[WorkerId]]:
-        """What was sent to, and received from, each other worker: messages, and room for them."""
-        sent, received = self.router.sent, self.router.received
-        if self.sockets is None or self.sockets.wire is None:
-            return sent, received
-        given, got = self.sockets.wire.credits()
-        return sent + given, received + got
-
-    def _stuck(self) -> Stuck:
-        sending = {strand for strand, *_ in self.programs.held}
-        faults = self.programs.faults
-        held = faults.held() if faults is not None else ()
-        return stuck(self.seats.values(), self.programs.averaging, sending, held)
-
-    def _look_for_rest(self) -> None:
-        """Nothing to do, and nothing has come: perhaps nobody has."""
-        now = monotonic()
-        self._idle_since = now if self._idle_since is None else self._idle_since
-        idle_s = now - self._idle_since
-        # most of the time others answer within a moment, and asking takes a look at every node
-        self._asked_for_rest = self.sockets is None or 1000 * idle_s >= _MOMENT_MS
-        if self._asked_for_rest:
-            self.rest.check(idle_s)
-
-    def _save_resting(self) -> None:
-        """Save the nodes that wait at a checkpoint, with their mail."""
-        for seat in self.seats.values():
-            for strand in seat.strands:
-                if isinstance(strand.resting, Checkpoint):
-                    strand.rested(self.programs.stopwatch())  # a resumed run knows of it
-                    self.saver.save(seat, strand.resting.t)
-
-    def _go_on_rested(self, saved: bool) -> None:
-        """All go on that were saved at a checkpoint; or all that wait for the end."""
-        for seat in self.seats.values():
-            for strand in seat.strands:
-                if strand.resting is not None and isinstance(strand.resting, Checkpoint) == saved:
-                    strand.rested(self.programs.stopwatch())
-                    strand.resting = None
-                    self.programs.resume(strand, None)
-        self._idle_since = None
 
 
 def weights(worker: Worker) -> Mapping[int, dict[str, Tensor]]:

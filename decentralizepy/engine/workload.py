@@ -64,6 +64,7 @@ class Workload:
         self._failure = failure
         self._waiting: list[tuple[float, int, Work]] = []
         self._untrained: dict[Strand, Work] = {}
+        self._trains = False
         self._order = count()
         self._fair = 0.0
 
@@ -75,7 +76,7 @@ class Workload:
     @property
     def empty(self) -> bool:
         """Whether no node works, nor will by itself."""
-        return not self._waiting and not self._untrained
+        return not self._waiting and not self._untrained and not self._trains
 
     def add(self, work: Work) -> None:
         """Have something done for a node when its turn comes."""
@@ -152,7 +153,7 @@ class Workload:
         if len(group) > len(self._waiting):
             self._waiting.clear()
         learner, before = local[0].learner, local[0].learner.gradients
-        started = perf_counter()
+        self._trains, started = True, perf_counter()
         try:
             if isinstance(first.effect, Gradient):
                 first.answer = self._trainer.gradient(local[0])
@@ -163,6 +164,7 @@ class Workload:
         except Exception as error:  # users' classes, or torch's, may raise anything
             raise self._failure(first.strand.seat, error) from error
         spent = (perf_counter() - started) / len(group)
+        self._trains = False
         steps = learner.gradients - before  # who trains together takes as many
         for work in group:
             work.strand.seat.charge("step", spent, steps)
