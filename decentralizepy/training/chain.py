@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,12 @@ _POINTWISE: Final[
     nn.Sigmoid: (_sigmoid, _sigmoid_backward),
 }
 
+#: where torch keeps what is called with a module or a parameter
+_HOOKS: Final = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    "_post_accumulate_grad_hooks",
+)  # fmt: skip
+
 
 def aligned(device: torch.device, groups: int, *shape: int) -> Tensor:
     """An empty float32 tensor [groups, *shape] whose groups all begin on cache lines."""
@@ -70,17 +77,47 @@ class Memory:
 def layers_of(model: nn.Module) -> list[nn.Module] | None:
     """The layers of a plain chain of Flatten, Linear and point-wise layers; None for others.
 
+    The chain is the model itself, or its ``layers`` where ``forward`` does nothing but call these.
     A layer with one output is another: its products are matrix times vector, and round otherwise
     for a node alone.
     """
     chain = model if isinstance(model, nn.Sequential) else getattr(model, "layers", None)
-    if not isinstance(chain, nn.Sequential):
+    if not isinstance(chain, nn.Sequential) or type(chain).forward is not nn.Sequential.forward:
         return None
-    if chain is not model and list(model.children()) != [chain]:
+    if chain is not model and not _only_calls_layers(type(model)):
         return None
     layers = list(chain)
     known = all(type(one) in _POINTWISE or _flattens(one) or _widens(one) for one in layers)
-    return layers if known and any(isinstance(layer, nn.Linear) for layer in layers) else None
+    linear = any(isinstance(layer, nn.Linear) for layer in layers)
+    return layers if known and linear and _is_all(model, layers) else None
+
+
+def _forward(self: Any, x: Tensor) -> Any:
+    return self.layers(x)
+
+
+def _only_calls_layers(kind: type[nn.Module]) -> bool:
+    """Whether ``forward`` is that of `_forward`, by what the interpreter makes of it."""
+    code = getattr(kind.forward, "__code__", None)
+    parts = attrgetter("co_code", "co_names", "co_argcount")
+    return code is not None and parts(code) == parts(_forward.__code__)
+
+
+def _is_all(model: nn.Module, layers: Sequence[nn.Module]) -> bool:
+    """Whether a model is no more than its layers: no parameter or buffer beside theirs, none that
+    two of them share, and nothing that changes what a layer or its gradient is."""
+    ours = [id(parameter) for layer in layers for parameter in layer.parameters()]
+    if ours != [id(parameter) for parameter in model.parameters()]:
+        return False
+    if next(model.buffers(), None) is not None:
+        return False
+    whatever: list[nn.Module | Tensor] = [*model.modules(), *model.parameters()]
+    return not any(map(_is_hooked, whatever))
+
+
+def _is_hooked(one: nn.Module | Tensor) -> bool:
+    """Whether a module or parameter has a hook (as of `weight_norm`), or its own ``forward``."""
+    return any(getattr(one, name, None) for name in _HOOKS) or "forward" in vars(one)
 
 
 def _flattens(layer: nn.Module) -> bool:

@@ -103,7 +103,7 @@ def can_stack(trainer: Trainer) -> str:
     """Why the nodes of a trainer can't be stacked, or an empty string if they can."""
     layers = layers_of(trainer.template.model)
     if layers is None:
-        return "the model is not a chain of Flatten, Linear, ReLU, Tanh and Sigmoid layers"
+        return "the model is not just a chain of Flatten, Linear, ReLU, Tanh and Sigmoid layers"
     if not isinstance(layers[0], nn.Flatten) and trainer.samples.x.dim() != 2:
         return "the model does not begin with Flatten"
     if why := refusal(trainer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -180,6 +181,99 @@ def test_bits_do_not_depend_on_the_parts_of_a_stack(
     for nodes in (1, 2, 3, 5, 7, 11):
         monkeypatch.setattr("decentralizepy.training.stacked._IN_CACHE", nodes * length)
         assert torch.equal(expected, rows_after(StackedTrainer, ALL, model=model, batch_size=batch))
+
+
+def chain() -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+class More(nn.Module):
+    """What begins like a model that can be stacked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = chain()
+
+
+class OtherInput(More):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(4 * x)
+
+
+class OtherOutput(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(*chain())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / 2
+
+
+class MoreParameters(More):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) * self.scale
+
+
+def with_buffer() -> nn.Module:
+    model = chain()
+    model.register_buffer("seen", torch.zeros(3))
+    return model
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
+    model[3].weight = model[1].weight
+    return model
+
+
+def twice() -> nn.Module:
+    layer = nn.Linear(64, 64)
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer)
+
+
+def hooked() -> nn.Module:
+    model = chain()
+    model[1].register_forward_hook(lambda module, given, out: 3 * out)
+    return model
+
+
+def masked() -> nn.Module:
+    model = chain()
+    model[1].weight.register_hook(torch.zeros_like)
+    return model
+
+
+def with_a_forward_of_its_own() -> nn.Module:
+    model = chain()
+    model[1].forward = lambda x: x
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        OtherInput, OtherOutput, MoreParameters, with_buffer, tied, twice, hooked, masked,
+        with_a_forward_of_its_own,
+    ],
+)  # fmt: skip
+def test_a_model_that_is_more_than_its_layers_is_trained_as_it_is(
+    model: Callable[[], nn.Module],
+) -> None:
+    assert not chosen(model=model)
+    with pytest.raises(ConfigError, match="the model is not just a chain of Flatten, Linear"):
+        chosen(model=model, stacked="yes")
+
+
+def test_a_chain_is_stacked_whoever_wrote_it() -> None:
+    class Mine(More):
+        def forward(self, pictures):
+            """As users write it."""
+            return self.layers(pictures)
+
+    assert chosen(model=Mine) and chosen(model=chain) and chosen(model=Deep)
 
 
 def shared_rows(trainer: Trainer, places: list[int]) -> list[torch.Tensor]:
