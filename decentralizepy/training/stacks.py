@@ -174,6 +174,9 @@ def _rows(vectors: Sequence[Tensor | None]) -> Rows | None:
 def refusal(trainer: Trainer) -> str:
     """Why no kind of stack can train the nodes of a trainer, or an empty string."""
     training = type(trainer.training)
+    for name, parameter in trainer.template.model.named_parameters():
+        if not parameter.requires_grad:
+            return f"parameter {name} is not trained (requires_grad = False)"
     if not isinstance(trainer.optimizer, FlatSGDOptimizer):
         return "only SGD (with momentum, Nesterov, weight decay) steps stacks"
     if training.gradient is not Training.gradient:

@@ -83,7 +83,7 @@ class LocalStep:
             return self.task.loss(output, y.unsqueeze(0))
 
         each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
-        held = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        held = {name: one.detach() for name, one in self.parameters.items() if one.requires_grad}
         x, y = self.x[start:stop], self.y[start:stop]
         with warnings.catch_warnings():  # LSTMs are mapped one by one, and torch says so
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)

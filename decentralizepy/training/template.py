@@ -32,6 +32,9 @@ class Template:
         self.grad = torch.zeros(self.layout.n_parameters, device=device)
         self._views = self._bind()
         self._counters = [self.model.get_buffer(name) for name in self.layout.counters]
+        #: parameters that are not trained, and what they were as the node was loaded
+        self._frozen = [one for one in self.model.parameters() if not one.requires_grad]
+        self._held: list[Tensor] = []
         self.plain = all(view.is_contiguous() for view in self._views)
         self._training = True
         self._row_views: dict[Tensor, list[Tensor]] = {}
@@ -62,6 +65,14 @@ class Template:
             torch._foreach_copy_(self._views, self._views_of(row))
         for buffer, value in zip(self._counters, counters or (), strict=False):
             buffer.fill_(value)
+        if self._frozen:
+            self._held = [one.clone() for one in self._frozen]
+
+    def hold(self) -> None:
+        """Undo what a step has done to parameters that are not trained: decay, noise, a term."""
+        for parameter, before in zip(self._frozen, self._held, strict=True):
+            if not parameter.requires_grad:  # a class may have thawed it meanwhile
+                parameter.copy_(before)
 
     def store(self, row: Tensor) -> list[int]:
         """Copy the state out into a node's row; returns the integer counters."""
@@ -83,10 +94,14 @@ class Template:
         return found
 
     def flat(self, gradients: Mapping[str, Tensor], n: int) -> Tensor:
-        """Gradients by name, each [n, *shape], as a matrix [n, n_parameters] like `grad`."""
+        """Gradients by name, each [n, *shape], as a matrix [n, n_parameters] like `grad`.
+
+        Zeros stand for parameters that have none, as they are not trained.
+        """
         out = torch.empty(n, self.layout.n_parameters, device=self.device)
         for f in self.layout.parameters:
-            _work_view(out, f.start, f.shape).copy_(gradients[f.name])
+            place = _work_view(out, f.start, f.shape)
+            place.copy_(gradients[f.name]) if f.name in gradients else place.zero_()
         return out
 
     def to_row_order(self, flat: Tensor) -> Tensor:

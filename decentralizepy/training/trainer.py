@@ -171,6 +171,7 @@ class Trainer:
             self._gradient(one)
             add_terms(grad, x, correction, anchor, work.pull)
             step(state)
+            self.template.hold()
 
     def _look_up(self, step: int) -> None:
         """Before each step but the first: do what is to be done meanwhile."""

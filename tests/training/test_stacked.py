@@ -267,6 +267,18 @@ def test_a_model_that_is_more_than_its_layers_is_trained_as_it_is(
         chosen(model=model, stacked="yes")
 
 
+def test_a_chain_that_is_partly_frozen_is_not_stacked() -> None:
+    def partly() -> nn.Module:
+        model = chain()
+        model[1].requires_grad_(False)
+        return model
+
+    assert not chosen(model=partly)
+    for stacked in ("yes", "vmap"):
+        with pytest.raises(ConfigError, match=r"parameter 1\.weight is not trained"):
+            chosen(model=partly, stacked=stacked)
+
+
 def test_a_chain_is_stacked_whoever_wrote_it() -> None:
     class Mine(More):
         def forward(self, pictures):

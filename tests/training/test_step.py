@@ -160,6 +160,48 @@ def test_a_step_of_ones_own_is_never_stacked(tmp_path_factory: pytest.TempPathFa
     assert "DPSGD takes local steps of its own" in can_stack(own_steps)
 
 
+class PartlyFrozen(nn.Sequential):
+    """A convolution, which lies in another order in memory, and a bias, both as they were."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 16), nn.Linear(16, 10))
+        self[0].weight.requires_grad_(False)
+        self[2].bias.requires_grad_(False)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_what_is_frozen_is_not_trained(
+    private: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Nor decayed, nor made noisy, nor moved by a term; nor does it count in what is clipped."""
+    training = dpsgd(tmp_path_factory.getbasetemp()) if private else None
+    one = trainer(PartlyFrozen, training, momentum=0.9, weight_decay=0.1)
+    correction = torch.ones_like(one.template.grad)
+    row = trained(one, 0, correction=correction, anchor=correction, pull=0.5)
+    moved = row != one.template.initial
+    for field in one.template.layout.fields:
+        frozen = field.name in ("0.weight", "2.bias")
+        assert moved[field.start : field.stop].any() != frozen
+    (x, y), *_ = batches(one, 0, 0)
+    one.template.load(row)
+    one._step.begin(0, 0, 0, x, y)
+    one._step.backward()
+    mean = one._step.per_sample().mean(0)
+    torch.testing.assert_close(mean, one._step.grad, rtol=1e-4, atol=1e-6)
+    assert int((mean == 0).sum()) >= 36 + 16
+
+
+def test_what_a_training_class_thaws_is_trained() -> None:
+    class Thaws(Training):
+        def gradient(self, step: Any) -> None:
+            step.model.requires_grad_(True)
+            super().gradient(step)
+
+    one = trainer(PartlyFrozen, Thaws(rounds=2, batch_size=8))
+    row = trained(one, 0)
+    assert (row != one.template.initial)[: 4 * 9].all()
+
+
 def test_per_sample_gradients_need_samples_that_are_alone(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
