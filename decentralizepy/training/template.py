@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from decentralizepy.errors import ConfigError
 from decentralizepy.training.layout import RowLayout
 
 _KEPT_VIEWS = 8192
@@ -32,6 +33,8 @@ class Template:
         self.grad = torch.zeros(self.layout.n_parameters, device=device)
         self._views = self._bind()
         self._counters = [self.model.get_buffer(name) for name in self.layout.counters]
+        self._parameters = [(one, one.data, one.data_ptr()) for one in self.model.parameters()]
+        self._buffers = self._places_of_buffers()
         #: parameters that are not trained, and what they were as the node was loaded
         self._frozen = [one for one in self.model.parameters() if not one.requires_grad]
         self._held: list[Tensor] = []
@@ -53,12 +56,27 @@ class Template:
                 named[field.name].data = view
                 named[field.name].grad = _work_view(self.grad, field.start, field.shape)
             else:
-                owner, _, leaf = field.name.rpartition(".")
-                self.model.get_submodule(owner)._buffers[leaf] = view
+                held, leaf = self._place(field.name)
+                held[leaf] = view
         return views
+
+    def _place(self, name: str) -> tuple[dict[str, Tensor | None], str]:
+        """Where a module holds a buffer."""
+        owner, _, leaf = name.rpartition(".")
+        return self.model.get_submodule(owner)._buffers, leaf
+
+    def _places_of_buffers(self) -> list[tuple[dict[str, Tensor | None], str, Tensor]]:
+        """Where modules hold what is a node's own, and the tensors that they hold there."""
+        names = [*(field.name for field in self.layout.buffers), *self.layout.counters]
+        return [(*self._place(name), self.model.get_buffer(name)) for name in names]
 
     def load(self, row: Tensor, counters: list[int] | None = None) -> None:
         """Copy a node's row (and integer counters) in."""
+        for parameter, view, address in self._parameters:
+            if parameter.data_ptr() != address:
+                parameter.data = view
+        for held, leaf, own in self._buffers:
+            held[leaf] = own
         if self.plain:
             self.work.copy_(row)
         else:
@@ -67,6 +85,18 @@ class Template:
             buffer.fill_(value)
         if self._frozen:
             self._held = [one.clone() for one in self._frozen]
+
+    def take_in(self) -> None:
+        """Take over tensors that the model has put in the place of ours: ``self.mean = ...`` for a
+        buffer, or ``weight.data = ...``. The node's are those that a row is copied to and from."""
+        for parameter, view, address in self._parameters:
+            if parameter.data_ptr() != address:
+                _take_over(view, parameter.data, "a parameter")
+                parameter.data = view
+        for held, leaf, own in self._buffers:
+            if (now := held[leaf]) is not own:
+                _take_over(own, now, f"buffer {leaf!r}")
+                held[leaf] = own
 
     def hold(self) -> None:
         """Undo what a step has done to parameters that are not trained: decay, noise, a term."""
@@ -123,6 +153,16 @@ class Template:
         if training != self._training:
             self.model.train(training)
             self._training = training
+
+
+def _take_over(ours: Tensor, found: Tensor | None, what: str) -> None:
+    if found is None or found.shape != ours.shape:
+        now = None if found is None else tuple(found.shape)
+        raise ConfigError(
+            f"{what} of the model was {tuple(ours.shape)} and has become {now}; register what is "
+            "no state of a node with persistent=False"
+        )
+    ours.copy_(found.detach())
 
 
 def _work_view(flat: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:

@@ -179,7 +179,8 @@ class Trainer:
             self.meanwhile()
 
     def _gradient(self, step: LocalStep) -> None:
-        """Have the training class leave the gradient of a step in the template's.
+        """Have the training class leave the gradient of a step in the template's, and take in what
+        the model has put in the place of the template's tensors.
 
         Without the graph that it was computed with, if the class did not detach it: else the row
         would hold the graphs of all steps so far.
@@ -192,6 +193,7 @@ class Trainer:
             )
         if self.template.grad.requires_grad:
             self.template.grad.detach_()
+        self.template.take_in()
 
     def _in_work_order(self, row: Tensor | None) -> Tensor | None:
         if row is None or (self.template.plain and row.device == self.template.device):

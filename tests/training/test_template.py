@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -34,8 +36,12 @@ def samples() -> Samples:
     return Samples(x, rng.integers(0, 4, 60), 2 / 255, -1.0)
 
 
-def trainer(training: Training | None = None, **options: object) -> Trainer:
-    template = Template(net())
+def trainer(
+    training: Training | None = None,
+    model: Callable[[], nn.Module] = net,
+    **options: object,
+) -> Trainer:
+    template = Template(model())
     optimizer = make_optimizer(
         template, Component(Target("torch.optim", "SGD"), {"lr": 0.1, "momentum": 0.9})
     )
@@ -66,10 +72,10 @@ def test_parameters_that_are_not_float32_are_refused() -> None:
         RowLayout.of(nn.Linear(2, 2).double())
 
 
-def modules(rounds: int, nodes: int) -> list[nn.Module]:
+def modules(rounds: int, nodes: int, model: Callable[[], nn.Module] = net) -> list[nn.Module]:
     """The same training with one module and one torch optimizer per node."""
     data, training = samples(), Training(rounds=3, batch_size=7, shuffle=True)
-    models = [net().to(memory_format=torch.channels_last) for _ in range(nodes)]
+    models = [model().to(memory_format=torch.channels_last) for _ in range(nodes)]
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in models]
     for t in range(rounds):
         for uid in range(nodes):
@@ -99,6 +105,55 @@ def test_rows_equal_modules_bitwise_in_any_order(order: tuple[int, ...]) -> None
     for uid, model in enumerate(modules(3, 3)):
         assert torch.equal(rows[uid], layout.row(model))
         assert learners[uid].counters == [9]
+
+
+class Assigns(nn.Module):
+    """Puts new tensors in the place of its own, as users write it."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(5)
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 6, 3), nn.Linear(6 * 36, 4)
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.out.weight.data = torch.renorm(self.out.weight.data, 2, 0, 0.4)
+        h = self.conv(x)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * h.mean((0, 2, 3))
+            self.seen = self.seen + 1
+        return self.out((h - self.mean.detach()[:, None, None]).flatten(1)) / (1 + 0.1 * self.seen)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_tensors_that_a_model_puts_in_place_of_its_own_are_the_node_s(
+    order: tuple[int, ...],
+) -> None:
+    one = trainer(model=Assigns)
+    learners = [one.learner(uid, np.arange(20) + 20 * uid) for uid in range(3)]
+    rows = [one.template.initial.clone() for _ in range(3)]
+    for t in range(3):
+        for uid in order:
+            one.train([LocalWork(learners[uid], rows[uid], t)])
+            one.evaluate(rows[uid], one.samples, None)
+    layout = one.template.layout
+    for uid, model in enumerate(modules(3, 3, Assigns)):
+        assert torch.equal(rows[uid], layout.row(model))
+        assert learners[uid].counters == [9]
+
+
+def test_a_tensor_of_another_shape_in_place_of_its_own_is_told() -> None:
+    class Grows(Assigns):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = super().forward(x)
+            self.mean = torch.zeros(7)
+            return found
+
+    one = trainer(model=Grows)
+    work = LocalWork(one.learner(0, np.arange(20)), one.template.initial.clone(), 0)
+    with pytest.raises(ConfigError, match=r"^buffer 'mean' of the model was \(6,\) and has become"):
+        one.train([work])
 
 
 def test_reset_optimizer_forgets_momentum() -> None:
