@@ -44,13 +44,14 @@ class Evaluator:
     def measure(self, iteration: int, row: Tensor, learner: Learner) -> dict[str, float]:
         """What is due of a node in this (1-based) iteration."""
         found: dict[str, float] = {}
+        counters = learner.counters
         if self.nodes is not None and learner.uid not in self.nodes:
             return found
         if self.intervals.train(iteration) and learner.n_samples:
-            own = self.trainer.evaluate(row, self.trainer.samples, learner.indices)
+            own = self.trainer.evaluate(row, self.trainer.samples, learner.indices, counters)
             found["train_loss"] = own.loss
         for name, samples in self._sets_of(learner.uid) if self.intervals.test(iteration) else ():
-            result = self.trainer.evaluate(row, samples, None)
+            result = self.trainer.evaluate(row, samples, None, counters)
             found[f"{name}_loss"] = result.loss
             found |= {f"{name}_{key}": value for key, value in result.metrics.items()}
         return found

@@ -186,15 +186,22 @@ def _check(seat: Seat, state: State) -> None:
         raise ValueError(f"it is of node {state['uid']!r:.20}")
     learner = state["learner"]
     numbers = [learner["steps"], learner["samples"], learner["nan"], state["iteration"]]
-    if not all(type(number) is int for number in [*numbers, *learner["counters"]]):
+    if not all(type(number) is int for number in numbers):
         raise ValueError("a count is no whole number")
-    if len(learner["counters"]) != len(seat.learner.counters):
+    if _forms(learner) != _forms(seat.learner.kept()):
         raise ValueError("it has other integer buffers")
     for part in ("traffic", "seconds"):
         if state[part].keys() != asdict(getattr(seat, part)).keys():
             raise ValueError(f"{part} has other entries")
         if not all(type(number) in (int, float) for number in state[part].values()):
             raise ValueError(f"{part}: not all are numbers")
+
+
+def _forms(learner: State) -> object:
+    """What the integer buffers of a node are: a number each, or a tensor of a dtype and shape."""
+    buffers = learner.get("buffers", {})
+    tensors = {name: (one.dtype, one.shape) for name, one in buffers.items()}
+    return [type(one) for one in learner["counters"]], tensors
 
 
 def _ports(value: Any) -> list[Busy]:

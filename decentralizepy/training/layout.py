@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 import torch
 from torch import Tensor, nn
+
+#: a buffer of no floating-point numbers: a count as it is, any other, as a mask, as a tensor
+Counter = int | Tensor
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,13 @@ class RowLayout:
     """The places of all tensors of a model in a float32 row, in ``state_dict`` order.
 
     Integer buffers (BatchNorm's ``num_batches_tracked``) are `counters`: they stay outside the
-    row, since averaging or noising a count means nothing.
+    row, since averaging or noising a count means nothing. ``at_first`` is what they begin with.
     """
 
     parameters: tuple[Field, ...]
     buffers: tuple[Field, ...]
     counters: tuple[str, ...]
+    at_first: tuple[Counter, ...] = dataclass_field(default=(), compare=False)
 
     @classmethod
     def of(cls, model: nn.Module) -> RowLayout:
@@ -42,8 +47,8 @@ class RowLayout:
         floats = [(n, b) for n, b in kept if b.is_floating_point()]
         parameters = _fields(named.items(), 0)
         start = parameters[-1].stop if parameters else 0
-        counters = tuple(n for n, b in kept if not b.is_floating_point())
-        return cls(parameters, _fields(floats, start), counters)
+        others = {n: counter(b) for n, b in kept if not b.is_floating_point()}
+        return cls(parameters, _fields(floats, start), tuple(others), tuple(others.values()))
 
     @property
     def n_parameters(self) -> int:
@@ -63,11 +68,13 @@ class RowLayout:
         """The tensors of a row, as views, in the order of `fields`."""
         return [row[f.start : f.stop].view(f.shape) for f in self.fields]
 
-    def state_dict(self, row: Tensor, counters: Iterable[int] = ()) -> dict[str, Tensor]:
+    def state_dict(
+        self, row: Tensor, counters: Sequence[Counter] | None = None
+    ) -> dict[str, Tensor]:
         """The row as a ``state_dict`` (views), with the integer counters of the node."""
         state = {f.name: view for f, view in zip(self.fields, self.views(row), strict=True)}
-        values = dict(zip(self.counters, counters, strict=False))
-        return state | {name: torch.tensor(values.get(name, 0)) for name in self.counters}
+        values = zip(self.counters, counters or self.at_first, strict=True)
+        return state | {name: torch.as_tensor(value) for name, value in values}
 
     def row(self, model: nn.Module) -> Tensor:
         """A new row with the model's present state."""
@@ -76,6 +83,13 @@ class RowLayout:
         for field, view in zip(self.fields, self.views(row), strict=True):
             view.copy_(state[field.name].detach())
         return row
+
+
+def counter(buffer: Tensor) -> Counter:
+    """The value of an integer buffer, for a node to keep."""
+    if buffer.dim() == 0 and buffer.dtype not in (torch.bool, torch.complex64, torch.complex128):
+        return int(buffer)
+    return buffer.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _fields(named: Iterable[tuple[str, Tensor]], start: int) -> tuple[Field, ...]:

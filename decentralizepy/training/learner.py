@@ -11,6 +11,7 @@ from torch import Tensor
 
 from decentralizepy.training.batches import NONE, Block
 from decentralizepy.training.data import Samples
+from decentralizepy.training.layout import Counter
 from decentralizepy.training.training import Draw
 
 
@@ -27,7 +28,7 @@ class Learner:
     uid: int
     indices: np.ndarray
     optimizer: Any = None
-    counters: list[int] = field(default_factory=list)
+    counters: list[Counter] = field(default_factory=list)
     steps: int = 0
     samples: int = 0
     gradients: int = 0
@@ -56,12 +57,17 @@ class Learner:
         return self._label_counts
 
     def kept(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the optimizer, as JSON values."""
+        """What a checkpoint keeps beside the optimizer: JSON values, and buffers by their places
+        in the counters, where these have None."""
         counts = {"steps": self.steps, "samples": self.samples, "nan": self.nan}
-        return {"counters": self.counters, "gradients": self.gradients, **counts}
+        buffers = {str(i): one for i, one in enumerate(self.counters) if isinstance(one, Tensor)}
+        counters = [None if isinstance(one, Tensor) else one for one in self.counters]
+        kept = {"counters": counters, "gradients": self.gradients, **counts}
+        return kept | ({"buffers": buffers} if buffers else {})
 
     def take_back(self, kept: dict[str, Any]) -> None:
         """Set what `kept` gave."""
-        self.counters = list(kept["counters"])
+        buffers = kept.get("buffers", {})
+        self.counters = [buffers.get(str(i), one) for i, one in enumerate(kept["counters"])]
         self.steps, self.samples, self.nan = kept["steps"], kept["samples"], kept["nan"]
         self.gradients = kept.get("gradients", self.steps)  # older checkpoints have none

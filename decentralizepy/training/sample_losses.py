@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from decentralizepy.training.data import Samples
+from decentralizepy.training.layout import Counter
 from decentralizepy.training.task import Task
 from decentralizepy.training.template import Template
 
@@ -31,7 +32,9 @@ def sample_losses(
     return torch.cat(found)
 
 
-def flat_state(template: Template, row: Tensor, counters: list[int] | None = None) -> Tensor:
+def flat_state(
+    template: Template, row: Tensor, counters: Sequence[Counter] | None = None
+) -> Tensor:
     """A row as the reference system flattens a model: float32, all of ``state_dict()`` in its
     order, integer buffers too."""
     template.load(row, counters)

@@ -7,13 +7,13 @@ model's own order, so that messages, checkpoints and compression never see the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from decentralizepy.errors import ConfigError
-from decentralizepy.training.layout import RowLayout
+from decentralizepy.training.layout import Counter, RowLayout, counter
 
 _KEPT_VIEWS = 8192
 
@@ -33,6 +33,7 @@ class Template:
         self.grad = torch.zeros(self.layout.n_parameters, device=device)
         self._views = self._bind()
         self._counters = [self.model.get_buffer(name) for name in self.layout.counters]
+        self._loaded: Sequence[Counter] = ()
         self._parameters = [(one, one.data, one.data_ptr()) for one in self.model.parameters()]
         self._buffers = self._places_of_buffers()
         #: parameters that are not trained, and what they were as the node was loaded
@@ -48,7 +49,8 @@ class Template:
         return self.work.device
 
     def _bind(self) -> list[Tensor]:
-        """Point the model's parameters, gradients and float buffers into the flat tensors."""
+        """Point the model's parameters, gradients and float buffers into the flat tensors; give
+        its other buffers memory of their own."""
         views = [_work_view(self.work, f.start, f.shape) for f in self.layout.fields]
         named = dict(self.model.named_parameters())
         for field, view in zip(self.layout.fields, views, strict=True):
@@ -58,6 +60,9 @@ class Template:
             else:
                 held, leaf = self._place(field.name)
                 held[leaf] = view
+        for name in self.layout.counters:  # an expanded one cannot be written to
+            held, leaf = self._place(name)
+            held[leaf] = self.model.get_buffer(name).contiguous()
         return views
 
     def _place(self, name: str) -> tuple[dict[str, Tensor | None], str]:
@@ -70,8 +75,8 @@ class Template:
         names = [*(field.name for field in self.layout.buffers), *self.layout.counters]
         return [(*self._place(name), self.model.get_buffer(name)) for name in names]
 
-    def load(self, row: Tensor, counters: list[int] | None = None) -> None:
-        """Copy a node's row (and integer counters) in."""
+    def load(self, row: Tensor, counters: Sequence[Counter] | None = None) -> None:
+        """Copy a node's row and integer counters in; without any, those that all begin with."""
         for parameter, view, address in self._parameters:
             if parameter.data_ptr() != address:
                 parameter.data = view
@@ -81,8 +86,9 @@ class Template:
             self.work.copy_(row)
         else:
             torch._foreach_copy_(self._views, self._views_of(row))
-        for buffer, value in zip(self._counters, counters or (), strict=False):
-            buffer.fill_(value)
+        self._loaded = self.layout.at_first if counters is None else counters
+        for buffer, value in zip(self._counters, self._loaded, strict=True):
+            buffer.copy_(value) if isinstance(value, Tensor) else buffer.fill_(value)
         if self._frozen:
             self._held = [one.clone() for one in self._frozen]
 
@@ -104,13 +110,16 @@ class Template:
             if not parameter.requires_grad:  # a class may have thawed it meanwhile
                 parameter.copy_(before)
 
-    def store(self, row: Tensor) -> list[int]:
+    def store(self, row: Tensor) -> list[Counter]:
         """Copy the state out into a node's row; returns the integer counters."""
         if self.plain:
             row.copy_(self.work)
         else:
             torch._foreach_copy_(self._views_of(row), self._views)
-        return [int(buffer) for buffer in self._counters]
+        return [
+            _value(buffer, before)
+            for buffer, before in zip(self._counters, self._loaded, strict=True)
+        ]
 
     def _views_of(self, row: Tensor) -> list[Tensor]:
         """The row's tensors; rows of an arena are used again and again, so their views are kept."""
@@ -153,6 +162,13 @@ class Template:
         if training != self._training:
             self.model.train(training)
             self._training = training
+
+
+def _value(buffer: Tensor, before: Counter) -> Counter:
+    """What an integer buffer holds: the same tensor as before if nothing changed, as in a mask."""
+    if isinstance(before, Tensor) and torch.equal(buffer.cpu(), before):
+        return before
+    return counter(buffer)
 
 
 def _take_over(ours: Tensor, found: Tensor | None, what: str) -> None:

@@ -16,6 +16,7 @@ from decentralizepy.given import check_is
 from decentralizepy.streams import torch_seed
 from decentralizepy.training.data import Samples
 from decentralizepy.training.evaluation import Evaluation, evaluate
+from decentralizepy.training.layout import Counter
 from decentralizepy.training.learner import Learner
 from decentralizepy.training.optimizers import NodeOptimizer
 from decentralizepy.training.schedules import Rate
@@ -63,7 +64,7 @@ class Trainer:
 
     def learner(self, uid: int, indices: np.ndarray) -> Learner:
         """A node about to start, owning the training samples of ``indices``."""
-        counters = [0] * len(self.template.layout.counters)
+        counters = list(self.template.layout.at_first)
         return Learner(uid, indices, self.optimizer.new_state(), counters)
 
     # ----------------------------------------------------------------- training
@@ -210,9 +211,15 @@ class Trainer:
 
     # --------------------------------------------------------------- evaluation
 
-    def evaluate(self, row: Tensor, samples: Samples, indices: np.ndarray | None) -> Evaluation:
-        """Loss and metrics of a row on samples, or on those of ``indices``."""
-        self.template.load(row)
+    def evaluate(
+        self,
+        row: Tensor,
+        samples: Samples,
+        indices: np.ndarray | None,
+        counters: Sequence[Counter] | None = None,
+    ) -> Evaluation:
+        """Loss and metrics of a row, with a node's counters, on samples or those of ``indices``."""
+        self.template.load(row, counters)
         self.template.mode(False)
         chosen = None if indices is None else torch.from_numpy(indices)
         return evaluate(self.template.model, self.task, samples, self.eval_batch, chosen)

@@ -17,7 +17,7 @@ from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.graph import Graph
 
 MODEL = '''\
-"""A model with everything that has state: convolutions, batch norm, dropout."""
+"""A model with everything that has state: convolutions, batch norm, dropout, a mask, a count."""
 import torch
 from torch import nn
 
@@ -29,9 +29,13 @@ class Everything(nn.Module):
         self.norm = nn.BatchNorm2d(4)
         self.drop = nn.Dropout(0.3)
         self.out = nn.Linear(4 * 36, 10)
+        self.register_buffer("mask", torch.arange(10) < 9)
+        self.register_buffer("seen", torch.tensor([5, 6]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(self.drop(torch.relu(self.norm(self.conv(x)))).flatten(1))
+        self.seen += self.training
+        out = self.out(self.drop(torch.relu(self.norm(self.conv(x)))).flatten(1))
+        return (1 + self.mask / self.seen[0]) * out
 '''
 
 INI = """\

@@ -156,6 +156,51 @@ def test_a_tensor_of_another_shape_in_place_of_its_own_is_told() -> None:
         one.train([work])
 
 
+class Counts(nn.Module):
+    """Buffers outside the row: of any shape, not zero at first, and used in evaluation, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(192, 4)
+        self.register_buffer("scale", torch.tensor(3))
+        self.register_buffer("ready", torch.tensor(True))
+        self.register_buffer("mask", torch.tril(torch.ones(4, 4)).bool())
+        self.register_buffer("places", torch.arange(4).expand(1, 3, 4))
+        self.register_buffer("seen", torch.zeros(4, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.out(x.flatten(1)) @ self.mask.float() / self.scale
+        if self.training:
+            self.seen += torch.arange(4)
+            self.ready.fill_(not self.ready)
+        return found * (1 + self.seen) if self.ready else found
+
+
+def test_integer_buffers_are_each_node_s_own_whatever_their_shape() -> None:
+    one = trainer(model=Counts)
+    learners = [one.learner(uid, np.arange(20) + 20 * uid) for uid in range(2)]
+    rows = [one.template.initial.clone() for _ in range(2)]
+    layout = one.template.layout
+    for learner, row, count in zip(learners, rows, (1, 3), strict=True):
+        for t in range(count):
+            one.train([LocalWork(learner, row, t)])
+    assert learners[0].counters[2] is learners[1].counters[2], "no node has changed it"
+    for learner, row, count in zip(learners, rows, (1, 3), strict=True):
+        again = one.learner(0, np.arange(20))
+        again.take_back(learner.kept())
+        alone = Counts().eval()
+        alone.load_state_dict(layout.state_dict(row, again.counters), assign=True)
+        assert alone.seen.tolist() == [0, 3 * count, 6 * count, 9 * count]
+        assert not alone.ready and int(alone.scale) == 3 and alone.places.tolist()[0][2][3] == 3
+        alone.ready.fill_(True)
+        again.counters[layout.counters.index("ready")] = torch.tensor(True)
+        x, y = one.samples.gather(torch.arange(60))
+        with torch.no_grad():
+            expected = nn.functional.cross_entropy(alone(x), y)
+        found = one.evaluate(row, one.samples, None, again.counters)
+        assert found.loss == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_reset_optimizer_forgets_momentum() -> None:
     kept, reset = trainer(), trainer(reset_optimizer=True)
     rows = []
