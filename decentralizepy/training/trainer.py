@@ -202,11 +202,13 @@ class Trainer:
         return self.template.to_work_order(row.to(self.template.device))
 
     def _watch(self, work: LocalWork) -> None:
-        """Note the first iteration that leaves a row with numbers that are not finite.
+        """Note the first iteration that leaves a row with parameters that are not finite.
 
-        A loss that is not finite makes the gradient so, and that the row, even with lr = 0.
+        A loss that is not finite makes the gradient so, and that the row, even with lr = 0. A
+        buffer may be infinite, as a mask that is added before a softmax.
         """
-        if not work.learner.nan and not math.isfinite(float(work.row.sum())):
+        parameters = work.row[: self.template.layout.n_parameters]
+        if not work.learner.nan and not math.isfinite(float(parameters.sum())):
             work.learner.nan = work.t + 1
 
     # --------------------------------------------------------------- evaluation

@@ -156,6 +156,21 @@ def test_a_tensor_of_another_shape_in_place_of_its_own_is_told() -> None:
         one.train([work])
 
 
+def test_a_buffer_may_be_infinite() -> None:
+    def masked() -> nn.Module:
+        model = net()
+        model.register_buffer("mask", torch.triu(torch.full((4, 4), float("-inf")), 1))
+        return model
+
+    one = trainer(model=masked)
+    learner, row = one.learner(0, np.arange(20)), one.template.initial.clone()
+    one.train([LocalWork(learner, row, 0)])
+    assert learner.nan == 0 and row.isinf().sum() == 6
+    row[0] = float("inf")
+    one.train([LocalWork(learner, row, 1)])
+    assert learner.nan == 2
+
+
 class Counts(nn.Module):
     """Buffers outside the row: of any shape, not zero at first, and used in evaluation, too."""
 
