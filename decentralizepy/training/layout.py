@@ -29,12 +29,14 @@ class RowLayout:
 
     Integer buffers (BatchNorm's ``num_batches_tracked``) are `counters`: they stay outside the
     row, since averaging or noising a count means nothing. ``at_first`` is what they begin with.
+    ``aliases`` are further names of the same tensors (tied weights), each with the first one.
     """
 
     parameters: tuple[Field, ...]
     buffers: tuple[Field, ...]
     counters: tuple[str, ...]
     at_first: tuple[Counter, ...] = dataclass_field(default=(), compare=False)
+    aliases: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, model: nn.Module) -> RowLayout:
@@ -48,7 +50,10 @@ class RowLayout:
         parameters = _fields(named.items(), 0)
         start = parameters[-1].stop if parameters else 0
         others = {n: counter(b) for n, b in kept if not b.is_floating_point()}
-        return cls(parameters, _fields(floats, start), tuple(others), tuple(others.values()))
+        return cls(
+            parameters, _fields(floats, start), tuple(others), tuple(others.values()),
+            _aliases(model),
+        )  # fmt: skip
 
     @property
     def n_parameters(self) -> int:
@@ -71,10 +76,12 @@ class RowLayout:
     def state_dict(
         self, row: Tensor, counters: Sequence[Counter] | None = None
     ) -> dict[str, Tensor]:
-        """The row as a ``state_dict`` (views), with the integer counters of the node."""
+        """The row as a ``state_dict``, with the integer counters of the node: views, but for
+        aliases."""
         state = {f.name: view for f, view in zip(self.fields, self.views(row), strict=True)}
         values = zip(self.counters, counters or self.at_first, strict=True)
-        return state | {name: torch.as_tensor(value) for name, value in values}
+        state |= {name: torch.as_tensor(value) for name, value in values}
+        return state | {name: state[first].clone() for name, first in self.aliases}
 
     def row(self, model: nn.Module) -> Tensor:
         """A new row with the model's present state."""
@@ -83,6 +90,18 @@ class RowLayout:
         for field, view in zip(self.fields, self.views(row), strict=True):
             view.copy_(state[field.name].detach())
         return row
+
+
+def _aliases(model: nn.Module) -> tuple[tuple[str, str], ...]:
+    """The names under which ``state_dict`` has a tensor again, each with the first one of it."""
+    every = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    first: dict[int, str] = {}
+    pairs = [(name, first.setdefault(id(tensor), name)) for name, tensor in every]
+    kept = model.state_dict()
+    return tuple((name, one) for name, one in pairs if name != one and {name, one} <= kept.keys())
 
 
 def counter(buffer: Tensor) -> Counter:

@@ -63,6 +63,10 @@ class Template:
         for name in self.layout.counters:  # an expanded one cannot be written to
             held, leaf = self._place(name)
             held[leaf] = self.model.get_buffer(name).contiguous()
+        for name, first in self.layout.aliases:
+            if first not in named:  # a parameter is one object under all its names
+                held, leaf = self._place(name)
+                held[leaf] = self.model.get_buffer(first)
         return views
 
     def _place(self, name: str) -> tuple[dict[str, Tensor | None], str]:
@@ -72,8 +76,9 @@ class Template:
 
     def _places_of_buffers(self) -> list[tuple[dict[str, Tensor | None], str, Tensor]]:
         """Where modules hold what is a node's own, and the tensors that they hold there."""
-        names = [*(field.name for field in self.layout.buffers), *self.layout.counters]
-        return [(*self._place(name), self.model.get_buffer(name)) for name in names]
+        names = {name for name, _ in self.model.named_buffers(remove_duplicate=False)}
+        kept = [name for name in self.model.state_dict() if name in names]
+        return [(*self._place(name), self.model.get_buffer(name)) for name in kept]
 
     def load(self, row: Tensor, counters: Sequence[Counter] | None = None) -> None:
         """Copy a node's row and integer counters in; without any, those that all begin with."""

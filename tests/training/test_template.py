@@ -67,6 +67,30 @@ def test_layout_is_parameters_then_float_buffers_in_state_dict_order() -> None:
     assert int(other[1].num_batches_tracked) == 7
 
 
+def test_a_state_dict_names_tied_weights_twice() -> None:
+    """As torch's own, so that a model takes it back; the file has each in memory of its own."""
+    from safetensors.torch import load, save
+
+    def tied() -> nn.Module:
+        model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "n": nn.BatchNorm1d(4)})
+        model["b"].weight = model["a"].weight
+        model["n"].running_var = model["n"].running_mean
+        return model
+
+    model = tied()
+    layout = RowLayout.of(model)
+    row = torch.arange(float(layout.length))
+    state = layout.state_dict(row)
+    assert state.keys() == model.state_dict().keys() and layout.length == 16 + 4 + 4 + 8 + 4
+    other = tied()
+    other.load_state_dict(load(save(state)))
+    assert torch.equal(layout.row(other), row)
+    template = Template(tied())
+    template.load(row)
+    assert template.model["n"].running_var is template.model["n"].running_mean
+    assert template.model["n"].running_var.tolist() == row[-4:].tolist()
+
+
 def test_parameters_that_are_not_float32_are_refused() -> None:
     with pytest.raises(ValueError, match="float32"):
         RowLayout.of(nn.Linear(2, 2).double())
