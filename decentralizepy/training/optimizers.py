@@ -22,6 +22,8 @@ from decentralizepy.training.template import Template
 ELEMENTWISE: Final = frozenset(
     {"SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop"}
 )
+#: before the number of a group, in the name of what an optimizer keeps there
+_GROUP: Final = "group"
 _SGD_OPTIONS: Final = frozenset({"lr", "momentum", "dampening", "weight_decay", "nesterov"})
 
 
@@ -138,21 +140,56 @@ class TorchOptimizer:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     def export(self, state: torch.optim.Optimizer) -> dict[str, Any]:
-        found = state.state_dict()["state"]
-        return {
+        """Its state by parameter, and what it has changed in its groups, where some keep theirs."""
+        found, first = state.state_dict(), self.new_state().state_dict()["param_groups"]
+        exported = {
             f"{i}.{name}": _to_row(self._template, value)
-            for i, values in found.items()
+            for i, values in found["state"].items()
             for name, value in values.items()
         }
+        for i, (group, before) in enumerate(zip(found["param_groups"], first, strict=False)):
+            for name, value in group.items():
+                if name not in _recomputed(group) and _differ(value, before.get(name)):
+                    exported[f"{_GROUP}{i}.{name}"] = _to_row(self._template, value)
+        return exported
 
     def restore(self, exported: dict[str, Any]) -> torch.optim.Optimizer:
         optimizer = self.new_state()
         value = optimizer.state_dict()
+        state, groups = value["state"], value["param_groups"]
         for key, one in exported.items():
-            i, _, name = key.partition(".")
-            value["state"].setdefault(int(i), {})[name] = _to_work(self._template, one)
+            place, _, name = key.partition(".")
+            found = _to_work(self._template, one)
+            if place.startswith(_GROUP):
+                group = groups[int(place.removeprefix(_GROUP))]
+                group[name] = tuple(found) if isinstance(group.get(name), tuple) else found
+            else:
+                state.setdefault(int(place), {})[name] = found
         optimizer.load_state_dict(value)
+        _keep_dtypes(optimizer, state)
         return optimizer
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether a value of a group has changed."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return not torch.equal(one, other)
+    return type(one) is not type(other) or one != other
+
+
+def _recomputed(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of a group is never saved; with a schedule that is the rate, too (see `scale`)."""
+    return ("params", "lr", "initial_lr") if "initial_lr" in group else ("params",)
+
+
+def _keep_dtypes(optimizer: torch.optim.Optimizer, state: Mapping[int, dict[str, Any]]) -> None:
+    """Undo that torch makes whatever it loads of the parameters' dtype, also counts and masks."""
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    for i, values in state.items():
+        loaded = optimizer.state[parameters[i]]
+        for name, one in values.items():
+            if isinstance(one, Tensor) and loaded[name].dtype != one.dtype:
+                loaded[name] = one.to(loaded[name].device)
 
 
 def _is_flat(template: Template, value: Any) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import nn
 
 from decentralizepy.config import Component
+from decentralizepy.engine.kept import flatten, unflatten
 from decentralizepy.errors import ConfigError
 from decentralizepy.registry import Target
 from decentralizepy.training.optimizers import FlatSGDOptimizer, TorchOptimizer, make_optimizer
@@ -88,3 +92,55 @@ def test_options_that_torch_refuses_are_refused_with_its_words() -> None:
     optimizer = make_optimizer(Template(net()), component("Adam", {"lr": -1.0}))
     with pytest.raises(ConfigError, match="Invalid learning rate"):
         optimizer.new_state()
+
+
+class Remembers(torch.optim.Optimizer):
+    """Keeps numbers in its group, as D-Adaptation and Prodigy do, and tensors of any dtype."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+        defaults = {"lr": lr, "k": 0, "d": torch.ones(()), "betas": (0.9, 0.9)}
+        super().__init__(params, defaults)
+
+    def step(self) -> None:
+        for group in self.param_groups:
+            group["k"], group["d"] = group["k"] + 1, 0.9 * group["d"]
+            group["betas"] = (0.9, group["k"])
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["sum"] = torch.zeros(p.shape, dtype=torch.float64)
+                    state["signs"], state["n"] = torch.zeros(p.shape, dtype=torch.bool), 0
+                state["n"] += 1
+                state["sum"] += p.grad.double() / 3
+                state["signs"] ^= p.grad > 0
+                step = state["sum"].float() * group["d"] * state["signs"] / group["k"]
+                p.data.add_(step, alpha=-group["lr"])
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_all_that_an_optimizer_remembers_survives_a_checkpoint(scheduled: bool) -> None:
+    found = []
+    target = Target(__name__, "Remembers", made=Remembers)
+    for saved_after in (None, 2):
+        template = Template(net())
+        optimizer = TorchOptimizer(template, Component(target, {"lr": 0.1}))
+        state = optimizer.new_state()
+        generator = torch.Generator().manual_seed(0)
+        for t in range(5):
+            if t == saved_after:
+                tensors, rest = flatten({"optimizer": optimizer.export(state)})
+                kept = unflatten(tensors, json.loads(json.dumps(rest)))
+                assert not {"group0.lr", "group0.initial_lr"} & kept["optimizer"].keys()
+                state = optimizer.restore(kept["optimizer"])
+            if scheduled:
+                optimizer.scale(state, 0.5**t)
+            template.grad.copy_(torch.randn(template.grad.shape, generator=generator))
+            optimizer.step(state)
+        assert state.param_groups[0]["betas"] == (0.9, 5)
+        assert {
+            one.dtype
+            for one in state.state[state.param_groups[0]["params"][0]].values()
+            if isinstance(one, torch.Tensor)
+        } == {torch.float64, torch.bool}
+        found.append(template.work.clone())
+    assert torch.equal(*found)
