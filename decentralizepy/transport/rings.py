@@ -46,12 +46,19 @@ class Ring:
         self._start = start + _WORD * _FIRST
         self._size = words - _FIRST
 
+    @property
+    def longest(self) -> int:
+        """Words of the longest entry that finds room at last, wherever the ring's end lies."""
+        return self._size // 2 - 1
+
     def put(self, entry: Sequence[int]) -> bool:
         """Append an entry; False if there is no room now."""
         head, need = self._control[_HEAD], len(entry) + 1
         at = head % self._size
         skip = self._size - at if at + need > self._size else 0
         if head + skip + need - self._control[_TAIL] > self._size:
+            if len(entry) > self.longest:
+                raise ValueError(f"a notice of {len(entry)} words, more than {self.longest}")
             return False
         if skip:
             struct.pack_into("<q", self._memory, self._start + _WORD * at, _WRAP)
@@ -92,6 +99,8 @@ class Rings:
         others = [worker for worker in range(plan.workers) if worker != me]
         self._to = {worker: self._ring(me, worker) for worker in others}
         self._from = {worker: self._ring(worker, me) for worker in others}
+        #: words of the longest notice that can be sent
+        self.longest = min((ring.longest for ring in self._to.values()), default=0)
         self._late: dict[int, deque[Sequence[int]]] = {worker: deque() for worker in others}
         self._held: set[int] = set()
 

@@ -50,6 +50,8 @@ _ROW, _PARTS, _TABLE = 0, 1, 2
 #: words of a notice before the rest: kind, sender, iteration, averaging round
 _HEAD_WORDS: Final = 4
 _PART_WORDS: Final = 3
+#: words of a notice of parts beside parts, header and receivers: what goes before, head, two counts
+_LEAST_WORDS: Final = 1 + _HEAD_WORDS + 2
 _ALIGN: Final = 64
 
 
@@ -192,7 +194,8 @@ class Router:
             if place[2] == whole and said.dim() == 1 and said.dtype == torch.float32:
                 self._send_row(receivers, message, place[0])
                 return
-        spilled = self._spill(list(tensors.values()), places)
+        short = self._is_short(receivers, message)
+        spilled = self._spill(list(tensors.values()), places) if short else None
         if spilled is None:
             for worker, uids in receivers.items():
                 self._send_frames(worker, uids, message)
@@ -200,6 +203,12 @@ class Router:
         self._send_parts(receivers, message, [place for place in places if place is not None])
         for row in spilled:  # comes back once it has been read
             self.pool.retire_shared(row)
+
+    def _is_short(self, receivers: Mapping[int, list[int]], message: Message) -> bool:
+        """Whether a notice of it fits into the rings; a header may have up to 1 MB."""
+        words = len(message.encoded()) // _WORD + _PART_WORDS * len(message.tensors)
+        most = max(map(len, receivers.values()))
+        return words + most + _LEAST_WORDS <= self.rings.longest
 
     def _send_row(self, receivers: Mapping[int, list[int]], message: Message, row: int) -> None:
         self.pool.publish(row, receivers)

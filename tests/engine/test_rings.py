@@ -52,6 +52,23 @@ def test_a_ring_is_a_queue_that_says_when_it_is_full(steps):
     assert reader.take(any_time) is None and reader.empty
 
 
+@pytest.mark.parametrize("words", range(1, (_WORDS - 16) // 2))
+def test_the_longest_entry_fits_wherever_the_ring_ends(words):
+    writer, reader = pair()
+    longest = tuple(range(writer.longest))
+    for _ in range(_WORDS):
+        for entry in (tuple(range(words)), longest):
+            assert writer.put(entry)
+            assert reader.take(any_time) == entry
+
+
+def test_an_entry_that_never_fits_is_told():
+    writer, _ = pair()
+    writer.put(range(10))
+    with pytest.raises(ValueError, match="a notice of 47 words, more than 23"):
+        writer.put(range(47))
+
+
 def test_an_entry_waits_until_it_fits():
     writer, reader = pair()
     writer.put((3, 7))
@@ -216,6 +233,24 @@ def test_rows_parts_and_frames_of_a_sender_stay_in_order(routers, delivered):
     assert kept.tolist() == [2.0, 3.0]
     del kept
     assert not mine.pool.read(row)
+
+
+@pytest.mark.parametrize("many", [100, 150, 200, 250, 300, 400, 1000])
+def test_a_header_of_any_length_passes_between_workers(routers, delivered, many):
+    """Whether it fits into the ring or not, and wherever that ends; in their order."""
+    mine, theirs = routers
+    row = mine.pool.acquire()
+    said = [
+        Message({f"part {i}": row.tensor[:2] for i in range(many)}, None, 1, (0, 0)),
+        Message({"params": row.tensor}, None, 1, (0, 1)),
+        Message({"params": row.tensor}, {"a": list(range(8 * many))}, 1, (0, 2)),
+    ]
+    for i in range(12):
+        mine.send([3], said[i % 3], Traffic())
+        mine.sockets.flush()
+        arrive(theirs, delivered, i + 1)
+        assert delivered[i].round == said[i % 3].round and delivered[i].meta == said[i % 3].meta
+        assert list(delivered[i].tensors) == list(said[i % 3].tensors)
 
 
 def test_a_message_much_larger_than_the_row_passes_between_workers(routers, delivered):
