@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import count
+from typing import Final
 
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Receive, Round
 from decentralizepy.node.mail import Mail
 
-#: closed rounds that are remembered while senders are still to be heard of
-_KEPT_CLOSED = 256
+#: iterations of which one number notes, a bit for each, who is expected in vain
+_BLOCK: Final = 1024
 
 #: a message, its place in the order of arrival, and what lives until it is taken out
 _Letter = tuple[int, Message, object]
@@ -31,8 +32,9 @@ class Mailbox:
         self._rounds: dict[Round, dict[int, list[_Letter]]] = {}
         self._order = count()
         self._before: Round = (0, 0)
-        #: rounds that a deadline ended -> who is still expected there, in vain
-        self._closed: dict[Round, set[int]] = {}
+        #: rounds that a deadline ended: (averaging round, block) -> who is still expected there,
+        #: in vain -> a bit for each iteration of the block; a slow sender may be far behind
+        self._closed: dict[tuple[int, int], dict[int, int]] = {}
         #: rounds with mail by sender, oldest first; kept only where few messages of each are
         self._by_sender: dict[int, deque[Round]] = {}
         self._n = 0
@@ -56,13 +58,22 @@ class Mailbox:
         return True
 
     def _is_late(self, round_: Round, sender: int) -> bool:
-        expected = self._closed.get(round_)
-        if expected is None or sender not in expected:
+        block, bit = _block(round_)
+        expected = self._closed.get(block)
+        if expected is None or not expected.get(sender, 0) & bit:
             return False
-        expected.discard(sender)
-        if not expected:
-            del self._closed[round_]
+        self._expect(block, (sender,), bit)
         return True
+
+    def _expect(self, block: tuple[int, int], senders: Iterable[int], bit: int) -> None:
+        """What these say in that iteration is no longer expected in vain."""
+        expected = self._closed[block]
+        for sender in senders:
+            expected[sender] &= ~bit
+            if not expected[sender]:
+                del expected[sender]
+        if not expected:
+            del self._closed[block]
 
     def _make_room(self, round_: Round, sender: int) -> None:
         """Drop the oldest of a sender of whom as many wait as may."""
@@ -189,17 +200,17 @@ class Mailbox:
         """A deadline has passed: what is missing is not wanted any more."""
         missing = {item.sender for item in found if isinstance(item, Missing)}
         if missing:
-            self._closed.setdefault(round_, set()).update(missing)
-        while len(self._closed) > _KEPT_CLOSED:
-            del self._closed[next(iter(self._closed))]
+            block, bit = _block(round_)
+            expected = self._closed.setdefault(block, {})
+            for sender in missing:
+                expected[sender] = expected.get(sender, 0) | bit
 
     def _reopen(self, round_: Round, sources: Iterable[int]) -> None:
         """Whoever is asked for again is to be heard, however late."""
-        expected = self._closed.get(round_)
+        block, bit = _block(round_)
+        expected = self._closed.get(block)
         if expected is not None:
-            expected.difference_update(sources)
-            if not expected:
-                del self._closed[round_]
+            self._expect(block, expected.keys() & sources, bit)
 
     def _recount(self) -> None:
         """Bring the rounds of each sender up to date, after messages were heard or dropped."""
@@ -223,8 +234,8 @@ class Mailbox:
             self._n -= sum(map(len, self._rounds.pop(round_).values()))
         if old and self._newest is not None:
             self._recount()
-        for round_ in [round_ for round_ in self._closed if round_ < before]:
-            del self._closed[round_]
+        for block in [block for block in self._closed if (block[1] + 1) * _BLOCK <= before[0]]:
+            del self._closed[block]
 
     def clear(self) -> None:
         """Drop everything: nobody is going to read it."""
@@ -249,3 +260,9 @@ class Mailbox:
 
     def __len__(self) -> int:
         return self._n
+
+
+def _block(round_: Round) -> tuple[tuple[int, int], int]:
+    """Where a round stands among those that a deadline ended, and its bit there."""
+    block, at = divmod(round_[0], _BLOCK)
+    return (round_[1], block), 1 << at

@@ -1,5 +1,7 @@
 """Messages that wait: what a node hears and when, against a plain list of what was sent."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -164,12 +166,31 @@ def test_what_a_deadline_missed_is_dropped_when_it_comes():
     assert box.put(message(3, (5, 0))), "nobody was too late"
 
 
-def test_rounds_that_a_deadline_ended_are_not_remembered_for_ever():
+def test_a_sender_that_is_far_behind_is_late_in_every_round_that_ended():
     box = Mailbox()
     for t in range(5000):
-        box.take(Receive([1], (t, 0)), "deadline")
-    late = [box.put(message(1, (t, 0))) for t in range(5000)]
-    assert not any(late[-200:]) and sum(late) > 4000
+        box.take(Receive([1, 2], (t, 0)), "deadline")
+    box.absent(Receive([2, 3], (1500, 0)))  # asked for again
+    late = [box.put(message(sender, (t, 0))) for t in range(6000) for sender in (1, 2)]
+    assert sum(late) == len(late) - 2 * 5000 + 1
+    assert [one.round[0] for one in box.waiting()] == [1500, *(t // 2 for t in range(10000, 12000))]
+
+
+def test_what_ended_by_deadlines_takes_little_memory():
+    """Of a sender that never says anything, too; and none once it has, or all is forgotten."""
+    box, rounds = Mailbox(), 100_000
+    tracemalloc.start()
+    for t in range(rounds):
+        box.take(Receive([1, 2], (t, 0)), "deadline")
+    spent, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert spent < rounds
+    for t in range(rounds - 2000):
+        box.put(message(1, (t, 0)))
+    assert len(box) == 0
+    box.forget((rounds - 2000, 0))
+    assert not box.put(message(2, (rounds - 2001, 0)))
+    assert not box.put(message(1, (rounds - 1, 0))) and box.put(message(1, (rounds, 0)))
 
 
 def test_only_the_newest_of_each_sender_wait():
