@@ -51,8 +51,10 @@ def flat_bytes(name: str, tensor: Tensor) -> Tensor:
     """
     if tensor.is_meta:
         raise MessageError(f"tensor {name!r:.40} is on the device meta: it has no data")
-    flat = tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1)
-    return flat.contiguous().view(torch.uint8)
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1).contiguous()
+    if flat.stride(0) != 1:  # of one element, which is contiguous whatever its stride
+        flat = flat.as_strided((1,), (1,))
+    return flat.view(torch.uint8)
 
 
 def _memory_of(flat: Tensor) -> memoryview:

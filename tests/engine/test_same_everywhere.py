@@ -74,6 +74,7 @@ def everything(node: Node) -> list[Message]:
         {f"part {i}": torch.arange(i) for i in range(200)},
         {"larger than a row": torch.arange(3 << 20)},  # 24 MB; a row has 19 kB
         {"strided": floats.t(), "expanded": torch.ones(1).expand(4, 4)},
+        {"first of a column": floats[:1, 3], "first": x[:1].expand(1), "of a row": x[::5000]},
         {},
         *other,
     ]
