@@ -101,6 +101,8 @@ class RowPool:
         start, nbytes = tensor.data_ptr(), tensor.nbytes
         if not self._start <= start < self._end or not tensor.is_contiguous():
             return None
+        if tensor.is_conj() or tensor.is_neg():  # lazily so: the row does not say it
+            return None
         index, first = divmod(start - self.arena.start, self._row_bytes)
         return (index, first, nbytes) if first + nbytes <= self._row_bytes else None
 

@@ -172,14 +172,17 @@ class Router:
         self._deliver(receivers, self.kept(message).delivered(len(receivers)))
 
     def kept(self, message: Message) -> Message:
-        """The message as one that may wait: rows are values, all else is copied."""
+        """The message as one that may wait: rows are values, all else is copied. What gradients
+        its sender takes is nobody else's concern."""
         if message.is_deferred:
             return message
-        keeps, tensors = self.pool.keeps, message.tensors
-        copies = {
-            name: tensor.detach().clone() for name, tensor in tensors.items() if not keeps(tensor)
-        }
-        return message.carrying({**tensors, **copies}) if copies else message
+        keeps, tensors, others = self.pool.keeps, message.tensors, dict[str, Tensor]()
+        for name, tensor in tensors.items():
+            if not keeps(tensor):
+                others[name] = tensor.detach().clone()
+            elif tensor.requires_grad:
+                others[name] = tensor.detach()
+        return message.carrying({**tensors, **others}) if others else message
 
     # ----------------------------------------------------- to workers of this machine
 

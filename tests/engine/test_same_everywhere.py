@@ -75,6 +75,16 @@ def everything(node: Node) -> list[Message]:
         {"larger than a row": torch.arange(3 << 20)},  # 24 MB; a row has 19 kB
         {"strided": floats.t(), "expanded": torch.ones(1).expand(4, 4)},
         {"first of a column": floats[:1, 3], "first": x[:1].expand(1), "of a row": x[::5000]},
+        {
+            "conjugate": torch.fft.rfft(floats[0]).conj(),
+            "row": x[:100].view(torch.complex64).conj(),
+        },
+        {
+            "negative": x[:100].view(torch.complex64).conj().imag,
+            "one": x[6:8].view(torch.complex64).conj().imag,
+        },
+        {"graded": x.detach().requires_grad_(), "part": x[3:9].detach().requires_grad_()},
+        {"computed": x.detach().requires_grad_() * 2, "leaf": floats.clone().requires_grad_()},
         {},
         *other,
     ]
@@ -95,6 +105,7 @@ def test_whatever_is_sent_arrives_as_it_is_and_is_counted_alike(
             for name, tensor in message.tensors.items():
                 assert one[name].dtype == tensor.dtype and one[name].shape == tensor.shape, name
                 assert torch.equal(one[name], tensor), name
+                assert not one[name].requires_grad
     traffic = team.workers[0].seats[0].traffic
     payload = sum(tensor.nbytes for message in said for tensor in message.tensors.values())
     assert traffic.data == 2 * payload
