@@ -5,27 +5,35 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import count
+from math import inf
 from typing import Final
 
 from decentralizepy.messages.message import Message, Missing
-from decentralizepy.node.effects import ANY, Receive, Round
+from decentralizepy.node.effects import ANY, Everything, Receive, Round
 from decentralizepy.node.mail import Mail
 
 #: iterations of which one number notes, a bit for each, who is expected in vain
 _BLOCK: Final = 1024
 
+#: entries of a queue, beside twice the messages that wait, after which stale ones are sorted out
+_STALE: Final = 64
+
 #: a message, its place in the order of arrival, and what lives until it is taken out
 _Letter = tuple[int, Message, object]
+#: of a message that came: its place in that order, its round and its sender
+_Arrival = tuple[int, Round, int]
 
 
 class Mailbox:
     """What others said to one node and it has not heard yet.
 
-    A sender may say several things in one round; they stay in order. Delivering and asking whether
-    a `Receive` is complete takes the same time whatever the number of senders.
+    A sender may say several things in one round; they stay in order. Delivering, asking whether a
+    `Receive` is complete, and hearing a few takes the same time whatever the number of senders.
     """
 
-    __slots__ = ("_before", "_by_sender", "_closed", "_n", "_newest", "_order", "_rounds")
+    __slots__ = (
+        "_before", "_by_sender", "_closed", "_n", "_newest", "_order", "_queues", "_rounds",
+    )  # fmt: skip
 
     def __init__(self, mail: Mail | None = None) -> None:
         self._newest = (mail or Mail()).newest
@@ -35,8 +43,10 @@ class Mailbox:
         #: rounds that a deadline ended: (averaging round, block) -> who is still expected there,
         #: in vain -> a bit for each iteration of the block; a slow sender may be far behind
         self._closed: dict[tuple[int, int], dict[int, int]] = {}
-        #: rounds with mail by sender, oldest first; kept only where few messages of each are
-        self._by_sender: dict[int, deque[Round]] = {}
+        #: what came by sender, oldest first; kept only where few messages of each are
+        self._by_sender: dict[int, deque[_Arrival]] = {}
+        #: what came in a round (in all with `ANY`), where a few were heard, oldest first
+        self._queues: dict[Round | Everything, deque[_Arrival]] = {}
         self._n = 0
 
     def put(self, message: Message) -> bool:
@@ -44,17 +54,20 @@ class Mailbox:
         round_, sender = message.round, message.sender
         if round_ < self._before or (self._closed and self._is_late(round_, sender)):
             return False
+        arrival = next(self._order), round_, sender
         if self._newest is not None:
-            self._make_room(round_, sender)
+            self._make_room(arrival)
         by_sender = self._rounds.get(round_)
         if by_sender is None:
             by_sender = self._rounds[round_] = {}
         letters = by_sender.get(sender)
         if letters is None:
-            by_sender[sender] = [(next(self._order), message, message.lease)]
+            by_sender[sender] = [(arrival[0], message, message.lease)]
         else:
-            letters.append((next(self._order), message, message.lease))
+            letters.append((arrival[0], message, message.lease))
         self._n += 1
+        if self._queues:
+            self._line_up(arrival)
         return True
 
     def _is_late(self, round_: Round, sender: int) -> bool:
@@ -75,14 +88,21 @@ class Mailbox:
         if not expected:
             del self._closed[block]
 
-    def _make_room(self, round_: Round, sender: int) -> None:
+    def _make_room(self, arrival: _Arrival) -> None:
         """Drop the oldest of a sender of whom as many wait as may."""
-        rounds = self._by_sender.setdefault(sender, deque())
-        while len(rounds) >= (self._newest or 0):
-            oldest = rounds.popleft()
-            if sender in self._rounds.get(oldest, ()):
-                self._take_one(oldest, sender)
-        rounds.append(round_)
+        sender, most = arrival[2], self._newest or 1
+        there = self._by_sender.setdefault(sender, deque())
+        if len(there) >= most:
+            there = self._by_sender[sender] = deque(filter(self._waits, there))
+        while len(there) >= most:
+            self._take_one(*there.popleft()[1:])
+        there.append(arrival)
+
+    def _waits(self, arrival: _Arrival) -> bool:
+        """Whether a message that came is still there: of a sender and round the oldest go first."""
+        order, round_, sender = arrival
+        letters = self._rounds.get(round_, {}).get(sender)
+        return letters is not None and letters[0][0] <= order
 
     def _take_one(self, round_: Round, sender: int) -> Message:
         """Take out the oldest message of a sender in a round."""
@@ -111,12 +131,16 @@ class Mailbox:
                 found -= there.keys()
         return found - gone if gone else found
 
-    def number(self, round_: Round | object) -> int:
-        """How many messages of a round (of all with `ANY`) wait."""
+    def number(self, round_: Round | Everything, enough: float = inf) -> int:
+        """How many messages of a round (of all with `ANY`) wait; more than ``enough`` may do."""
         if round_ is ANY:
             return self._n
-        there = self._rounds.get(round_)  # type: ignore[call-overload]
-        return sum(map(len, there.values())) if there else 0
+        number = 0
+        for letters in self._rounds.get(round_, {}).values():
+            number += len(letters)
+            if number >= enough:
+                break
+        return number
 
     def take(self, wanted: Receive, reason: str = "") -> list[Message | Missing]:
         """Take out what a `Receive` asks for, ascending by uid; absent sources as `Missing`."""
@@ -128,8 +152,6 @@ class Mailbox:
             found = self._take_round(wanted.sources, wanted.round, reason)
             if reason == "deadline":
                 self._close(wanted.round, found)
-        if self._newest is not None:
-            self._recount()
         return found
 
     def _take_round(
@@ -165,36 +187,58 @@ class Mailbox:
 
     def _take_any(self, wanted: Receive) -> list[Message | Missing]:
         """Those that came first, in the order of senders, and of each in that of rounds."""
-        keys = list(self._rounds) if wanted.round is ANY else [wanted.round]
-        letters = [
-            letter
-            for key in keys
-            for waiting in self._rounds.get(key, {}).values()
-            for letter in waiting
-        ]
-        if wanted.count is not None and len(letters) > wanted.count:
-            letters = sorted(letters, key=lambda letter: letter[0])[: wanted.count]
-            chosen = {letter[0] for letter in letters}
-            self._keep(keys, chosen)
+        many = wanted.count
+        if many is not None and self.number(wanted.round, many + 1) > many:
+            letters = self._take_first(wanted.round, many)
         else:
-            for key in keys:
-                self._rounds.pop(key, None)
-            self._n -= len(letters)
+            letters = self._take_all(wanted.round)
         letters.sort(key=lambda letter: (letter[1].sender, letter[1].round, letter[0]))
-        return [message for _, message, _ in letters]
+        return [message for _, message in letters]
 
-    def _keep(self, keys: Iterable[object], taken: set[int]) -> None:
-        for key in keys:
-            there = self._rounds.get(key, {})  # type: ignore[call-overload]
-            for uid in list(there):
-                left = [letter for letter in there[uid] if letter[0] not in taken]
-                self._n -= len(there[uid]) - len(left)
-                if left:
-                    there[uid] = left
-                else:
-                    del there[uid]
-            if not there:
-                self._rounds.pop(key, None)  # type: ignore[call-overload]
+    def _take_all(self, round_: Round | Everything) -> list[tuple[int, Message]]:
+        keys = list(self._rounds) if round_ is ANY else [round_]
+        letters = [
+            (order, message)
+            for key in keys
+            for waiting in self._rounds.pop(key, {}).values()
+            for order, message, _ in waiting
+        ]
+        self._n -= len(letters)
+        return letters
+
+    def _take_first(self, round_: Round | Everything, many: int) -> list[tuple[int, Message]]:
+        """Fewer than there are."""
+        queue = self._queues.get(round_)
+        if queue is None:
+            queue = self._queues[round_] = self._queue_of(round_)
+        letters = list[tuple[int, Message]]()
+        while len(letters) < many:
+            arrival = queue.popleft()
+            if self._waits(arrival):
+                letters.append((arrival[0], self._take_one(*arrival[1:])))
+        return letters
+
+    def _queue_of(self, round_: Round | Everything) -> deque[_Arrival]:
+        """All that waits in the order in which it came; queues of rounds that are over go."""
+        for key in [key for key in self._queues if key is not ANY and key not in self._rounds]:
+            del self._queues[key]
+        keys = self._rounds.keys() if round_ is ANY else (round_,)
+        return deque(sorted(
+            (order, message.round, message.sender)
+            for key in keys
+            for waiting in self._rounds[key].values()
+            for order, message, _ in waiting
+        ))  # fmt: skip
+
+    def _line_up(self, arrival: _Arrival) -> None:
+        """Note in its queues what has come."""
+        for key in (arrival[1], ANY):
+            queue = self._queues.get(key)
+            if queue is None:
+                continue
+            queue.append(arrival)
+            if len(queue) > 2 * self._n + _STALE:  # others were heard by name
+                self._queues[key] = deque(filter(self._waits, queue))
 
     def _close(self, round_: Round, found: Iterable[Message | Missing]) -> None:
         """A deadline has passed: what is missing is not wanted any more."""
@@ -212,18 +256,6 @@ class Mailbox:
         if expected is not None:
             self._expect(block, expected.keys() & sources, bit)
 
-    def _recount(self) -> None:
-        """Bring the rounds of each sender up to date, after messages were heard or dropped."""
-        self._by_sender.clear()
-        letters = sorted(
-            (number, message.sender, message.round)
-            for there in self._rounds.values()
-            for waiting in there.values()
-            for number, message, _ in waiting
-        )
-        for _, sender, round_ in letters:
-            self._by_sender.setdefault(sender, deque()).append(round_)
-
     # ------------------------------------------------------------------ the rest
 
     def forget(self, before: Round) -> None:
@@ -232,8 +264,6 @@ class Mailbox:
         old = [round_ for round_ in self._rounds if round_ < before]
         for round_ in old:
             self._n -= sum(map(len, self._rounds.pop(round_).values()))
-        if old and self._newest is not None:
-            self._recount()
         for block in [block for block in self._closed if (block[1] + 1) * _BLOCK <= before[0]]:
             del self._closed[block]
 
@@ -241,6 +271,7 @@ class Mailbox:
         """Drop everything: nobody is going to read it."""
         self._rounds.clear()
         self._by_sender.clear()
+        self._queues.clear()
         self._n = 0
 
     def oldest(self, gone: frozenset[int] = frozenset()) -> int | None:

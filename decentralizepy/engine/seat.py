@@ -58,7 +58,8 @@ class Strand:
         """Count what is still to come; True if nothing is."""
         mailbox = self.seat.mailbox
         if wanted.sources is ANY:
-            self.needed = (wanted.count or 1) - mailbox.number(wanted.round)
+            count = wanted.count or 1
+            self.needed = count - mailbox.number(wanted.round, count)
             return self.needed <= 0
         self.absent = mailbox.absent(wanted, gone)
         return not self.absent
