@@ -225,6 +225,7 @@ def _save(worker: Worker, settings: Settings) -> None:
     for uid, state in weights(worker).items():
         name = weights_name(settings.intervals.iterations - 1, uid)
         _save_one(settings.weights_dir / name, state)
+        worker.attend()  # nodes of others may still wait for what ours have said, or for answers
 
 
 def _save_one(path: Path, state: dict[str, torch.Tensor]) -> None:

@@ -218,6 +218,11 @@ class Worker:
                 self.rest.check(0.0)
             self._pause()
 
+    def attend(self) -> None:
+        """Let messages through between two pieces of other work, after the end."""
+        self._exchange()
+        self._timers_due()
+
     def _pause(self) -> None:
         """Do nothing but let messages through and listen to the supervisor."""
         if self.sockets is not None:

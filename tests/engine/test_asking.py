@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
+from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,9 @@ import torch
 from launching import Experiment
 from teams import ALONE, FAR, LAYOUTS, NEAR, Scripted, scripted
 
+from decentralizepy.engine import process
 from decentralizepy.engine.failures import NodeFailedError
+from decentralizepy.engine.worker import Worker
 from decentralizepy.graphs.generators import ring
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Ask, Drain, Now, Receive, Send, Sleep, Train
@@ -84,6 +89,36 @@ def test_a_question_is_answered_whatever_a_node_is_doing(
     assert seats[0].traffic.data == 3 * 3 * 16, "questions count"
     assert all(seats[uid].traffic.data == 3 * 16 for uid in (1, 2, 3)), "so do answers"
     assert all(not len(seat.mailbox) for seat in seats.values()), "questions are no mail"
+
+
+@pytest.mark.parametrize("layout", [NEAR, FAR])
+def test_a_worker_that_saves_its_weights_answers_meanwhile(
+    experiment: Experiment, layout: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many large models take minutes to save; others ask until they are done, too."""
+    answered, meanwhile = Event(), list[bool]()
+
+    def serve(worker: Worker) -> None:
+        given: Any = SimpleNamespace(intervals=SimpleNamespace(iterations=1), weights_dir=Path())
+        for _ in range(200 if 3 in worker.seats else 0):
+            if not answered.is_set():
+                process._save(worker, given)
+        meanwhile.append(answered.is_set())
+        go_on(worker)
+
+    def asks(node: Node) -> Program:
+        yield Ask([2], Message({}), (0, 0))
+        yield Receive([2], (0, 0))
+
+    def answers(node: Node, question: Message) -> Message:
+        answered.set()
+        return question
+
+    go_on = Worker.serve
+    monkeypatch.setattr(Worker, "serve", serve)
+    monkeypatch.setattr(process, "_save_one", lambda path, state: sleep(0.005))
+    scripted(experiment, {0: asks}, layout=layout, answers={2: answers})
+    assert meanwhile == [True, True]
 
 
 @pytest.mark.parametrize("layout", [ALONE, NEAR])
