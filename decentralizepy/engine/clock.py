@@ -71,12 +71,22 @@ class Timers:
 
     _heap: list[tuple[float, int, int, Timer]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
+    #: how many are set before cancelled ones are sorted out: others' may wait behind one for hours
+    _most: int = 1024
 
     def set(self, when: float, what: Event, uid: int = 0) -> Timer:
         """Have ``what`` happen to node ``uid`` at a time."""
+        if len(self._heap) >= self._most:
+            self._sort_out()
         timer = Timer(what)
         heapq.heappush(self._heap, (when, uid, next(self._order), timer))
         return timer
+
+    def _sort_out(self) -> None:
+        """Forget those that are cancelled."""
+        self._heap = [entry for entry in self._heap if entry[3].what is not None]
+        heapq.heapify(self._heap)
+        self._most = 2 * len(self._heap) + 1024
 
     @property
     def next(self) -> float | None:

@@ -64,6 +64,18 @@ def test_what_happens_may_cancel_what_would_come_next():
     assert timers.next is None
 
 
+def test_cancelled_timers_take_no_memory_though_one_before_them_is_due_later():
+    """Deadlines of an hour that are met at once, while one node waits."""
+    timers, live = Timers(), list(range(0, 50_000, 100))
+    timers.set(1.0, -1)
+    for number in range(50_000):
+        timer = timers.set(2.0 + number, number, uid=number % 7)
+        if number % 100:
+            timer.cancel()
+    assert timers.next == 1.0 and len(timers._heap) < 5000
+    assert list(timers.due(1e6)) == [-1, *live]
+
+
 @given(st.lists(times))
 def test_virtual_time_never_goes_back(untils):
     virtual = VirtualClock()
