@@ -44,6 +44,7 @@ class Faults:
 
     def begins(self, seat: Seat, t: int) -> bool:
         """A node is in iteration ``t``: what it held back may go, and it may have to die."""
+        seat.done = max(seat.done, t)
         if seat.uid in self._held:
             self._let_go(seat, t)
         for fault in self._kills:
@@ -81,7 +82,7 @@ class Faults:
     def carry(self, seat: Seat, uids: Sequence[int], message: Message) -> None:
         """Send a message, but for what is held back or slowed down; in the given order."""
         now = self._worker.clock.now()
-        events = self._plan.events_at(seat.uid, seat.node.round, home=self._worker.me, now=now)
+        events = self._plan.events_at(seat.uid, seat.iteration, home=self._worker.me, now=now)
         free: list[int] = []
         for uid in uids:
             fault = next((event for event in events if _hinders(event, uid, seat.uid)), None)
@@ -98,7 +99,7 @@ class Faults:
             self._inner.carry(seat, uids, message)
 
     def _hinder(self, fault: Fault, seat: Seat, uid: int, message: Message) -> None:
-        self._log("fired", fault, uid=seat.uid, round=seat.node.round + 1)
+        self._log("fired", fault, uid=seat.uid, round=seat.iteration + 1)
         if isinstance(fault, SlowLink):
             self._inner.carry_slowly(seat, uid, message, fault.factor, fault.delay)
             return
@@ -123,7 +124,7 @@ class Faults:
     def _healed(self, fault: Partition, seat: Seat, uid: int, message: Message) -> None:
         if seat.lost:
             return
-        self._log("healed", fault, uid=seat.uid, round=seat.node.round + 1)
+        self._log("healed", fault, uid=seat.uid, round=seat.iteration + 1)
         self._inner.carry(seat, [uid], message)
 
     def carry_slowly(

@@ -25,7 +25,7 @@ from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.shared import Counters
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.checks import check_message, said_to
-from decentralizepy.node.effects import ANY, Ask, Average, Forget, Now, Receive, Send, Sleep, Train
+from decentralizepy.node.effects import ANY, Ask, Average, Forget, Now, Receive, Send, Sleep
 from decentralizepy.node.node import Node
 from decentralizepy.scenario.simulation import Network
 from decentralizepy.transport.router import Deliver, Router
@@ -156,7 +156,7 @@ class Programs:
                 perform = self._perform.get(type(effect))
                 if perform is None:
                     raise self._failures.no_effect(strand, effect)
-                if self.faults is not None and self.faults.begins(seat, _iteration(seat, effect)):
+                if self.faults is not None and self.faults.begins(seat, seat.during(effect)):
                     return
                 answer = perform(strand, effect)
                 if answer is PARKED:
@@ -364,8 +364,3 @@ class Programs:
 
     def _forget(self, strand: Strand, effect: Forget) -> None:
         strand.seat.mailbox.forget(effect.round)
-
-
-def _iteration(seat: Seat, effect: Any) -> int:
-    """The iteration (0-based) that a node is in as it yields an effect."""
-    return effect.t if type(effect) is Train else seat.node.round

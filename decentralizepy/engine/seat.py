@@ -14,7 +14,7 @@ from decentralizepy.errors import RunError
 from decentralizepy.memory.rows import NodeRows
 from decentralizepy.messages.message import Message
 from decentralizepy.messages.meta import shown
-from decentralizepy.node.effects import ANY, Receive
+from decentralizepy.node.effects import ANY, Checkpoint, Effect, Receive, Report, Train
 from decentralizepy.node.node import Node, Program
 from decentralizepy.training.trainer import Learner
 from decentralizepy.transport.router import Traffic
@@ -114,6 +114,9 @@ class Seat:
     saved: int = 0
     #: a bit for each iteration that was reported
     reported: int = 0
+    #: the iteration that it began with; how many it has done, as its `Train` and `Report` show
+    begun: int = 0
+    done: int = 0
     lost: bool = False
     ended: bool = False
     uid: int = field(init=False)
@@ -147,6 +150,24 @@ class Seat:
         self.reported |= 1 << t
 
     @property
+    def _counts(self) -> bool:
+        """Whether ``node.round`` says where the node is: a program may never move it."""
+        return self.node.counts_rounds or self.node.round != self.begun
+
+    @property
+    def iteration(self) -> int:
+        """The iteration (0-based) that the node is in, as far as it has shown."""
+        return self.node.round if self._counts else max(self.node.round, self.done)
+
+    def during(self, effect: Effect) -> int:
+        """The iteration that the node is in as it yields an effect, which may name it."""
+        if isinstance(effect, Train):
+            return effect.t
+        if isinstance(effect, Report | Checkpoint) and not self._counts:
+            return effect.t
+        return self.iteration
+
+    @property
     def waits(self) -> list[Strand]:
         """The programs that wait for messages."""
         return [strand for strand in self.strands if strand.waiting is not None]
@@ -155,6 +176,7 @@ class Seat:
         """Make the node's programs, which have not run yet; one that had ended gets none."""
         if self.ended:
             return
+        self.begun = self.node.round
         programs, dropped = self._programs(), unyielded(type(self.node))
         if dropped:
             raise RunError(f"an effect is made and not yielded, so nothing would happen: {dropped}")

@@ -279,7 +279,7 @@ class Worker:
 
     def _note_progress(self, seat: Seat, iterations: int) -> None:
         """Show the supervisor how many iterations a node has done."""
-        self.arena.counters.rounds[self._slots[seat.uid]] = iterations
+        seat.done = self.arena.counters.rounds[self._slots[seat.uid]] = iterations
 
     def _timers_due(self) -> bool:
         if self.timers.next is None:
@@ -325,10 +325,10 @@ class Worker:
             self._drop(seat)
             return
         self._abandon(seat)
-        self._tell(NodesLost((seat.uid,), seat.node.round + 1))
+        self._tell(NodesLost((seat.uid,), seat.iteration + 1))
 
     def _drop(self, seat: Seat) -> None:
-        why = f"node {seat.uid} was lost in iteration {seat.node.round + 1}"
+        why = f"node {seat.uid} was lost in iteration {seat.iteration + 1}"
         nodes = range(self.placement.mapping.n)
         if (self.membership.left | {seat.uid}).issuperset(nodes):
             raise RunError(f"{self.me}: {why}; no node is left")

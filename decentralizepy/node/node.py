@@ -149,6 +149,11 @@ class Node(ABC):
         finally:
             self._counts = False
 
+    @property
+    def counts_rounds(self) -> bool:
+        """Whether a program is under way in `rounds`, so that ``self.round`` says where it is."""
+        return self._counts
+
     def members(self, t: int) -> frozenset[int] | None:
         """The nodes that take part in iteration ``t``; None as long as that is everybody."""
         return self.membership.at(t)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from teams import ALONE, FAR, NEAR, Script, Team, scripted
 
 from decentralizepy.graphs.generators import ring
 from decentralizepy.messages.message import Message, Missing
-from decentralizepy.node.effects import Ask, Now, Receive, Report, Send, Sleep, Train
+from decentralizepy.node.effects import Ask, Effect, Now, Receive, Report, Send, Sleep, Train
 from decentralizepy.node.node import Node, Program
 from decentralizepy.words import NodesLost, Note
 
@@ -96,6 +96,54 @@ def test_a_node_that_skips_the_iteration_dies_in_the_next(
 
     run(experiment, {2: skips}, [{"kill": {"node": 2}, "round": 4}], layout)
     assert seen == [0, 1] and fired(experiment) == [(1, "fired", 2, 7)]
+
+
+def never_counts(shows: Callable[[int], Effect]) -> Script:
+    """Tells node 0 in which iteration it is, but moves no round; an effect at the end shows it."""
+
+    def program(node: Node) -> Program:
+        for t in range(6):
+            yield Send([([0], Message({}, {"t": t}))], (t, 0))
+            yield shows(t)
+            assert node.round == 0
+
+    return program
+
+
+@pytest.mark.parametrize("layout", [None, ALONE, NEAR, FAR])
+def test_a_node_that_never_counts_its_rounds_dies_as_its_reports_say(
+    experiment: Experiment, layout: Sequence[int] | None
+) -> None:
+    seen: dict[int, Any] = {}
+    faults = [{"kill": {"node": 3}, "round": 4}]
+    scripts = {0: listens(seen, 3, 4), 3: never_counts(Report)}
+    team = run(experiment, scripts, faults, layout)
+    assert seen == {0: 0, 1: 1, 2: 2, 3: "missing"}
+    assert fired(experiment) == [(1, "fired", 3, 4)]
+    assert [word for word in team.told if isinstance(word, NodesLost)] == [NodesLost((3,), 4)]
+
+
+def test_and_one_that_only_trains_as_it_trains(experiment: Experiment) -> None:
+    seen: dict[int, Any] = {}
+    faults = [{"kill": {"node": 3}, "round": 4}]
+    team = run(experiment, {0: listens(seen, 3, 5), 3: never_counts(Train)}, faults, None)
+    assert seen == {0: 0, 1: 1, 2: 2, 3: 3, 4: "missing"}
+    assert fired(experiment) == [(1, "fired", 3, 4)]
+    assert [word for word in team.told if isinstance(word, NodesLost)] == [NodesLost((3,), 4)]
+
+
+@pytest.mark.parametrize("layout", [None, ALONE, NEAR, FAR])
+def test_links_fail_in_the_rounds_of_a_node_that_never_counts_them(
+    experiment: Experiment, layout: Sequence[int] | None
+) -> None:
+    seen: dict[int, Any] = {}
+    faults = [
+        {"partition": [[3]], "rounds": [3, 3]},
+        {"slow_link": {"from": 3, "to": 0, "factor": 2, "delay_s": 0.01}, "rounds": [5, 6]},
+    ]
+    run(experiment, {0: listens(seen, 3, 6), 3: never_counts(Report)}, faults, layout)
+    assert seen == {t: t for t in range(6)}
+    assert fired(experiment) == [(1, "fired", 3, 3), (1, "healed", 3, 4), (2, "fired", 3, 5)]
 
 
 @pytest.mark.parametrize("effect", ["train", "report", "ask", "send"])
