@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Collection, Iterable
 from itertools import count
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Everything, Receive, Round
@@ -18,6 +18,7 @@ _BLOCK: Final = 1024
 #: entries of a queue, beside twice the messages that wait, after which stale ones are sorted out
 _STALE: Final = 64
 
+_NOTHING: Final[dict[int, Any]] = {}
 #: a message, its place in the order of arrival, and what lives until it is taken out
 _Letter = tuple[int, Message, object]
 #: of a message that came: its place in that order, its round and its sender
@@ -121,12 +122,13 @@ class Mailbox:
     def absent(self, wanted: Receive, gone: frozenset[int] = frozenset()) -> set[int]:
         """Which named sources of a `Receive` have not spoken yet; those ``gone`` are not missed."""
         assert wanted.sources is not ANY
+        found = set(wanted.sources)
+        if len(found) < len(wanted.sources):  # not as it is made, where it takes a set of its own
+            raise _twice(wanted.sources)
         if wanted.round is not ANY:
             self._reopen(wanted.round, wanted.sources)
-            there = self._rounds.get(wanted.round)
-            found = set(wanted.sources) if there is None else set(wanted.sources) - there.keys()
+            found -= self._rounds.get(wanted.round, _NOTHING).keys()
         else:
-            found = set(wanted.sources)
             for there in self._rounds.values():
                 found -= there.keys()
         return found - gone if gone else found
@@ -291,6 +293,15 @@ class Mailbox:
 
     def __len__(self) -> int:
         return self._n
+
+
+def _twice(sources: Collection[int]) -> ValueError:
+    """The error of a `Receive` that names a source twice: the second would be missing."""
+    uid = next(uid for uid, times in Counter(sources).items() if times > 1)
+    return ValueError(
+        f"Receive: sources hold node {uid} twice; one message of each is heard: draw without "
+        "replacement, or take sorted(set(...)); several of one are several Receives"
+    )
 
 
 def _block(round_: Round) -> tuple[tuple[int, int], int]:

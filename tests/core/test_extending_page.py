@@ -230,6 +230,10 @@ def rounded(node: Node) -> Any:
     yield Receive([0], 0)  # type: ignore[arg-type]
 
 
+def names_twice(node: Node) -> Any:
+    yield Receive([3, 1, 3], (0, 0))
+
+
 def counted(node: Node) -> Any:
     yield Receive([0], (0, 0), count=2)
 
@@ -266,6 +270,7 @@ ERRORS: dict[str, Any] = {
     "Send: a message": program(said(1, lambda x: {"x": x})),
     "as (t, 0), not 0": program(rounded),
     "count = 2": program(counted),
+    "Receive: sources hold node 3 twice": program(names_twice),
     "node 0 cannot be saved": type("K", (Node,), {"program": remembers, "kept": ("memory",)}),
     "'my metric' is no name of a column": program(measured),
     "'K' object has no attribute 'rows'": type("K", (Early,), {}),

@@ -186,6 +186,13 @@ def test_a_long_run_of_all_ways_of_hearing_leaves_nothing_behind(newest):
     assert max(map(len, [*box._queues.values(), *box._by_sender.values()])) < 100
 
 
+@pytest.mark.parametrize("round_", [(0, 0), ANY])
+def test_a_source_that_is_named_twice_is_refused(round_):
+    """The second time it would be missing, or not, as its messages come."""
+    with pytest.raises(ValueError, match="Receive: sources hold node 3 twice; one message"):
+        Mailbox().absent(Receive([1, 3, 2, 3], round_))
+
+
 def test_what_a_deadline_missed_is_dropped_when_it_comes():
     box = filled(message(1))
     wanted = Receive([1, 2], (0, 0), deadline=1.0)
