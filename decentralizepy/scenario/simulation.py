@@ -130,8 +130,11 @@ class Network:
     ) -> float:  # fmt: skip
         """When a message that is given away ``now`` arrives; it takes its port meanwhile.
 
-        A slow link takes ``factor`` times as long, and ``delay`` seconds more.
+        A slow link takes ``factor`` times as long, and ``delay`` seconds more. What a node says to
+        itself takes no link.
         """
+        if sender == receiver:
+            return now
         link, free, port = self._link((sender, receiver))
         start = max(now, free.get(port, 0.0))
         left = start + factor * (nbytes / link.bandwidth)

@@ -91,6 +91,12 @@ def test_within_a_machine_nobody_waits_for_its_port(simulate):
     assert network.arrival(0, 1, 100, 0.0) == 0.1
 
 
+def test_what_a_node_says_to_itself_takes_no_link(simulate):
+    network = Network(simulate({"links": {"latency_s": 1, "bandwidth_Bps": 50}}))
+    assert network.arrival(2, 2, 10**9, 3.5) == 3.5
+    assert network.arrival(2, 3, 50, 3.5) == 5.5, "its port was free"
+
+
 def test_a_slow_link_takes_its_port_longer(simulate):
     network = Network(simulate({"links": {"latency_s": 1, "bandwidth_Bps": 50}}))
     assert network.arrival(0, 1, 100, 0.0, factor=10, delay=0.5) == 30.5
