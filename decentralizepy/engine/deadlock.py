@@ -123,7 +123,8 @@ def describe(strand: Strand, averaging: Averaging | None = None, sending: bool =
     """What a program waits for."""
     where = f"node {strand.seat.uid} waits in iteration {strand.seat.node.round + 1}"
     if sending:
-        return f"{where} to send: its messages on another machine are unread; is a Receive missing?"
+        unread = "its messages on another machine are unread"
+        return f"{where} to send: {unread}; is a Receive missing, or mailbox_budget too small?"
     if strand.resting is not None:
         return f"{where} {'in Drain' if isinstance(strand.resting, Drain) else 'at a checkpoint'}"
     wanted = strand.waiting
