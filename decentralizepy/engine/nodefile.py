@@ -149,7 +149,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen = set()
     for name, tensor in tensors.items():
-        here = tensor.cpu().contiguous()
+        here = tensor.cpu().resolve_conj().resolve_neg().contiguous()  # as it reads
         memory = here.untyped_storage().data_ptr()
         found[name] = here.clone() if memory in seen else here
         seen.add(memory)

@@ -82,6 +82,20 @@ def test_a_dictionary_comes_back_in_its_own_order(tmp_path: Path, cache: Path) -
     assert Same.of(node.memory, value)
 
 
+def test_a_tensor_comes_back_as_it_reads_whatever_lies_behind_it(
+    tmp_path: Path, cache: Path
+) -> None:
+    spectrum, square = torch.fft.rfft(torch.arange(9.0)), torch.arange(9.0).view(3, 3)
+    value = {
+        "conjugate": spectrum.conj(), "imaginary": spectrum.conj().imag, "turned": square.t(),
+        "expanded": torch.ones(1).expand(4), "part": square[1:], "whole": square,
+        "one": square[2, 2],
+    }  # fmt: skip
+    run(tmp_path, cache, value)
+    node = run(tmp_path, cache, value, restore=("team", 1), name="again")
+    assert Same.of(node.memory, value)
+
+
 BAD = {
     "a key": ({"a": {1: 2}}, "['a'] has the key 1, of type int; take text, as str(key)"),
     "a slash": ({"a/b": 1}, " has the key 'a/b'; keys hold no /"),
