@@ -108,7 +108,7 @@ class Workload:
         learner, row = seat.learner, seat.rows.held("x").tensor
         if type(effect) is Train:
             self._check_terms(effect)
-            terms = effect.correction, effect.anchor, effect.pull
+            terms = _alone(effect.correction), _alone(effect.anchor), effect.pull
             local = LocalWork(learner, row, effect.t, effect.steps, *terms)
         else:
             local = LocalWork(learner, row, effect.t)
@@ -231,6 +231,11 @@ def _is_quiet(seat: Seat) -> bool:
 def _may_change(seat: Seat) -> bool:
     """Whether a node's row may be assigned while it trains: by an answer, or another program."""
     return len(seat.strands) > 1 or type(seat.node).answer is not Node.answer
+
+
+def _alone(term: Tensor | None) -> Tensor | None:
+    """A term as a number like others: what it was computed from is not trained."""
+    return None if term is None else term.detach()
 
 
 def _local(work: Work) -> LocalWork:

@@ -302,6 +302,29 @@ def test_what_a_users_method_gives_or_takes_wrongly_is_told(
     assert first.startswith("machine 0, worker 0: node 1 failed in iteration 3: ") and told in first
 
 
+@pytest.mark.parametrize("model", ["MLP", "Everything"])
+def test_terms_of_gradients_may_come_from_gradients(
+    tmp_path: Path, cache: Path, model: str
+) -> None:
+    """Stacked, and one by one: what a term was computed from is not trained."""
+    package = {"package": "everything"} if model == "Everything" else {}
+    options = {"model": model, **{f"model_{key}": value for key, value in package.items()}}
+    rows = []
+
+    def trains(graded: bool) -> Callable[[Node], Program]:
+        def program(node: Node) -> Program:
+            z = node.x[: node.n_parameters].clone().requires_grad_(graded)
+            yield Train(0, correction=0.01 * z, anchor=z * 1.5, pull=0.3)
+            rows.append(node.x)
+
+        return program
+
+    for graded in (False, True):
+        one = Experiment(tmp_path / str(graded), ring(4), cache, **options)
+        scripted(one, {1: trains(graded)})
+    assert torch.equal(*rows) and not rows[1].requires_grad
+
+
 def test_an_error_in_setup_names_the_node(experiment: Experiment) -> None:
     class Unprepared(Scripted):
         def setup(self) -> None:
