@@ -210,6 +210,8 @@ class _Deferred(Message):
         if _forms(made) != _forms(self._like):
             wrong = f"a deferred message of {_forms(made)}, not of {_forms(self._like)}"
             raise ValueError(wrong)
+        if any(tensor.requires_grad for tensor in made.values()):  # nobody else's concern
+            return {name: tensor.detach() for name, tensor in made.items()}
         return made
 
     def delivered(self, receivers: int) -> Message:

@@ -331,6 +331,16 @@ def test_a_deferred_message_has_to_be_of_the_form_that_was_said() -> None:
             message.tensors  # noqa: B018
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_gradients_of_a_deferred_message_stay_with_its_sender(kept: bool) -> None:
+    x = torch.ones(3, requires_grad=True)
+    message = Message.deferred(
+        lambda: {"x": 2 * x, "y": torch.ones(1)}, {"x": x, "y": x[:1]}, None, kept
+    )
+    for one in (message, message.stamped(0, (0, 0)).delivered(1).own()):
+        assert not one["x"].requires_grad and one["x"].tolist() == [2, 2, 2]
+
+
 @layouts
 def test_nobody_else_is_disturbed_by_who_keeps_rows(
     experiment: Experiment, layout: Sequence[int]
