@@ -69,6 +69,8 @@ def _metrics(task: Task, output: Tensor, target: Tensor) -> dict[str, Tensor]:
     found = _ask(task, "metrics", output, target)
     if not isinstance(found, Mapping):
         raise _wrong(task, "metrics", found, "a dictionary of numbers by name")
+    if "loss" in found:
+        raise _wrong(task, "metrics", found, "another name: 'loss' is the sum of Task.loss")
     return {name: _scalar(task, name, value) for name, value in found.items()}
 
 
@@ -87,6 +89,9 @@ def _columns(task: Task, totals: Mapping[str, float], count: int) -> dict[str, A
     found = _ask(task, "columns", totals, count)
     if not isinstance(found, Mapping):
         raise _wrong(task, "columns", found, "a dictionary of numbers by name")
+    for name in found:
+        if not str(name) or any(map(str.isspace, str(name))):
+            raise _wrong(task, "columns", {name: found[name]}, "a name without blanks")
     return {name: _number(task, name, value) for name, value in found.items()}
 
 

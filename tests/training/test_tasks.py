@@ -347,6 +347,9 @@ def test_metrics_and_columns_may_be_numbers_of_any_kind() -> None:
         ({"metrics": {"a": "b"}}, "Gives.metrics gives {'a': 'b'}"),
         ({"columns": 3}, "Gives.columns gives 3 (of type int): a dictionary of numbers by name"),
         ({"columns": {"a": torch.ones(2)}}, "Gives.columns gives {'a': tensor([1., 1.])}"),
+        ({"columns": {"top 5": 1.0}}, "(of type dict): a name without blanks is expected"),
+        ({"columns": {"": 1.0}}, "Gives.columns gives {'': 1.0}"),
+        ({"metrics": {"loss": 1.0}}, "another name: 'loss' is the sum of Task.loss is expected"),
     ],
 )
 def test_what_is_no_number_names_the_task(given: dict[str, Any], told: str) -> None:
