@@ -185,6 +185,10 @@ class _Run:
         self.worker: Worker = assembly.worker(here, placement, arena, tell=self._hear)
         start = max(self._sets.usable(verify=True), default=0) if settings.resume else 0
         past = assembly.restore(self.worker, start)
+        if start:
+            self._found.notes.append(f"resuming after iteration {start}")
+        elif settings.resume:
+            self._found.notes.append("no checkpoint is complete: starting from the beginning")
         if settings.simulation is None:
             self.worker.clock = RealClock(past)
 
@@ -203,15 +207,22 @@ class _Run:
 
     def _complete(self) -> None:
         """Note the checkpoints that have all nodes by now."""
-        members = set(self.settings.hosted) - self.worker.membership.left
+        members = self._members()
         for iteration, saved in sorted(self._saved.items()):
             if saved.keys() | self._sets.ended(iteration) >= members:
                 saved |= self._sets.carry_on(iteration, members)
                 self._sets.complete(iteration, saved, self.worker.membership.value())
                 del self._saved[iteration]
 
+    def _members(self) -> set[int]:
+        """The nodes that take part."""
+        return set(self.settings.hosted) - self.worker.membership.left
+
     def outcome(self) -> Outcome:
         """The run's outcome, with rows of its own."""
+        intervals = self.settings.intervals
+        due = 0 < intervals.checkpoint_after < intervals.iterations
+        self._found.notes += self._sets.shortcomings(self._saved, self._members(), due)
         for uid, seat in self.worker.seats.items():
             self._found.rows[uid] = seat.rows["x"].detach().cpu().clone()
             self._found.nodes[uid] = seat.node

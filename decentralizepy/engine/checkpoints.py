@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from decentralizepy.node.membership import are_epochs
+from decentralizepy.node.membership import are_epochs, describe
 from decentralizepy.runfolder import MachineFolder, write_atomic, write_json
 
 KEPT: Final = 2
@@ -78,6 +78,22 @@ class CheckpointSets:
         for unfinished in self._numbers():
             if unfinished < iteration and self.read(unfinished) is None:
                 shutil.rmtree(self.folder(unfinished), ignore_errors=True)
+
+    def shortcomings(
+        self, saved: Mapping[int, Mapping[int, int]], members: set[int], due: bool
+    ) -> Iterator[str]:
+        """Which sets never became complete, in words; nobody can resume from them.
+
+        ``saved`` are the nodes of sets that are not complete; ``due``: whether any set was.
+        """
+        for iteration, nodes in sorted(saved.items()):
+            if absent := sorted(members - nodes.keys() - self.ended(iteration)):
+                yield (
+                    f"the checkpoint after iteration {iteration} is incomplete: "
+                    f"{describe(absent)} did not save"
+                )
+        if due and not saved and not self.all_ended(members) and not self.usable():
+            yield "no checkpoint was saved: the node program yields no Checkpoint"
 
     def read(self, iteration: int, verify: bool = False) -> dict[str, Any] | None:
         """What ``set.json`` says if every node's file is whole; None otherwise.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,11 @@ class Epoch:
     def value(self) -> dict[str, Any]:
         """As JSON."""
         return {"before": self.before, "left": list(self.left), "why": self.why}
+
+    @property
+    def note(self) -> str:
+        """Who left when and why, for whoever reads the results."""
+        return f"{self.why}: left before iteration {self.before + 1}"
 
 
 @dataclass
@@ -76,3 +81,11 @@ def describe(uids: Sequence[int], most: int = 8) -> str:
     shown = ", ".join(str(uid) for uid in uids[:most])
     more = f" and {len(uids) - most} more" if len(uids) > most else ""
     return f"node{'s' * (len(uids) > 1)} {shown}{more}"
+
+
+def epochs_of(epochs: Iterable[dict[str, Any]]) -> tuple[Epoch, ...]:
+    """Who had left, by a checkpoint's ``set.json``, of which only the uids are sure to be right."""
+    found = ((epoch.get("before"), epoch["left"], str(epoch.get("why", ""))) for epoch in epochs)
+    return tuple(
+        Epoch(before if type(before) is int else 0, tuple(left), why) for before, left, why in found
+    )

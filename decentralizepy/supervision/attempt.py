@@ -7,14 +7,14 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from decentralizepy.codec import Word
 from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.mappings.placement import Placement, WorkerId, spread
 from decentralizepy.memory import shared
-from decentralizepy.node.membership import Epoch, describe, resumed
+from decentralizepy.node.membership import Epoch, epochs_of, resumed
 from decentralizepy.settings import Settings
 from decentralizepy.supervision import provenance
 from decentralizepy.supervision.control import ControlPlane, Coordinator
@@ -251,17 +251,10 @@ class Attempt:
 
     def _note_checkpoints(self) -> None:
         """Say which checkpoints never became complete; nobody can resume from them."""
-        members, intervals = self._members(), self.settings.intervals
-        for iteration, saved in sorted(self._saved.items()):
-            if absent := sorted(members - saved.keys() - self._sets.ended(iteration)):
-                self.status.note(
-                    f"the checkpoint after iteration {iteration} is incomplete: "
-                    f"{describe(absent)} did not save"
-                )
+        intervals = self.settings.intervals
         due = 0 < intervals.checkpoint_after < intervals.iterations
-        nobody = not self._saved and not self._sets.all_ended(members)
-        if due and nobody and not self._sets.usable():
-            self.status.note("no checkpoint was saved: the node program yields no Checkpoint")
+        for note in self._sets.shortcomings(self._saved, self._members(), due):
+            self.status.note(note)
 
     def _members(self) -> set[int]:
         """This machine's nodes that take part."""
@@ -333,7 +326,7 @@ class Attempt:
 
     def _note_epoch(self, epoch: Epoch) -> None:
         self.status.membership.add(epoch)
-        self.status.note(f"{epoch.why}: left before iteration {epoch.before + 1}")
+        self.status.note(epoch.note)
 
     def _order(self, workers: WorkerProcesses, order: Word) -> None:
         workers.tell(order)
@@ -433,14 +426,6 @@ class Attempt:
             return f"{text} before it trained any node"
         uid, t = busy
         return f"{text}; it was last busy with node {uid} in iteration {t + 1}"
-
-
-def epochs_of(epochs: Iterable[dict[str, Any]]) -> tuple[Epoch, ...]:
-    """Who had left, by a checkpoint's ``set.json``, of which only the uids are sure to be right."""
-    found = ((epoch.get("before"), epoch["left"], str(epoch.get("why", ""))) for epoch in epochs)
-    return tuple(
-        Epoch(before if type(before) is int else 0, tuple(left), why) for before, left, why in found
-    )
 
 
 def _listed(machines: Iterable[int]) -> str:

@@ -26,10 +26,10 @@ from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.files import read_graph
 from decentralizepy.mappings.mapping import Mapping
+from decentralizepy.node.membership import epochs_of
 from decentralizepy.runfolder import MachineFolder, machine_records, write_legacy_results
 from decentralizepy.settings import Resilience
 from decentralizepy.supervision.agreement import Agreement
-from decentralizepy.supervision.attempt import epochs_of
 from decentralizepy.words import FROM_MACHINES, Hello, Paused, Ready
 from orchestrator.planning.inputs import read_config
 from results.load import load_run

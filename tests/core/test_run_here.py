@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from decentralizepy import Message, Node, Receive, Report, Send, Train, run_here
+from decentralizepy import Checkpoint, Message, Node, Receive, Report, Send, Train, run_here
 from decentralizepy.commands.keywords import parse
 from decentralizepy.errors import ConfigError
 
@@ -68,6 +68,46 @@ def test_no_value_ends_the_process() -> None:
     """Whatever argparse makes of it."""
     with pytest.raises(ConfigError, match="whole numbers are expected"):
         parse(["-ps", "many"], {})
+
+
+# ----------------------------------------------------------------------- what is worth telling
+
+
+class Saved(Node):
+    """Node 0 is never saved, and the others if they are of a class that says so."""
+
+    needs_graph, saves = False, True
+
+    def program(self) -> Any:
+        for t in self.rounds():
+            yield Train(t)
+            yield Report(t)
+            if self.saves and (self.uid or t > 3):
+                yield Checkpoint(t)
+
+
+class NeverSaved(Saved):
+    saves = False
+
+
+def test_checkpoints_that_nobody_can_resume_from_are_told(cache: Path) -> None:
+    options: dict[str, Any] = {"checkpoint_after": 2, "test_after": 0, "cache_dir": cache}
+    found = run_here(DIGITS, 3, 5, node=Saved, train_evaluate_after=0, **options)
+    assert found.notes == [
+        f"the checkpoint after iteration {t} is incomplete: node 0 did not save" for t in (2, 4)
+    ]
+    found = run_here(DIGITS, 3, 5, node=NeverSaved, train_evaluate_after=0, **options)
+    assert found.notes == ["no checkpoint was saved: the node program yields no Checkpoint"]
+
+
+def test_where_a_resumed_run_begins_is_told(cache: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"log_dir": tmp_path / "log", "cache_dir": cache, "test_after": 0}
+    options |= {"checkpoint_after": 3, "train_evaluate_after": 0}
+    run_here(DIGITS, 3, 2, **options)
+    found = run_here(DIGITS, 3, 5, resume=True, **options)
+    assert found.notes == ["no checkpoint is complete: starting from the beginning"]
+    found = run_here(DIGITS, 3, 6, resume=True, **options)
+    assert found.notes == ["resuming after iteration 3"]
 
 
 # ---------------------------------------------------------------- the program of a node
