@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import tempfile
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,18 +23,31 @@ from decentralizepy.engine.checkpoints import CheckpointSets
 from decentralizepy.engine.clock import RealClock
 from decentralizepy.engine.process import collector_threshold
 from decentralizepy.engine.worker import Worker
-from decentralizepy.errors import ConfigError
+from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.files import write_graph
 from decentralizepy.graphs.generators import regular
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory import shared
 from decentralizepy.memory.arena import Arena
+from decentralizepy.node.membership import describe, epochs_of, resumed
 from decentralizepy.node.node import Node
 from decentralizepy.registry import Target, forget_sources
+from decentralizepy.scenario import faultplan
 from decentralizepy.settings import Settings
 from decentralizepy.sharing.sharing import Sharing
-from decentralizepy.words import NodeEnded, NodeSaved, Note, Record
+from decentralizepy.words import (
+    Leave,
+    Leaving,
+    NodeEnded,
+    NodeSaved,
+    NodesLeft,
+    NodesLost,
+    Note,
+    Pause,
+    Record,
+    WorkerPaused,
+)
 
 _DEGREE = 4
 
@@ -89,6 +102,7 @@ def run_here(
         logs = Path(log_dir or folder / "log")
         program = None if node is None else _class_of(node)
         settings = _settings(ini, graph, iterations, logs, folder, options, program)
+        _check_losses(settings)
         run = _Run(settings, node, sharing)
         stack.enter_context(_seldom_collected(len(settings.uids)))
         try:
@@ -125,6 +139,19 @@ def _settings(
         f"-is={iterations}", "-ld", str(log_dir), "--workers", "1",
     ]  # fmt: skip
     return arguments.settings_of(keywords.parse(argv, options), program)
+
+
+def _check_losses(settings: Settings) -> None:
+    """Raise `ConfigError` for losses that only processes of their own can have."""
+    if settings.resilience.on_loss == "wait":
+        remedy = "nothing is started again; run it anew, with resume=True"
+        raise ConfigError(f"run_here: on_loss = 'wait': {remedy}")
+    if settings.faults is None or settings.simulation is not None:
+        return
+    for fault in settings.faults.faults:
+        if isinstance(fault, faultplan.Kill) and fault.kind != "node":
+            what = faultplan.describe(fault)
+            raise ConfigError(f"run_here: {what} would end this very process: kill its nodes")
 
 
 def _class_of(node: Callable[[], Node]) -> Target:
@@ -174,6 +201,9 @@ class _Run:
         self.settings, self._found = settings, Outcome(notes=list(settings.wiring.notes))
         self._sets = CheckpointSets(settings.folder)
         self._saved: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        #: why nodes will leave that were lost
+        self._leaving: dict[int, str] = {}
+        self._orders: deque[Word] = deque()
         assembly = Assembly(settings, program=node, sharing=sharing)
         here = WorkerId(0, 0)
         plan = shared.ArenaPlan((len(settings.hosted),), assembly.row_length, assembly.named_rows)
@@ -182,8 +212,12 @@ class _Run:
         arena = Arena(memory, plan)
         os.close(memory)
         placement = Placement(settings.mapping, (1,))
-        self.worker: Worker = assembly.worker(here, placement, arena, tell=self._hear)
         start = max(self._sets.usable(verify=True), default=0) if settings.resume else 0
+        left = epochs_of((self._sets.read(start) or {"left": []})["left"])
+        self.worker: Worker = assembly.worker(
+            here, placement, arena, tell=self._hear, orders=self._next_orders,
+            membership=resumed(settings.mapping.n, left, start),
+        )  # fmt: skip
         past = assembly.restore(self.worker, start)
         if start:
             self._found.notes.append(f"resuming after iteration {start}")
@@ -204,6 +238,39 @@ class _Run:
             case NodeEnded():
                 self._sets.end(word.uid, word.iterations, word.crc32)
                 self._complete()
+            case NodesLost():
+                self._lose(word)
+            case WorkerPaused():
+                self._leave(word.round + 1)
+            case NodesLeft():
+                self._found.notes.append(word.epoch.note)
+                self._complete()
+
+    def _lose(self, lost: NodesLost) -> None:
+        """By policy the run ends, or goes on without those nodes."""
+        why = f"{self.worker.me}: {describe(lost.uids)} was lost in iteration {lost.round}"
+        if self.settings.resilience.on_loss == "fail":
+            raise RunError(why)
+        if not self._leaving:
+            self._orders.append(Pause(0))
+            self.worker.arena.counters.call(self.worker.me.worker)
+        self._leaving |= dict.fromkeys(lost.uids, why)
+        if (self.worker.membership.left | self._leaving.keys()).issuperset(self.settings.uids):
+            raise RunError(f"{why}; no node is left")
+
+    def _leave(self, before: int) -> None:
+        """The worker rests: nobody has sent anything of iteration ``before``."""
+        left, whys = sorted(self._leaving), "; ".join(dict.fromkeys(self._leaving.values()))
+        leaving = Leaving(before, tuple(left), f"{whys} ({describe(left)})", ())
+        self._leaving = {}
+        self._orders.append(Leave(leaving))
+        self._found.notes.append(leaving.epoch.note)
+
+    def _next_orders(self) -> Iterator[Word]:
+        """What the supervisor would say by now."""
+        while self._orders:
+            yield self._orders.popleft()
+        self._complete()  # nobody waits for who has left
 
     def _complete(self) -> None:
         """Note the checkpoints that have all nodes by now."""
@@ -220,6 +287,7 @@ class _Run:
 
     def outcome(self) -> Outcome:
         """The run's outcome, with rows of its own."""
+        self._found.notes += dict.fromkeys(self._leaving.values())  # lost when all others had ended
         intervals = self.settings.intervals
         due = 0 < intervals.checkpoint_after < intervals.iterations
         self._found.notes += self._sets.shortcomings(self._saved, self._members(), due)

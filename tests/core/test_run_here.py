@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from decentralizepy import Checkpoint, Message, Node, Receive, Report, Send, Train, run_here
+from decentralizepy import (
+    Checkpoint,
+    Message,
+    Node,
+    Outcome,
+    Receive,
+    Report,
+    Send,
+    Train,
+    run_here,
+)  # fmt: skip
 from decentralizepy.commands.keywords import parse
-from decentralizepy.errors import ConfigError
+from decentralizepy.errors import ConfigError, RunError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DIGITS = (REPOSITORY / "run_configuration" / "digits_kshard2_mlp.ini").read_text(encoding="utf-8")
@@ -56,6 +68,7 @@ def test_values_reach_their_flags() -> None:
         ({"test_after": [1, 2]}, "test_after = [1, 2]: one value is expected"),
         ({"test_after": "often"}, "-ta/--test_after: invalid int value: 'often'"),
         ({"on_loss": "weep"}, "invalid choice: 'weep'"),
+        ({"on_loss": "wait", "checkpoint_after": 2}, "nothing is started again; run it anew"),
     ],
 )
 def test_what_a_run_here_does_not_take_is_told(options: dict[str, Any], said: str) -> None:
@@ -108,6 +121,50 @@ def test_where_a_resumed_run_begins_is_told(cache: Path, tmp_path: Path) -> None
     assert found.notes == ["no checkpoint is complete: starting from the beginning"]
     found = run_here(DIGITS, 3, 6, resume=True, **options)
     assert found.notes == ["resuming after iteration 3"]
+
+
+# ------------------------------------------------------------------------------ who is lost
+
+EQUAL = REPOSITORY / "run_configuration" / "simulate_equal.json"
+
+
+def run_with_a_kill(kill: Any, folder: Path, cache: Path, **options: Any) -> Outcome:
+    faults = folder / "faults.json"
+    faults.write_text(json.dumps([{"kill": kill, "round": 3}]))
+    options |= {"faults": faults, "test_after": 5, "train_evaluate_after": 0, "cache_dir": cache}
+    return run_here(DIGITS, 6, **{"iterations": 5} | options)
+
+
+@pytest.mark.parametrize("simulate", [None, EQUAL])
+def test_a_node_that_is_lost_ends_the_run(simulate: Any, tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(RunError, match=r"node 3 was lost in iteration 3$"):
+        run_with_a_kill({"node": 3}, tmp_path, cache, simulate=simulate)
+
+
+@pytest.mark.parametrize("simulate", [None, EQUAL])
+def test_a_run_goes_on_without_a_lost_node(simulate: Any, tmp_path: Path, cache: Path) -> None:
+    """Also one that is resumed from what was saved without it."""
+    options: dict[str, Any] = {"simulate": simulate, "on_loss": "drop", "checkpoint_after": 4}
+    options |= {"log_dir": tmp_path / "log"}
+    found = run_with_a_kill({"node": 3}, tmp_path, cache, **options)
+    assert re.search(r"node 3 was lost in iteration 3.*: left before iteration \d", *found.notes)
+    assert found.rows.keys() == {0, 1, 2, 4, 5}
+    assert {row["uid"] for row in found.records if row["iteration"] == 5} == found.rows.keys()
+    found = run_with_a_kill({"node": 3}, tmp_path, cache, **options, iterations=6, resume=True)
+    assert found.notes == ["resuming after iteration 4"] and found.rows.keys() == {0, 1, 2, 4, 5}
+
+
+def test_the_last_node_is_not_dropped(tmp_path: Path, cache: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps([{"kill": {"node": uid}, "round": 2} for uid in range(3)]))
+    with pytest.raises(RunError, match=r"was lost in iteration 2; no node is left$"):
+        run_here(DIGITS, 3, 4, faults=faults, on_loss="drop", cache_dir=cache)
+
+
+@pytest.mark.parametrize("kill", [{"machine": 0}, {"worker": [0, 0]}])
+def test_no_fault_kills_the_process_of_a_notebook(kill: Any, tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fault 1 \(kill\) would end this very process"):
+        run_with_a_kill(kill, tmp_path, cache)
 
 
 # ---------------------------------------------------------------- the program of a node
