@@ -310,7 +310,14 @@ def _alone(folder: Path) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         sys.path[:] = path
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            if Path(file).parent == folder:
-                del sys.modules[name]
+        own = [name for name in set(sys.modules) - before if _place(name) in (folder, Path.cwd())]
+        for name in own:
+            del sys.modules[name]
+
+
+def _place(name: str) -> Path | None:
+    """The folder in which a module, or the package that it belongs to, was found."""
+    top = sys.modules.get(name.partition(".")[0])
+    at = next(iter(getattr(top, "__path__", ())), getattr(top, "__file__", None))
+    ours = top is sys.modules[__package__]
+    return None if ours or at is None else Path(at).resolve().parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,37 @@ def test_where_a_resumed_run_begins_is_told(cache: Path, tmp_path: Path) -> None
     assert found.notes == ["no checkpoint is complete: starting from the beginning"]
     found = run_here(DIGITS, 3, 6, resume=True, **options)
     assert found.notes == ["resuming after iteration 3"]
+
+
+@pytest.mark.parametrize("place", ["", "working"])
+@pytest.mark.parametrize("module", ["plain_method", "a_package.method", "folder.method"])
+def test_a_module_that_was_changed_is_read_anew(
+    module: str, place: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it lies beside the INI or in the working directory, also in a package."""
+    monkeypatch.chdir(tmp_path)
+    ini = tmp_path / place / "own.ini"
+    ini.parent.mkdir(exist_ok=True)
+    method = "decentralizepy.sharing.Sharing\nsharing_class = Sharing"
+    assert method in DIGITS
+    ini.write_text(DIGITS.replace(method, f"{module}\nsharing_class = Fixed"))
+    path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
+    path.parent.mkdir(exist_ok=True)
+    if module.startswith("a_package"):
+        (path.parent / "__init__.py").touch()
+    for value in ("1", "22"):
+        path.write_text(FIXED.format(value))
+        found = run_here(ini, 3, 1, test_after=0, train_evaluate_after=0, cache_dir=cache)
+        assert found.rows[0][0] == float(value)
+    assert module not in sys.modules
+
+
+FIXED = """
+from decentralizepy import Sharing
+class Fixed(Sharing):
+    def merge(self, x, heard, ctx):
+        return x * 0 + {}
+"""
 
 
 # ------------------------------------------------------------------------------ who is lost
