@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import tempfile
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,6 +51,8 @@ from decentralizepy.words import (
 )
 
 _DEGREE = 4
+#: held by the thread that runs an experiment: what `_alone` changes belongs to all threads
+_TURN = threading.RLock()
 
 
 @dataclass
@@ -98,6 +101,7 @@ def run_here(
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decentralizepy-")))
+        stack.enter_context(_TURN)
         stack.enter_context(_alone(_folder_of(ini)))
         logs = Path(log_dir or folder / "log")
         program = None if node is None else _class_of(node)

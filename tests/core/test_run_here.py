@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,32 @@ class Fixed(Sharing):
     def merge(self, x, heard, ctx):
         return x * 0 + {}
 """
+
+
+class Dawdling(Node):
+    """Counts the runs that are under way at a time."""
+
+    needs_graph, running, most = False, 0, 0
+
+    def program(self) -> Any:
+        kind = type(self)
+        kind.running += 1
+        kind.most = max(kind.most, kind.running)
+        time.sleep(0.2)
+        kind.running -= 1
+        for t in self.rounds():
+            yield Report(t)
+
+
+def test_runs_of_several_threads_take_turns(cache: Path) -> None:
+    """They would change the number of threads, the collector and the modules under each other."""
+    before = gc.get_threshold()
+    with ThreadPoolExecutor(3) as pool:
+        each = [
+            pool.submit(run_here, DIGITS, 1, 1, node=Dawdling, cache_dir=cache) for _ in range(3)
+        ]
+        assert [len(one.result().records) for one in each] == [1, 1, 1]
+    assert Dawdling.most == 1 and gc.get_threshold() == before
 
 
 # ------------------------------------------------------------------------------ who is lost
