@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import os
 import sys
 import tempfile
@@ -105,6 +106,9 @@ def run_here(
         stack.enter_context(_alone(_folder_of(ini)))
         logs = Path(log_dir or folder / "log")
         program = None if node is None else _class_of(node)
+        if sharing is not None and not callable(sharing):
+            what = "a subclass of Sharing, or a function that makes one"
+            raise ConfigError(f"sharing = {sharing!r:.80}: {what}")
         settings = _settings(ini, graph, iterations, logs, folder, options, program)
         _check_losses(settings)
         run = _Run(settings, node, sharing)
@@ -185,12 +189,24 @@ def _ini_file(ini: str | Path, folder: Path) -> Path:
 def _graph_file(graph: Graph | str | Path | int, folder: Path) -> Path:
     if isinstance(graph, str | Path):
         return Path(graph)
-    if isinstance(graph, int):
-        degree = min(_DEGREE, graph - 1)
-        graph = regular(graph, degree - (graph * degree) % 2, 0)
+    if not isinstance(graph, Graph):
+        graph = _some_graph(graph)
     path = folder / ("graph.edges" if graph.is_symmetric() else "graph.adj")
     write_graph(graph, path)
     return path
+
+
+def _some_graph(nodes: Any) -> Graph:
+    """A random regular graph of so many nodes, whatever kind of whole number that is."""
+    try:
+        n = operator.index(nodes)
+        degree = min(_DEGREE, n - 1)
+        return regular(n, degree - (n * degree) % 2, 0)
+    except (TypeError, ValueError) as error:
+        told = f": {error}" if isinstance(error, ValueError) else ""
+        raise ConfigError(
+            f"graph = {nodes!r:.80}: a Graph, a graph file or a number of nodes is expected{told}"
+        ) from None
 
 
 class _Run:

@@ -22,7 +22,6 @@ from decentralizepy.engine.parts import (
     check_apart,
     check_names,
     samples_of,
-    with_compression,
 )
 from decentralizepy.engine.plain_gossip import can_average
 from decentralizepy.engine.records import Reporter
@@ -55,11 +54,7 @@ class Assembly:
         """``program`` and ``sharing`` make what the settings name, unless they are given."""
         self.settings = settings
         self._make_program = program or (lambda: build_program(settings.program))
-        self._make_sharing = lambda: (
-            with_compression(sharing(), settings.experiment)
-            if sharing is not None
-            else build_sharing(settings.experiment)
-        )
+        self._make_sharing = lambda: build_sharing(settings.experiment, sharing)
         if settings.device != "cpu" and not torch.cuda.is_available():
             raise ConfigError(f"--device {settings.device}: torch finds no GPU here; take cpu")
         self._sets = CheckpointSets(settings.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,19 +58,23 @@ def build_loss(component: Component | None) -> Loss | None:
     return loss
 
 
-def build_sharing(experiment: Experiment) -> Any:
-    """A sharing method of the experiment; one object per node, for it may remember things."""
-    sharing = experiment.sharing.build()
+def build_sharing(experiment: Experiment, make: Callable[[], Any] | None = None) -> Any:
+    """A sharing method of the experiment; one object per node, for it may remember things.
+
+    ``make`` makes it in place of the class that the INI names.
+    """
+    named = experiment.sharing
+    sharing = named.build() if make is None else make()
     missing = [
         name for name in ("begin", "outgoing", "merge", "mixing") if not hasattr(sharing, name)
     ]
     if missing:
-        name = experiment.sharing.target.dotted
-        raise ConfigError(f"{name} has no {', '.join(missing)}: subclass Sharing")
-    return with_compression(sharing, experiment)
+        called = named.target.dotted if make is None else f"sharing = {make!r:.80} makes what"
+        raise ConfigError(f"{called} has no {', '.join(missing)}: subclass Sharing")
+    return _with_compression(sharing, experiment)
 
 
-def with_compression(sharing: Any, experiment: Experiment) -> Any:
+def _with_compression(sharing: Any, experiment: Experiment) -> Any:
     """The same method, with the chain that the INI names, if it names one."""
     if not experiment.compression:
         return sharing

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from decentralizepy import (
@@ -21,6 +22,7 @@ from decentralizepy import (
     Receive,
     Report,
     Send,
+    Sharing,
     Train,
     run_here,
 )  # fmt: skip
@@ -79,6 +81,31 @@ def test_what_a_run_here_does_not_take_is_told(options: dict[str, Any], said: st
     with pytest.raises(ConfigError) as raised:
         run_here(DIGITS, 4, 1, **options)
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("graph", [0, -3, 2.0, None, [(0, 1)]])
+def test_what_is_no_graph_is_told(graph: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^graph = .*: a Graph, a graph file or a number of"):
+        run_here(DIGITS, graph, 1)
+
+
+def test_a_number_of_nodes_may_be_of_any_kind(cache: Path) -> None:
+    found = run_here(DIGITS, np.int64(3), 1, test_after=0, cache_dir=cache)
+    assert found.rows.keys() == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("sharing", "said"),
+    [
+        (Sharing(), "a subclass of Sharing, or a function that makes one"),
+        (3, "sharing = 3: a subclass of Sharing, or a function that makes one"),
+        (lambda: 3, "makes what has no begin, outgoing, merge, mixing: subclass Sharing"),
+        (dict, "sharing = <class 'dict'> makes what has no begin, outgoing, merge, mixing"),
+    ],
+)
+def test_what_makes_no_sharing_method_is_told(sharing: Any, said: str, cache: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        run_here(DIGITS, 3, 1, sharing=sharing, cache_dir=cache)
 
 
 def test_no_value_ends_the_process() -> None:
