@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from decentralizepy import reference
+from decentralizepy.annotations import kinds_of, literals_of
 from decentralizepy.errors import ConfigError, nearest
 
 #: packages with classes of the reference system, which say their module's name there
@@ -457,6 +458,8 @@ def check_options(
     if known is None:
         return {key: literal(value) for key, value in values.items() if value != ""}
     known = {name: option for name, option in known.items() if name not in passed}
+    folded = {name.lower(): name for name in known}  # an INI's keys are in small letters
+    values = {key if key in known else folded.get(key, key): text for key, text in values.items()}
     for key in values:
         if key not in known:
             listed = ", ".join(option.describe() for option in known.values()) or "none"
@@ -483,11 +486,14 @@ _BOOLEANS: Final = {
 
 def coerce(text: str, option: Option, where: str) -> Any:
     """One INI value as the annotation asks: numbers, booleans, lists, or text. Never ``eval``."""
-    kinds = {kind.strip() for kind in option.annotation.replace("'", "").split("|")}
+    kinds = kinds_of(option.annotation)
     if kinds <= {"str"}:
         return text
-    if "None" in kinds and text.lower() == "none":
+    if kinds & {"None", "Literal[None]"} and text.lower() == "none":
         return None
+    named = literals_of(kinds)
+    if text in named:
+        return named[text]
     if kinds & {"int", "float"}:
         number = literal(text)
         if isinstance(number, float) and "float" not in kinds and "bool" not in kinds:
@@ -501,8 +507,8 @@ def coerce(text: str, option: Option, where: str) -> Any:
     lists = next((kind for kind in kinds if kind.startswith("list[")), None)
     if lists is not None:
         return _list(text, lists[5:-1], where)
-    if kinds & {"int", "float", "bool"}:
-        expected = " or ".join(sorted(kinds & {"int", "float", "bool"}))
+    if named or kinds & {"int", "float", "bool"}:
+        expected = " or ".join([*sorted(kinds & {"int", "float", "bool"}), *named])
         raise ConfigError(f"{where} = {text}: {expected} is expected")
     return literal(text)
 
@@ -522,6 +528,8 @@ _EXAMPLES: Final = {"int": "[2, 3]", "float": "[0.5, 0.5]", "str": "['a', 'b']"}
 
 def _list(text: str, kind: str, where: str) -> list[Any]:
     value = literal(text)
+    if kind == "str" and value == text:  # words without quotes
+        value = [word.strip() for word in text.removeprefix("[").removesuffix("]").split(",")]
     items = list(value) if isinstance(value, list | tuple) else [value]
     for item in items:
         right = isinstance(item, _ITEMS.get(kind, (object,)))

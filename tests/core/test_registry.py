@@ -299,7 +299,24 @@ def test_without_torch_its_names_are_believed(monkeypatch):
         ("list[float]", "0.5", [0.5]),
         ("list[int]", "(1, 2)", [1, 2]),
         ("list[str]", "['a', 'b']", ["a", "b"]),
+        ("list[str]", "a, b", ["a", "b"]),
+        ("list[str]", "[a, b c]", ["a", "b c"]),
+        ("list[str] | None", "word", ["word"]),
         ("list[bool]", "[True]", [True]),
+        ("List[int]", "[1]", [1]),
+        ("Sequence[float]", "[1]", [1.0]),
+        ("Optional[float]", "3", 3.0),
+        ("typing.Optional[int]", "None", None),
+        ("Optional[List[float]]", "3", [3.0]),
+        ("Union[int, bool, None]", "yes", True),
+        ("'Optional[str]'", "3", "3"),
+        ("Annotated[float, 'seconds']", "3", 3.0),
+        ("Literal['a', 'b']", "b", "b"),
+        ("Literal['a', 1]", "1", 1),
+        ("Literal['a'] | None", "none", None),
+        ("Literal['a'] | float", "2", 2.0),
+        ("Literal[Kind.A]", "A", "A"),
+        ("not an annotation", "3", 3),
         ("tuple[float, float]", "(0.9, 0.99)", (0.9, 0.99)),
         ("", "0.5", 0.5),
         ("", "word", "word"),
@@ -322,6 +339,9 @@ def test_texts_become_what_the_annotation_asks(annotation, text, value):
         ("float", "9" * 400, "too large a number"),
         ("float", "0x" + "f" * 6000, "too large a number"),
         ("bool", "perhaps", "bool is expected"),
+        ("Optional[int]", "3.5", "a whole number is expected"),
+        ("Literal['a', 'b']", "c", "x.ini x = c: a or b is expected"),
+        ("Literal['auto'] | int", "many", "int or auto is expected"),
         ("bool | None", "2", "bool is expected"),
         ("list[float]", "[0.5, 'x']", "a list of float is expected"),
         ("list[float]", "[True]", "a list of float is expected"),
@@ -371,6 +391,12 @@ def test_options_are_checked_as_a_whole():
     assert "its options: rounds=1, full_epochs=False, batch_size=1" in str(e.value)
     with pytest.raises(ConfigError, match="no option 'rounds'"):
         check_options(found, {"rounds": "3"}, "x.ini", frozenset({"rounds"}))
+
+
+def test_an_option_in_capitals_is_found(module):
+    """An INI has its keys in small letters."""
+    found = module("class Mine:\n    def __init__(self, K: int = 1, k: int = 2, *, T: int): ...\n")
+    assert check_options(found, {"k": "3", "t": "4"}, "x.ini") == {"k": 3, "T": 4}
 
 
 def test_a_missing_option_is_named(module):
