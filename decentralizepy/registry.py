@@ -239,7 +239,10 @@ def forget_sources() -> None:
 
 
 def definition(found: Target) -> tuple[ast.ClassDef | _Function, Target] | None:
-    """The class or function of that name, followed through ``from x import y``."""
+    """The class or function of that name, followed through ``from x import y``.
+
+    Of several the last counts, as for Python: a file may be a notebook's, or have overloads.
+    """
     return _definition(found, frozenset())
 
 
@@ -249,7 +252,7 @@ def _definition(
     path = source_path(found.module, found.search)
     if path is None or found in seen:
         return None
-    for node in _statements(path):
+    for node in reversed(_statements(path)):
         if isinstance(node, ast.ClassDef | _Function) and node.name == found.name:
             return node, found
     return _imported(found, seen | {found})
@@ -296,7 +299,8 @@ def _options(
 ) -> dict[str, Option]:
     if not isinstance(node, ast.ClassDef):
         return _parameters(node)
-    init = next((n for n in node.body if isinstance(n, _Function) and n.name == "__init__"), None)
+    inits = [n for n in node.body if isinstance(n, _Function) and n.name == "__init__"]
+    init = inits[-1] if inits else None
     own = _parameters(init) if init else {}
     if init is None or init.args.kwarg is not None:
         for base in node.bases:

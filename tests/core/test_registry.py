@@ -240,6 +240,23 @@ def test_circles_end(module):
     assert options(module("from loop_b import Mine", file="loop_a.py")) is None
 
 
+def test_the_last_of_several_counts(module):
+    """As for Python, in a notebook's file and with overloads."""
+    found = module("""
+        class Mine:
+            servers = 1
+            def __init__(self, *, a: int = 1): ...
+        class Mine:
+            @overload
+            def __init__(self, *, b: int): ...
+            @overload
+            def __init__(self, *, b: str): ...
+            def __init__(self, *, b: int | str = 2): ...
+    """)
+    assert described(found) == ["b=2"] and options(found)["b"].annotation == "int | str"
+    assert fact(found, "servers", 0) == 0
+
+
 def test_functions_have_options_too():
     found = target("torch.nn.functional", "cross_entropy")
     assert "label_smoothing" in options(found)
