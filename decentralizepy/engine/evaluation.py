@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -92,6 +92,8 @@ class Evaluations:
         self._frontier = Frontier()
         self._next = 0
         self._joined: set[int] = set()
+        #: iterations whose mean would lack nodes of ours, as their records could not wait
+        self._forgone: set[int] = set()
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._ever = any(
             every > 0
@@ -138,12 +140,19 @@ class Evaluations:
         if seat.uid < 0:
             self._write(seat.uid, t, values)
             return
+        if t in self._forgone:
+            self._write(seat.uid, t, values)
+            self.passed(seat, t)
+            return
         pending = self._pending.setdefault(t, Pending())
         pending.records[seat.uid] = values
         pending.rows[seat.uid] = self._hold(seat)
         self.passed(seat, t)
         if len(self._pending) > _MOST_PENDING:
-            self.give_up(min(self._pending))
+            oldest = min(self._pending)
+            if oldest not in self._joined:
+                self._forgone.add(oldest)
+            self.give_up(oldest)
 
     def once_written(self, t: int, then: Callable[[], None]) -> None:
         """Call ``then`` when the records of all iterations up to ``t`` are written."""
@@ -170,7 +179,7 @@ class Evaluations:
         """Say the sums of due iterations that every node of this worker is past."""
         least = self._frontier.least
         if least is None:
-            self._join(sorted(self._pending.keys() - self._joined))
+            self._join(sorted((self._pending.keys() | self._forgone) - self._joined))
             if self._ever:
                 self.meeting.past(None)
         elif least > self._next:
@@ -179,13 +188,17 @@ class Evaluations:
             if self._join(due) < len(due):  # none of ours took part
                 self.meeting.past(least)
 
-    def _join(self, due: Iterable[int]) -> int:
+    def _join(self, due: Collection[int]) -> int:
         """Join the meetings that nodes of this worker took part in; returns how many."""
         mine = [t for t in due if t in self._pending and self._pending[t].rows]
         for t in mine:
             self._joined.add(t)
             self.meeting.join(t, self._pending[t].rows)
-        return len(mine)
+        forgone = sorted(self._forgone.intersection(due))
+        self._forgone.difference_update(forgone)
+        for t in forgone:
+            self.meeting.forgo(t)
+        return len(mine) + len(forgone)
 
     def mean_arrived(self, t: int, mean: Tensor | None) -> None:
         """The mean of all nodes that took part; None if nobody did."""

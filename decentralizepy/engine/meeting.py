@@ -65,8 +65,9 @@ class Meeting:
 
     Each worker adds up its own nodes once all of them have reported that iteration or a later one,
     or have ended, and sends the sum to the root worker; where it has none, it says only how far it
-    is past. The root adds the sums in the order of the workers and sends the mean to all. When
-    workers are lost, the first one left is the root, and everybody says again what it may not have
+    is past. The root adds the sums in the order of the workers and sends the mean to all; there is
+    none if a worker has given the iteration up, for its nodes would be missing. When workers are
+    lost, the first one left is the root, and everybody says again what it may not have
     heard.
     """
 
@@ -76,15 +77,15 @@ class Meeting:
         placement: Placement,
         n_parameters: int,
         send: Callable[[WorkerId, str, Message], None],
-        arrived: Callable[[int, Tensor], None],
+        arrived: Callable[[int, Tensor | None], None],
     ) -> None:
         self.me, self._n = me, n_parameters
         self._send, self._arrived = send, arrived
         self._all = [w for w in placement.all() if len(placement.uids(w))]
         self._workers = list(self._all)
-        self._sums: dict[int, dict[int, tuple[Tensor, int]]] = {}
+        self._sums: dict[int, dict[int, tuple[Tensor | None, int]]] = {}
         self._past = [0] * len(self._all)
-        self._said: dict[int, tuple[Tensor, int]] = {}
+        self._said: dict[int, tuple[Tensor | None, int]] = {}
         self._told: deque[int] = deque()
         self._at = 0
 
@@ -95,6 +96,11 @@ class Meeting:
         for uid in sorted(rows):
             total += rows[uid][: self._n].cpu()
         self._said[t] = total, len(rows)
+        self._say(t)
+
+    def forgo(self, t: int) -> None:
+        """All nodes of this worker are past iteration ``t``, but their sum was given up."""
+        self._said[t] = None, 0
         self._say(t)
 
     def past(self, t: int | None) -> None:
@@ -125,7 +131,7 @@ class Meeting:
         if self.me == self._workers[0]:
             self._add(t, number, total, count)
         else:
-            self._send(self._workers[0], "S", sum_message(total, t, count, number))
+            self._send(self._workers[0], "S", _told(total, t, count, number))
 
     def _say_past(self) -> None:
         number = self._all.index(self.me)
@@ -144,16 +150,22 @@ class Meeting:
         if kind == "S" and values is None and type(meta.get("past")) is int:
             self._add_past(number, meta["past"])
             return
+        if values is None and meta.get("nodes") == 0 and type(meta["nodes"]) is int:
+            self._take(kind, t, number, None, 0)
+            return
         if values is None or values.dtype != torch.float64 or values.shape != (self._n,):
             raise MessageError(f"no sum of {self._n} numbers")
         if type(meta.get("nodes")) is not int or meta["nodes"] < 1:
             raise MessageError("a sum of no nodes")
+        self._take(kind, t, number, values, meta["nodes"])
+
+    def _take(self, kind: str, t: int, number: int, values: Tensor | None, count: int) -> None:
         if kind == "S":
-            self._add(t, number, values, meta["nodes"])
+            self._add(t, number, values, count)
         else:
             self._tell(t, values)
 
-    def _add(self, t: int, number: int, total: Tensor, count: int) -> None:
+    def _add(self, t: int, number: int, total: Tensor | None, count: int) -> None:
         if self._all[number] in self._workers:
             self._sums.setdefault(t, {})[number] = total, count
             self._finish(t)
@@ -175,22 +187,35 @@ class Meeting:
         del self._sums[t]
         if not sums:
             return
+        mean, nodes = self._mean(sums)
+        for worker in self._workers[1:]:
+            self._send(worker, "A", _told(mean, t, nodes, 0))
+        self._tell(t, mean)
+
+    def _mean(self, sums: Mapping[int, tuple[Tensor | None, int]]) -> tuple[Tensor | None, int]:
+        """The mean and of how many rows it is; None where a worker has given its sum up."""
         mean = torch.zeros(self._n, dtype=torch.float64)
         nodes = 0
         for number in sorted(sums):
             part, count = sums[number]
+            if part is None:
+                return None, 0
             mean += part
             nodes += count
-        mean /= nodes
-        for worker in self._workers[1:]:
-            self._send(worker, "A", sum_message(mean, t, nodes, 0))
-        self._tell(t, mean)
+        return mean / nodes, nodes
 
-    def _tell(self, t: int, mean: Tensor) -> None:
+    def _tell(self, t: int, mean: Tensor | None) -> None:
         self._told.append(t)
         if len(self._told) > _KEPT_SUMS:  # a root that is lost may have told some and not others
             self._said.pop(self._told.popleft(), None)
         self._arrived(t, mean)
+
+
+def _told(total: Tensor | None, t: int, count: int, sender: int) -> Message:
+    """A sum or a mean; without tensors where it was given up."""
+    if total is None:
+        return Message({}, {"nodes": 0}, sender, (t, 0))
+    return sum_message(total, t, count, sender)
 
 
 def sum_message(total: Tensor, t: int, count: int, sender: int) -> Message:

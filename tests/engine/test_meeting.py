@@ -60,21 +60,23 @@ class World:
 
     def __init__(self, counts: tuple[int, ...], random: Random, iterations: int) -> None:
         self.random, self.iterations = random, iterations
+        self.given_up: set[int] = set()
+        self.may_give_up = False
         self.placement = Placement(Mapping((sum(counts),)), (len(counts),))
         self.ids = list(self.placement.all())
         self.alive = list(range(len(self.ids)))
         self.at = [0] * len(self.ids)
         self.lines: dict[tuple[int, int], deque[tuple[str, Message]]] = defaultdict(deque)
         self.joined: list[dict[int, list[int]]] = [{} for _ in self.ids]
-        self.means: list[dict[int, list[float]]] = [defaultdict(list) for _ in self.ids]
+        self.means: list[dict[int, list[float | None]]] = [defaultdict(list) for _ in self.ids]
         self.meetings = [self._meeting(number) for number in self.alive]
 
     def _meeting(self, number: int) -> Meeting:
         def send(worker: WorkerId, kind: str, message: Message) -> None:
             self.lines[number, worker.worker].append((kind, message))
 
-        def arrived(t: int, mean: torch.Tensor) -> None:
-            self.means[number][t].append(float(mean[0]))
+        def arrived(t: int, mean: torch.Tensor | None) -> None:
+            self.means[number][t].append(None if mean is None else float(mean[0]))
 
         return Meeting(self.ids[number], self.placement, 1, send, arrived)
 
@@ -84,6 +86,10 @@ class World:
         self.at[number] += 1
         if t == self.iterations:
             self.meetings[number].past(None)
+            return
+        if self.may_give_up and self.random.random() < 0.2:
+            self.given_up.add(t)
+            self.meetings[number].forgo(t)
             return
         uids = [u for u in self.placement.uids(self.ids[number]) if self.random.random() < 0.6]
         if uids:
@@ -145,6 +151,20 @@ def test_everybody_hears_the_mean_of_all_who_took_part_once(world):
 
 
 @many
+@given(worlds)
+def test_what_one_worker_has_given_up_has_no_mean(world):
+    world.may_give_up = True
+    while world.step():
+        pass
+    for number in world.alive:
+        assert all(world.means[number][t] == [None] for t in world.given_up)
+        for t in world.joined[number].keys() - world.given_up:
+            (mean,) = world.means[number][t]
+            assert mean == pytest.approx(world.expected(t, world.alive), rel=1e-12)
+    assert all(not meeting._sums for meeting in world.meetings)
+
+
+@many
 @given(worlds, st.integers(0, 100), st.integers(0, 3))
 def test_when_a_worker_is_lost_the_others_hear_of_each_other_all_the_same(world, when, who):
     everybody = list(world.alive)
@@ -177,6 +197,7 @@ class Desk:
         reporter: Any = SimpleNamespace(record=self._record)
         meeting: Any = SimpleNamespace(
             join=lambda t, rows: self.said.append((t, sorted(rows))),
+            forgo=lambda t: self.said.append((t, None)),
             past=lambda t: self.said.append(t),
         )
         self.desk = Evaluations(
@@ -257,9 +278,16 @@ def test_records_do_not_wait_for_ever_for_a_node_far_behind() -> None:
         desk.desk.expect(one)
     for t in range(200):
         desk.report(fast, t)
-    assert desk.written == [(1, t, False) for t in range(1, 200 - 64 + 1)]
+    given_up = 200 - 64
+    assert desk.written == [(1, t, False) for t in range(1, given_up + 1)]
+    for t in range(given_up + 1):  # no mean of these few is one of all
+        desk.report(slow, t)
+    assert desk.written[given_up:] == [(2, t, False) for t in range(1, given_up + 1)]
+    assert desk.said == [*((t, None) for t in range(given_up)), (given_up, [1, 2])]
+    desk.desk.mean_arrived(given_up, torch.zeros(2, dtype=torch.float64))
+    assert desk.written[2 * given_up :] == [(uid, given_up + 1, True) for uid in (1, 2)]
     desk.desk.finish()
-    assert len(desk.written) == 200 and not desk.desk.waiting
+    assert len(desk.written) == 200 + given_up + 1 and not desk.desk.waiting
 
 
 def test_nobody_waits_for_the_mean_of_nodes_that_have_left() -> None:
