@@ -121,7 +121,7 @@ class Evaluations:
 
     def passed(self, seat: Seat, t: int) -> None:
         """A node has reported iteration ``t``: nobody waits for it there any more."""
-        if self._ever and seat.uid >= 0:
+        if self._ever and seat.uid >= 0 and not self._frontier.beyond(seat.uid, t):
             self._frontier.move(seat.uid, t + 1)
             self._settle()
 
@@ -140,7 +140,7 @@ class Evaluations:
         if seat.uid < 0:
             self._write(seat.uid, t, values)
             return
-        if t in self._forgone:
+        if t in self._forgone or self._frontier.beyond(seat.uid, t):  # too late for the mean
             self._write(seat.uid, t, values)
             self.passed(seat, t)
             return

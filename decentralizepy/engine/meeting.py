@@ -39,6 +39,10 @@ class Frontier:
         elif self._least is not None and to < self._least:
             self._least = None
 
+    def beyond(self, member: int, at: int) -> bool:
+        """Whether a member has come further than ``at``."""
+        return self._at.get(member, at) > at
+
     def leave(self, member: int) -> None:
         """A member does not count any more."""
         before = self._at.pop(member, None)

@@ -214,7 +214,8 @@ class Report(Wish):
 
     ``metrics`` are columns of the node's own. The program goes on once its row is evaluated; the
     record is written when the mean of all nodes, which consensus distance needs, is there: when
-    every node has reported iteration ``t`` or a later one, or has ended.
+    every node has reported iteration ``t`` or a later one, or has ended. A node that reports an
+    earlier iteration than before is not in that mean, and has no consensus distance.
     """
 
     t: int

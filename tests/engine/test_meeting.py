@@ -263,6 +263,21 @@ def test_a_node_that_goes_on_is_waited_for_in_no_iteration_that_it_is_past() -> 
     assert desk.said[4:] == [None], "and nothing more is to come"
 
 
+def test_a_report_of_an_earlier_iteration_is_in_no_mean() -> None:
+    """Others did not wait for it there, so that they have had a mean without it."""
+    desk = Desk(intervals(1))
+    one, two = seat(1), seat(2)
+    for node in (one, two):
+        desk.desk.expect(node)
+    desk.report(one, 2)
+    desk.report(one, 1)
+    assert desk.written == [(1, 2, False)] and desk.said == []
+    desk.report(two, 1)
+    assert desk.said == [(1, [2]), 2]
+    desk.report(two, 2)
+    assert desk.said[2:] == [(2, [1, 2])]
+
+
 def test_who_has_nothing_to_say_says_so() -> None:
     desk = Desk(intervals(2))
     one = seat(1)
