@@ -274,11 +274,13 @@ class Programs:
     def deliver(self, uids: Sequence[int], message: Message) -> None:
         """Give a message to nodes of this worker: into their mailboxes, and on to who waits."""
         seats, asks = self.seats, message.asks
+        # others may get the same message, now or over links that take longer
+        shared = message.meta or len(uids) > 1 or self._simulated or self.faults is not None
         for uid in uids:
             seat = seats.get(uid)
             if seat is None or seat.lost:
                 continue
-            mine = message.own() if message.meta else message
+            mine = message.own() if shared else message
             if asks:
                 self._reply(seat, mine)
             elif not seat.ended and seat.mailbox.put(mine):
