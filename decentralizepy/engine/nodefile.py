@@ -78,6 +78,8 @@ def _state(seat: Seat, t: int) -> State:
 
 def _place(path: Steps, seat: Seat) -> str:
     """Where a value stands, as a user knows it: ``Mine.memory['a']``."""
+    if path[:2] == ("learner", "memory"):
+        return "step.memory" + "".join(f"[{key!r:.40}]" for key in path[2:])
     of_method = path[:2] == ("node", "sharing")
     owner = type(seat.node.sharing if of_method else seat.node)
     keys = path[1:] if path[:1] == ("node",) else path

@@ -20,6 +20,7 @@ class Learner:
     """A node's samples, optimizer state, integer buffers, and what it has done.
 
     ``indices`` [n] number its samples in the training set; a node without any trains on nothing.
+    ``memory`` is what a training class of a user's keeps of the node (`LocalStep.memory`).
     ``steps`` and ``samples`` count what it has trained since the start, ``gradients`` the
     mini-batches that it has taken a gradient of, stepped or not; ``nan`` is the first
     iteration (from 1) after whose local steps its row was not finite, 0 while it is.
@@ -29,6 +30,7 @@ class Learner:
     indices: np.ndarray
     optimizer: Any = None
     counters: list[Counter] = field(default_factory=list)
+    memory: dict[str, Any] = field(default_factory=dict)
     steps: int = 0
     samples: int = 0
     gradients: int = 0
@@ -57,17 +59,18 @@ class Learner:
         return self._label_counts
 
     def kept(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the optimizer: JSON values, and buffers by their places
-        in the counters, where these have None."""
+        """What a checkpoint keeps beside the optimizer: JSON values, what a training class
+        remembers, and buffers by their places in the counters, where these have None."""
         counts = {"steps": self.steps, "samples": self.samples, "nan": self.nan}
         buffers = {str(i): one for i, one in enumerate(self.counters) if isinstance(one, Tensor)}
         counters = [None if isinstance(one, Tensor) else one for one in self.counters]
         kept = {"counters": counters, "gradients": self.gradients, **counts}
-        return kept | ({"buffers": buffers} if buffers else {})
+        return kept | ({"buffers": buffers} if buffers else {}) | {"memory": self.memory}
 
     def take_back(self, kept: dict[str, Any]) -> None:
         """Set what `kept` gave."""
         buffers = kept.get("buffers", {})
         self.counters = [buffers.get(str(i), one) for i, one in enumerate(kept["counters"])]
         self.steps, self.samples, self.nan = kept["steps"], kept["samples"], kept["nan"]
-        self.gradients = kept.get("gradients", self.steps)  # older checkpoints have none
+        # older checkpoints have none of these
+        self.gradients, self.memory = kept.get("gradients", self.steps), kept.get("memory", {})

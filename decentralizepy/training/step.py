@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ class LocalStep:
     A `Training` leaves the gradient in ``grad`` [n_parameters], which is zero at first. Its
     entries, like the columns of `per_sample`, are in the order of the model's memory, where weights
     of convolutions lie channels-last. ``model`` holds the node's parameters; ``parameters`` are
-    the same by name, and their ``.grad`` are views of ``grad``.
+    the same by name, and their ``.grad`` are views of ``grad``. ``memory`` is the node's own from
+    step to step and kept in checkpoints: tensors and JSON values by name, copies of what changes.
     """
 
     uid: int
@@ -32,6 +33,7 @@ class LocalStep:
     index: int
     x: Tensor
     y: Tensor
+    memory: dict[str, Any]
 
     def __init__(self, template: Template, task: Task, seed: int) -> None:
         self.model, self.task, self.grad = template.model, task, template.grad
@@ -40,9 +42,12 @@ class LocalStep:
         self._generator = torch.Generator(template.device)
         self._seeded = False
 
-    def begin(self, uid: int, t: int, index: int, x: Tensor, y: Tensor) -> None:
+    def begin(
+        self, uid: int, t: int, index: int, x: Tensor, y: Tensor, memory: dict[str, Any]
+    ) -> None:
         """Become another step."""
         self.uid, self.t, self.index, self.x, self.y = uid, t, index, x, y
+        self.memory = memory
         self.grad.zero_()
         self._seeded = False
 

@@ -160,7 +160,8 @@ class Trainer:
         for index, size in enumerate(draw.sizes):
             self._look_up(index)
             stop = start + size
-            self._step.begin(learner.uid, work.t, index, x[start:stop], y[start:stop])
+            part = slice(start, stop)
+            self._step.begin(learner.uid, work.t, index, x[part], y[part], learner.memory)
             yield self._step
             start = stop
 

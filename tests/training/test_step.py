@@ -184,7 +184,7 @@ def test_what_is_frozen_is_not_trained(
         assert moved[field.start : field.stop].any() != frozen
     (x, y), *_ = batches(one, 0, 0)
     one.template.load(row)
-    one._step.begin(0, 0, 0, x, y)
+    one._step.begin(0, 0, 0, x, y, {})
     one._step.backward()
     mean = one._step.per_sample().mean(0)
     torch.testing.assert_close(mean, one._step.grad, rtol=1e-4, atol=1e-6)

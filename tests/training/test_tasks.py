@@ -174,11 +174,11 @@ def test_tasks_are_learned(model: type[nn.Module], task: Task, samples: Samples,
     after = trainer.evaluate(row, samples, learner.indices)
     assert after.loss < 0.8 * before.loss and after.metrics["acc"] > before.metrics["acc"]
     step = trainer._step
-    step.begin(0, 0, 0, *samples.gather(torch.arange(8)))
+    step.begin(0, 0, 0, *samples.gather(torch.arange(8)), {})
     each = step.per_sample()
     alone = []
     for i in range(8):
-        step.begin(0, 0, 0, *samples.gather(torch.tensor([i])))
+        step.begin(0, 0, 0, *samples.gather(torch.tensor([i])), {})
         step.backward()
         alone.append(step.grad.clone())
     torch.testing.assert_close(each, torch.stack(alone), rtol=1e-4, atol=1e-6)

@@ -1,0 +1,58 @@
+"""What a training class remembers of each node from step to step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from decentralizepy import run_here
+from decentralizepy.errors import RunError
+
+ADAPTIVE = '''\
+"""Clipping to a running mean of the node's own norms, as a user would write it beside the INI."""
+from decentralizepy import Training
+
+
+class Adaptive(Training):
+    def gradient(self, step):
+        step.backward()
+        norm = step.grad.norm()
+        step.memory["mean"] = 0.5 * (step.memory.get("mean", norm) + norm)
+        step.memory["steps"] = step.memory.get("steps", 0) + 1
+        step.memory["by node"] = {"last": step.grad[:3].clone(), "uid": step.uid}
+        step.clip(0.1 * float(step.memory["mean"]))
+
+
+class Wrong(Training):
+    def gradient(self, step):
+        step.backward()
+        step.memory["seen"] = {step.t}
+'''
+INI = Path("run_configuration/digits_kshard2_mlp.ini")
+ITERATIONS = 6
+
+
+def run(folder: Path, iterations: int, kind: str = "Adaptive", **more: Any) -> Any:
+    (folder / "adaptive.py").write_text(ADAPTIVE)
+    ini = folder / "config.ini"
+    ini.write_text(INI.read_text())
+    keys = ["TRAIN_PARAMS.training_package=adaptive", f"TRAIN_PARAMS.training_class={kind}"]
+    return run_here(ini, 5, iterations=iterations, test_after=0, set=keys, **more)
+
+
+def test_memory_is_the_nodes_own_and_outlives_a_resume(tmp_path: Path) -> None:
+    whole = run(tmp_path, ITERATIONS)
+    kept = {"log_dir": tmp_path / "log", "checkpoint_after": 3}
+    run(tmp_path, 4, **kept)
+    again = run(tmp_path, ITERATIONS, **kept, resume=True)
+    assert any("resuming after" in note for note in again.notes)
+    for uid, row in whole.rows.items():
+        assert torch.equal(row, again.rows[uid])
+
+
+def test_what_no_checkpoint_holds_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"node 0 cannot be saved after iteration 1: step.memory"):
+        run(tmp_path, 2, "Wrong", log_dir=tmp_path / "log", checkpoint_after=1)
