@@ -62,7 +62,7 @@ def _steps(load: Load, own: int) -> Callable[[Any], None]:
     """Local steps of rows [own, P], chains of linear layers, as batched products."""
     import torch
 
-    from decentralizepy.training.chain import ChainStep, Memory, Plan, layers_of
+    from decentralizepy.training.layers import LayersStep, Memory, Plan, layers_of
 
     samples, length = load.stored(), _length(load)
     layers = layers_of(load.make_model())
@@ -71,7 +71,7 @@ def _steps(load: Load, own: int) -> Callable[[Any], None]:
     size = -(-own // parts)
     memory = Memory(samples.device, size)
     stack = memory.take("stack", size, length)
-    step = ChainStep(Plan(layers), stack, load.batch, memory)
+    step = LayersStep(Plan(layers), stack, load.batch, memory)
     shares = torch.full((size, load.batch, 1), 1 / load.batch)
     rng = np.random.default_rng(1)
 

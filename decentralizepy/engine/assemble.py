@@ -33,7 +33,7 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.schedules import Schedule
 from decentralizepy.mappings.placement import Placement, WorkerId
 from decentralizepy.memory.arena import Arena
-from decentralizepy.node.node import Node, Place
+from decentralizepy.node.node import Binding, Node
 from decentralizepy.settings import EvaluationOptions, Settings
 from decentralizepy.streams import generator
 from decentralizepy.training.data import Samples
@@ -195,12 +195,12 @@ class Assembly:
         for name in node.row_names:
             rows[name] = torch.zeros_like(rows["x"])
         learner = self.trainer.learner(uid, indices)
-        place = self._place(worker, uid, schedule, learner)
-        place.rows, place.lend = rows, rows.lend
-        check_apart(made, uid, node, place.sharing)
-        for one in (node, place.sharing):
+        binding = self._binding(worker, uid, schedule, learner)
+        binding.rows, binding.lend = rows, rows.lend
+        check_apart(made, uid, node, binding.sharing)
+        for one in (node, binding.sharing):
             check_names(one, "kept")
-        node.bind(place)
+        node.bind(binding)
         self._check_mixing(worker, node)
         try:
             node.sharing.begin(node.x)
@@ -215,9 +215,9 @@ class Assembly:
         if remark:
             worker.reporter.log(uid, f"node {uid}: {remark}", "WARNING")
 
-    def _place(self, worker: Worker, uid: int, schedule: Schedule, learner: Learner) -> Place:
+    def _binding(self, worker: Worker, uid: int, schedule: Schedule, learner: Learner) -> Binding:
         settings = self.settings
-        return Place(
+        return Binding(
             uid=uid,
             n=settings.mapping.n,
             iterations=settings.intervals.iterations,

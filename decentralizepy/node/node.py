@@ -28,7 +28,7 @@ Program = Generator[Effect, Answer, None]
 
 
 @dataclass
-class Place:
+class Binding:
     """What a run tells a node: who it is, and what it works with."""
 
     uid: int
@@ -87,19 +87,19 @@ class Node(ABC):
     round: int = 0
     #: whether a program is under way in `rounds`
     _counts: bool = False
-    _place: Place
+    _binding: Binding
     _mixed: tuple[Graph, MixingRow, Neighbours] | None = None
 
-    def bind(self, place: Place) -> None:
+    def bind(self, binding: Binding) -> None:
         """Become a node of a run; called by the engine before anything else."""
-        self._place = place
-        self.uid, self.n, self.seed = place.uid, place.n, place.seed
-        self.iterations, self.averaging_steps = place.iterations, place.averaging_steps
-        self.schedule, self.sharing = place.schedule, place.sharing
-        self.n_parameters, self.rows = place.n_parameters, place.rows
-        self.n_samples, self.label_counts = place.n_samples, place.label_counts
+        self._binding = binding
+        self.uid, self.n, self.seed = binding.uid, binding.n, binding.seed
+        self.iterations, self.averaging_steps = binding.iterations, binding.averaging_steps
+        self.schedule, self.sharing = binding.schedule, binding.sharing
+        self.n_parameters, self.rows = binding.n_parameters, binding.rows
+        self.n_samples, self.label_counts = binding.n_samples, binding.label_counts
         #: who takes part when; the same object for all nodes
-        self.membership = place.membership
+        self.membership = binding.membership
 
     def setup(self) -> None:  # noqa: B027 - most programs need none
         """Prepare what the program needs; ``x`` is there. A resumed node then gets its state."""
@@ -169,9 +169,9 @@ class Node(ABC):
 
     def context(self, graph: Graph, t: int, k: int = 0) -> Context:
         """What the sharing method may know of this round."""
-        place, (_, mixing, around) = self._place, self.around(graph)
+        binding, (_, mixing, around) = self._binding, self.around(graph)
         return Context(
-            self.uid, t, k, graph, mixing, place.n_parameters, place.seed, place.lend, around
+            self.uid, t, k, graph, mixing, binding.n_parameters, binding.seed, binding.lend, around
         )
 
     def around(self, graph: Graph) -> tuple[Graph, MixingRow, Neighbours]:
@@ -187,10 +187,10 @@ class Node(ABC):
     def apart(self, t: int, k: int = 0) -> Context:
         """What the sharing method may know where the program does not speak over a graph, as to
         `Sharing.pack` something: there is nobody around."""
-        place, alone = self._place, MixingRow(1.0, {})
+        binding, alone = self._binding, MixingRow(1.0, {})
         graph = _without_edges(self.n)
         return Context(
-            self.uid, t, k, graph, alone, place.n_parameters, place.seed, place.lend, ((), ())
+            self.uid, t, k, graph, alone, binding.n_parameters, binding.seed, binding.lend, ((), ())
         )
 
     def unpacked(self, message: Message) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from decentralizepy.training.batches import Batches
-from decentralizepy.training.chain import LINE, ChainStep, Memory, Plan, aligned, layers_of
 from decentralizepy.training.homes import State
+from decentralizepy.training.layers import LINE, LayersStep, Memory, Plan, aligned, layers_of
 from decentralizepy.training.stacks import Held, Stacks, Terms, refusal
 from decentralizepy.training.task import Classification, is_plain
 from decentralizepy.training.trainer import Trainer
@@ -95,8 +95,8 @@ class Room:
     def __init__(self, plan: Plan, memory: Memory, nodes: int, width: int) -> None:
         self.stack = memory.take("stack", nodes, plan.length)
         self.grad = memory.take("grad", nodes, plan.length)
-        self.step = ChainStep(plan, self.stack, width, memory)
-        self.views = ChainStep(plan, self.grad, 0, memory).parameters
+        self.step = LayersStep(plan, self.stack, width, memory)
+        self.views = LayersStep(plan, self.grad, 0, memory).parameters
 
 
 def can_stack(trainer: Trainer) -> str:

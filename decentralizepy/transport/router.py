@@ -65,7 +65,7 @@ class Traffic:
 
 
 #: where a tensor lies: row, first byte, bytes
-Place = tuple[int, int, int]
+Extent = tuple[int, int, int]
 #: takes a round, and which nodes' rows lie where
 Announced = Callable[[tuple[int, int], Sequence[int], Sequence[int]], None]
 #: takes a message for some nodes of this worker
@@ -229,7 +229,7 @@ class Router:
         self.rings.send(worker, (before, _TABLE, len(pairs) // 2, *round_, *pairs))
         self._wake(worker)
 
-    def _spill(self, tensors: Sequence[Tensor], places: list[Place | None]) -> list[int] | None:
+    def _spill(self, tensors: Sequence[Tensor], places: list[Extent | None]) -> list[int] | None:
         """Copy what is no row to spare rows and note the places; returns these rows, or None if
         there is no room: one tensor is never cut."""
         row_bytes, rows, end = self.arena.plan.row_bytes, list[int](), 0
@@ -255,7 +255,7 @@ class Router:
         return rows
 
     def _send_parts(
-        self, receivers: Mapping[int, list[int]], message: Message, places: Sequence[Place]
+        self, receivers: Mapping[int, list[int]], message: Message, places: Sequence[Extent]
     ) -> None:
         """A notice of the header, and of where each tensor lies."""
         header = message.encoded()

@@ -20,7 +20,7 @@ from decentralizepy.graphs.schedules import StaticSchedule
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import Receive, Send
 from decentralizepy.node.membership import Epoch, Membership
-from decentralizepy.node.node import Place, Program
+from decentralizepy.node.node import Binding, Program
 from decentralizepy.node.shatter import Shatter, chunks
 from decentralizepy.sharing.sharing import Sharing
 
@@ -33,7 +33,7 @@ def seated(n: int, k: int, degree: int, membership: Membership) -> list[Shatter]
         node = Shatter(vnodes_per_node=k, graph_degree=degree)
         x = torch.randn(LENGTH, generator=torch.Generator().manual_seed(uid))
         node.bind(
-            Place(uid, n, 3, StaticSchedule(Graph(n, [])), Sharing(), LENGTH, membership,
+            Binding(uid, n, 3, StaticSchedule(Graph(n, [])), Sharing(), LENGTH, membership,
                   seed=SEED, rows={"x": x})
         )  # fmt: skip
         node.setup()

@@ -195,7 +195,7 @@ class LinearStep:
         return None if self.in_grad is None else torch.bmm(grad, self.weight, out=self.in_grad)
 
 
-class ChainStep:
+class LayersStep:
     """Steps of G nodes with parameters ``stack`` [G, P] on batches of one size.
 
     ``parameters`` are views of the stack, from column ``starts`` on, and ``gradients`` what `run`
