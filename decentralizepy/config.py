@@ -27,6 +27,7 @@ from decentralizepy.registry import (
     fact,
     legacy,
     options,
+    own_imports,
     source_path,
     target,
 )
@@ -138,13 +139,16 @@ class Experiment:
 
     @property
     def modules(self) -> dict[str, Path]:
-        """Source files of the classes that are neither ours nor torch's, by module."""
-        return {
-            one.module: path
-            for one in sorted(self._targets(), key=lambda one: one.module)
-            if one.module.split(".")[0] not in ("decentralizepy", "torch")
-            and (path := source_path(one.module, one.search)) is not None
-        }
+        """Source files of the classes that are neither ours nor torch's, and of what these import
+        from beside the INI or the working directory, by module."""
+        found: dict[str, Path] = {}
+        for one in self._targets():
+            if one.module.split(".")[0] in ("decentralizepy", "torch"):
+                continue
+            if (path := source_path(one.module, one.search)) is not None:
+                found[one.module] = path
+                found |= own_imports(one.module, one.search)
+        return dict(sorted(found.items()))
 
     @property
     def own_files(self) -> dict[Path, Path]:

@@ -210,6 +210,39 @@ def _source_in(folders: Iterable[str], module: str) -> Path | None:
     return None
 
 
+def own_imports(module: str, search: tuple[str, ...]) -> dict[str, Path]:
+    """The modules that one of the user's imports from beside the INI, by itself or through others,
+    and the packages around them: of those in the folders ``search``, the source files by name."""
+    found: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found else _own_source(name, search)
+        if path is not None:
+            found[name] = path
+            waiting += [name.rpartition(".")[0], *_imports(name, path)]
+    return found
+
+
+def _own_source(module: str, search: tuple[str, ...]) -> Path | None:
+    """The source file of a module that Python finds in one of these folders, and is not ours."""
+    if module.partition(".")[0] in ("", __package__):
+        return None
+    path, beside = source_path(module, search), _source_in(search, module)
+    return path if path and beside and path.resolve() == beside.resolve() else None
+
+
+def _imports(module: str, path: Path) -> Iterator[str]:
+    """What a module may import, anywhere in it; some of it may be no modules."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, module, path)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
 @functools.lru_cache(maxsize=128)
 def _tree(path: Path) -> ast.Module:
     try:

@@ -222,8 +222,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="further files beside the INI that your modules need: kept with the run, and the same "
-        "on all machines",
+        help="further files beside the INI that your modules need, but do not import: kept with "
+        "the run, and the same on all machines",
     )
     add(
         "--digests",

@@ -146,7 +146,7 @@ def _former(settings: Settings, flags: dict[str, Any]) -> dict[str, Any]:
             "graph (-gf)": old["graph"]["sha256"] == settings.graph.digest(),
             "nodes per machine (-ps)": old["nodes_per_machine"] == list(settings.mapping.counts),
             "files of [TRAIN_PARAMS]": old["files"] == _files(settings),
-            "modules that the INI names": old["modules"] == _modules(settings),
+            "modules that the INI names, or these import": old["modules"] == _modules(settings),
             "simulation (--simulate)": old["simulation"] == _simulated(settings),
             **{f"--{flag}": equal for flag, equal in flagged.items()},
         }
@@ -253,7 +253,7 @@ def _files(settings: Settings) -> dict[str, str]:
 
 
 def _modules(settings: Settings) -> dict[str, str]:
-    """Digests of the users' own modules that the INI names, and of the further files."""
+    """Digests of modules that the INI names, of the user's own that these import, of more files."""
     modules = settings.experiment.modules | dict(settings.further)
     return {n: hashlib.sha256(source.read_bytes()).hexdigest() for n, source in modules.items()}
 

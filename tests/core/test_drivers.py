@@ -14,7 +14,7 @@ from decentralizepy.errors import ConfigError
 from decentralizepy.graphs.generators import ring
 from decentralizepy.graphs.graph import Graph
 from decentralizepy.graphs.schedules import RandomRegularSchedule, StaticSchedule
-from decentralizepy.registry import Target, definition, fact, options
+from decentralizepy.registry import Target, definition, fact, forget_sources, options
 
 DYNAMIC = "testingPeerSamplerDynamic.py"
 PROGRAM = """
@@ -204,13 +204,38 @@ def test_the_users_files_are_copied_and_compared(beside):
     assert found.own_files == paths
 
 
+def test_what_the_users_files_import_goes_with_them(beside):
+    """Wherever they do so, and through each other; not what is installed, ours, or not there."""
+    imports = "import numpy.random, helpers, nowhere\nimport decentralizepy.node.node\n"
+    late = "\n\ndef late():\n    from pack.deep import inner\n    return inner\n"
+    files = {
+        "my_program.py": imports + PROGRAM + late,
+        "helpers.py": "from pack import CONSTANT\nimport helpers\n",
+        "pack/__init__.py": "CONSTANT = 1\n", "pack/unused.py": "",
+        "pack/deep/__init__.py": "", "pack/deep/inner.py": "from ..other import *\n",
+        "pack/other.py": "", "unused.py": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
+        (beside / name).write_text(text)
+    found = read_experiment(written(beside, **MINE))
+    paths = {Path(name): beside / name for name in files if "unused" not in name}
+    assert found.own_files == paths
+    assert {"helpers", "pack", "pack.deep.inner", "pack.other"} < set(found.modules)
+    (beside / "helpers.py").write_text("def broken(:\n")
+    forget_sources()
+    with pytest.raises(ConfigError, match=r"helpers.py is not valid Python"):
+        read_experiment(written(beside, **MINE)).own_files  # noqa: B018
+
+
 def test_files_of_a_package_keep_their_place(beside):
     for name in ("pack/__init__.py", "pack/inner.py"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(PROGRAM)
     inner = MINE | {"NODE__node_package": "pack.inner"}
     found = read_experiment(written(beside, **inner))
-    assert found.own_files == {Path("pack/inner.py"): beside / "pack" / "inner.py"}
+    names = ("pack/__init__.py", "pack/inner.py")
+    assert found.own_files == {Path(name): beside / name for name in names}
     found = read_experiment(written(beside, **MINE | {"NODE__node_package": "pack"}))
     assert found.own_files == {Path("pack/__init__.py"): beside / "pack" / "__init__.py"}
 

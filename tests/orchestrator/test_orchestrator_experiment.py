@@ -180,9 +180,12 @@ def test_paths_and_names_of_any_kind(tmp_path: Path, make: Make, setting: Build)
 def test_a_users_own_module_is_kept(make: Make, setting: Build) -> None:
     ini = fakes.INI.replace("decentralizepy.sharing.Sharing", "mine")
     path = make(ini=ini.replace("sharing_class = Sharing", "sharing_class = Mine"))
-    path.with_name("mine.py").write_text("class Mine:\n    pass\n")
+    mine = "from helper import WEIGHT\n\n\nclass Mine:\n    weight = WEIGHT\n"
+    path.with_name("mine.py").write_text(mine)
+    path.with_name("helper.py").write_text("WEIGHT = 1\n")
     outcome, _ = run(path, setting())
-    assert (outcome.folder.root / "mine.py").read_text() == "class Mine:\n    pass\n"
+    assert (outcome.folder.root / "mine.py").read_text() == mine
+    assert (outcome.folder.root / "helper.py").read_text() == "WEIGHT = 1\n", "mine imports it"
 
 
 def test_further_files_of_the_users_are_kept_and_found_again(make: Make, setting: Build) -> None:
