@@ -310,5 +310,8 @@ def test_a_draw_that_gives_nothing_is_told() -> None:
 
     one = trainer(Forgets())
     work = LocalWork(one.learner(4, np.arange(30)), one.template.initial.clone(), 0)
-    with pytest.raises(ConfigError, match=r"^Forgets.draw: a Draw\(order, sizes\) is exp"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^Forgets.draw gives None .*: a Draw is expected, as Draw\(order, sizes\)",
+    ):
         one.train([work])
