@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable
 from itertools import count
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Everything, Receive, Round
@@ -18,7 +18,6 @@ _BLOCK: Final = 1024
 #: entries of a queue, beside twice the messages that wait, after which stale ones are sorted out
 _STALE: Final = 64
 
-_NOTHING: Final[dict[int, Any]] = {}
 #: a message, its place in the order of arrival, and what lives until it is taken out
 _Letter = tuple[int, Message, object]
 #: of a message that came: its place in that order, its round and its sender
@@ -126,8 +125,11 @@ class Mailbox:
         if len(found) < len(wanted.sources):  # not as it is made, where it takes a set of its own
             raise _twice(wanted.sources)
         if wanted.round is not ANY:
-            self._reopen(wanted.round, wanted.sources)
-            found -= self._rounds.get(wanted.round, _NOTHING).keys()
+            if self._closed:
+                self._reopen(wanted.round, wanted.sources)
+            there = self._rounds.get(wanted.round)
+            if there:
+                found = found.difference(there)  # takes as long as `found` is, not `there`
         else:
             for there in self._rounds.values():
                 found -= there.keys()

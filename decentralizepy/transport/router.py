@@ -176,7 +176,8 @@ class Router:
         its sender takes is nobody else's concern."""
         if message.is_deferred:
             return message
-        keeps, tensors, others = self.pool.keeps, message.tensors, dict[str, Tensor]()
+        keeps, tensors = self.pool.keeps, message.tensors
+        others: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             if not keeps(tensor):
                 others[name] = tensor.detach().clone()
@@ -232,7 +233,8 @@ class Router:
     def _spill(self, tensors: Sequence[Tensor], places: list[Extent | None]) -> list[int] | None:
         """Copy what is no row to spare rows and note the places; returns these rows, or None if
         there is no room: one tensor is never cut."""
-        row_bytes, rows, end = self.arena.plan.row_bytes, list[int](), 0
+        row_bytes, end = self.arena.plan.row_bytes, 0
+        rows: list[int] = []
         for at, tensor in enumerate(tensors):
             if places[at] is None and not tensor.nbytes:
                 places[at] = -1, 0, 0

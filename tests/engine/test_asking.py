@@ -91,6 +91,29 @@ def test_a_question_is_answered_whatever_a_node_is_doing(
     assert all(not len(seat.mailbox) for seat in seats.values()), "questions are no mail"
 
 
+@layouts
+def test_what_is_noted_of_a_question_stays_with_who_answers(
+    experiment: Experiment, layout: Sequence[int]
+) -> None:
+    """One that says nothing, too: what was written there went on to the others on its worker."""
+    seen: list[Any] = []
+
+    def asks(node: Node) -> Program:
+        yield Ask([1, 2, 3], Message({}), (0, 0))
+        seen.extend((yield Receive([1, 2, 3], (0, 0))))
+
+    def notes(node: Node, question: Message) -> Message:
+        question.meta["by"] = [*question.meta.get("by", []), node.uid]
+        question.tensors["x"] = node.x
+        return Message({}, question.meta)
+
+    answers = dict.fromkeys((1, 2, 3), notes)
+    scripted(
+        experiment, {0: asks, **dict.fromkeys((1, 2, 3), ends)}, layout=layout, answers=answers
+    )
+    assert [one.meta for one in seen] == [{"by": [1]}, {"by": [2]}, {"by": [3]}]
+
+
 @pytest.mark.parametrize("layout", [NEAR, FAR])
 def test_a_worker_that_saves_its_weights_answers_meanwhile(
     experiment: Experiment, layout: Sequence[int], monkeypatch: pytest.MonkeyPatch
