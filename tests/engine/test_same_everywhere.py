@@ -16,6 +16,7 @@ from teams import ALONE, FAR, LAYOUTS, NEAR, Team, scripted
 
 from decentralizepy.engine.failures import NodeFailedError
 from decentralizepy.graphs.generators import ring
+from decentralizepy.memory.arena import Arena
 from decentralizepy.messages.message import Message
 from decentralizepy.node.effects import ANY, Receive, Send, Sleep, Train
 from decentralizepy.node.node import Node, Program
@@ -367,6 +368,12 @@ def test_nobody_else_is_disturbed_by_who_keeps_rows(
     team = scripted(experiment, {0: speaker, 1: hoarder, 3: hoarder}, layout=layout, iterations=40)
     for rows in kept.values():
         assert all(torch.equal(row, x) for row, x in zip(rows, said, strict=True))
-    pool = team.workers[0].pool
+    arenas = [worker.arena for worker in team.workers]
+    rows = [row for each in kept.values() for row in each]
     if layout != FAR:
-        assert pool.acquire_shared() is None, "there were not enough rows"
+        copies = [row for row in rows if not any(_lies_in(arena, row) for arena in arenas)]
+        assert 0 < len(copies) < len(rows), "there were not enough rows"
+
+
+def _lies_in(arena: Arena, tensor: torch.Tensor) -> bool:
+    return arena.start <= tensor.data_ptr() < arena.stop
