@@ -12,7 +12,7 @@ from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Everything, Receive, Round
 from decentralizepy.node.mail import Mail
 
-#: iterations of which one number notes, a bit for each, who is expected in vain
+#: iterations of which one number notes, a bit for each, that a sender is not wanted in them
 _BLOCK: Final = 1024
 
 #: entries of a queue, beside twice the messages that wait, after which stale ones are sorted out
@@ -40,8 +40,8 @@ class Mailbox:
         self._rounds: dict[Round, dict[int, list[_Letter]]] = {}
         self._order = count()
         self._before: Round = (0, 0)
-        #: rounds that a deadline ended: (averaging round, block) -> who is still expected there,
-        #: in vain -> a bit for each iteration of the block; a slow sender may be far behind
+        #: rounds that a deadline ended: (averaging round, block) -> who was missing there -> a bit
+        #: for each iteration of the block; a slow sender may be far behind, or say several things
         self._closed: dict[tuple[int, int], dict[int, int]] = {}
         #: what came by sender, oldest first; kept only where few messages of each are
         self._by_sender: dict[int, deque[_Arrival]] = {}
@@ -72,21 +72,8 @@ class Mailbox:
 
     def _is_late(self, round_: Round, sender: int) -> bool:
         block, bit = _block(round_)
-        expected = self._closed.get(block)
-        if expected is None or not expected.get(sender, 0) & bit:
-            return False
-        self._expect(block, (sender,), bit)
-        return True
-
-    def _expect(self, block: tuple[int, int], senders: Iterable[int], bit: int) -> None:
-        """What these say in that iteration is no longer expected in vain."""
-        expected = self._closed[block]
-        for sender in senders:
-            expected[sender] &= ~bit
-            if not expected[sender]:
-                del expected[sender]
-        if not expected:
-            del self._closed[block]
+        missed = self._closed.get(block)
+        return missed is not None and missed.get(sender, 0) & bit != 0
 
     def _make_room(self, arrival: _Arrival) -> None:
         """Drop the oldest of a sender of whom as many wait as may."""
@@ -124,9 +111,9 @@ class Mailbox:
         found = set(wanted.sources)
         if len(found) < len(wanted.sources):  # not as it is made, where it takes a set of its own
             raise _twice(wanted.sources)
+        if self._closed:
+            self._reopen(wanted.round, wanted.sources)
         if wanted.round is not ANY:
-            if self._closed:
-                self._reopen(wanted.round, wanted.sources)
             there = self._rounds.get(wanted.round)
             if there:
                 found = found.difference(there)  # takes as long as `found` is, not `there`
@@ -245,20 +232,32 @@ class Mailbox:
                 self._queues[key] = deque(filter(self._waits, queue))
 
     def _close(self, round_: Round, found: Iterable[Message | Missing]) -> None:
-        """A deadline has passed: what is missing is not wanted any more."""
+        """A deadline has passed: nothing that who is missing says in that round is wanted now."""
         missing = {item.sender for item in found if isinstance(item, Missing)}
         if missing:
             block, bit = _block(round_)
-            expected = self._closed.setdefault(block, {})
+            missed = self._closed.setdefault(block, {})
             for sender in missing:
-                expected[sender] = expected.get(sender, 0) | bit
+                missed[sender] = missed.get(sender, 0) | bit
 
-    def _reopen(self, round_: Round, sources: Iterable[int]) -> None:
+    def _reopen(self, round_: Round | Everything, sources: Collection[int]) -> None:
         """Whoever is asked for again is to be heard, however late."""
-        block, bit = _block(round_)
-        expected = self._closed.get(block)
-        if expected is not None:
-            self._expect(block, expected.keys() & sources, bit)
+        if round_ is ANY:
+            for block in list(self._closed):
+                self._reopen_in(block, -1, sources)
+        else:
+            self._reopen_in(*_block(round_), sources)
+
+    def _reopen_in(self, block: tuple[int, int], bits: int, sources: Collection[int]) -> None:
+        missed = self._closed.get(block)
+        if missed is None:
+            return
+        for sender in missed.keys() & sources:
+            missed[sender] &= ~bits
+            if not missed[sender]:
+                del missed[sender]
+        if not missed:
+            del self._closed[block]
 
     # ------------------------------------------------------------------ the rest
 

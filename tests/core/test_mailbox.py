@@ -46,7 +46,6 @@ class Listed:
         if one.round < self.before:
             return False
         if key in self.closed:
-            self.closed.discard(key)
             return False
         mine = [old for old in self.waiting if old.sender == one.sender]
         if self.newest is not None and len(mine) >= self.newest:
@@ -58,7 +57,11 @@ class Listed:
         return [one for one in self.waiting if wanted.round is ANY or one.round == wanted.round]
 
     def absent(self, wanted):
-        self.closed -= {(wanted.round, uid) for uid in wanted.sources}  # they are asked again
+        self.closed = {  # but of those that are asked again
+            (round_, uid)
+            for round_, uid in self.closed
+            if uid not in wanted.sources or wanted.round not in (ANY, round_)
+        }
         return set(wanted.sources) - {one.sender for one in self.fitting(wanted)}
 
     def take(self, wanted, reason):
@@ -88,6 +91,8 @@ class Listed:
 @example(2, [("put", 1, (0, 1)), ("put", 1, (0, 0)), ("forget", (0, 1)), ("put", 1, (0, 1))])
 @example(None, [LATE, ("take", Receive([0], (1, 0)), ""), ("put", 0, (1, 0))])
 @example(None, [LATE, ("take", Receive([1], (1, 0)), ""), ("put", 0, (1, 0))])
+@example(None, [LATE, ("take", Receive([0], ANY), ""), ("put", 0, (1, 0))])
+@example(None, [LATE, ("put", 0, (1, 0)), ("put", 0, (1, 0))])
 def test_like_a_list_of_what_was_sent(newest, steps):
     box, listed = Mailbox(Mail(newest)), Listed(newest)
     for kind, *rest in steps:
@@ -197,11 +202,20 @@ def test_what_a_deadline_missed_is_dropped_when_it_comes():
     box = filled(message(1))
     wanted = Receive([1, 2], (0, 0), deadline=1.0)
     assert box.take(wanted, "deadline")[1] == Missing(2, "deadline")
-    assert not box.put(message(2)) and len(box) == 0
+    assert not box.put(message(2)) and not box.put(message(2)) and len(box) == 0
     assert box.put(message(2, (0, 1))), "only of that round"
     assert box.put(message(1)), "who was heard in time may say more"
     box.take(Receive([3], (5, 0)), "lost")
     assert box.put(message(3, (5, 0))), "nobody was too late"
+
+
+@pytest.mark.parametrize("round_", [(0, 0), ANY])
+def test_who_is_asked_for_again_is_heard_however_late(round_):
+    box = Mailbox()
+    box.take(Receive([1, 2], (0, 0)), "deadline")
+    assert not box.put(message(2)) and box.absent(Receive([2], round_)) == {2}
+    assert box.put(message(2)) and box.put(message(2)), "all that it says from now on"
+    assert not box.put(message(1)), "the other was not asked for"
 
 
 def test_a_sender_that_is_far_behind_is_late_in_every_round_that_ended():
@@ -215,7 +229,7 @@ def test_a_sender_that_is_far_behind_is_late_in_every_round_that_ended():
 
 
 def test_what_ended_by_deadlines_takes_little_memory():
-    """Of a sender that never says anything, too; and none once it has, or all is forgotten."""
+    """Whether a sender says something later or never does; and none once all is forgotten."""
     box, rounds = Mailbox(), 100_000
     tracemalloc.start()
     for t in range(rounds):
@@ -229,6 +243,8 @@ def test_what_ended_by_deadlines_takes_little_memory():
     box.forget((rounds - 2000, 0))
     assert not box.put(message(2, (rounds - 2001, 0)))
     assert not box.put(message(1, (rounds - 1, 0))) and box.put(message(1, (rounds, 0)))
+    box.forget((rounds + 1024, 0))
+    assert not box._closed
 
 
 def test_only_the_newest_of_each_sender_wait():
