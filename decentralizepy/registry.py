@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -34,6 +35,8 @@ PASSED: Final[frozenset[str]] = frozenset({"self", "params", "named_parameters"}
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Known = tuple[ast.ClassDef | _Function, "Target"]
+#: a class by its line, too: a file may have several of one name
+_Place = tuple["Target", int]
 T = TypeVar("T")
 
 
@@ -279,16 +282,23 @@ def definition(found: Target) -> tuple[ast.ClassDef | _Function, Target] | None:
     return _definition(found, frozenset())
 
 
-def _definition(
-    found: Target, seen: frozenset[Target]
-) -> tuple[ast.ClassDef | _Function, Target] | None:
-    path = source_path(found.module, found.search)
-    if path is None or found in seen:
+def _definition(found: Target, seen: frozenset[Target]) -> _Known | None:
+    if found in seen:
         return None
-    for node in reversed(_statements(path)):
-        if isinstance(node, ast.ClassDef | _Function) and node.name == found.name:
+    return _defined(found) or _imported(found, seen | {found})
+
+
+def _defined(found: Target, before: float = inf) -> _Known | None:
+    """The last definition of a name in its file, or the last one above a line."""
+    path = source_path(found.module, found.search)
+    for node in reversed(_statements(path) if path else []):
+        if (
+            isinstance(node, ast.ClassDef | _Function)
+            and node.name == found.name
+            and node.lineno < before
+        ):
             return node, found
-    return _imported(found, seen | {found})
+    return None
 
 
 def _imported(
@@ -328,7 +338,7 @@ def options(found: Target) -> dict[str, Option] | None:
 
 
 def _options(
-    node: ast.ClassDef | _Function, where: Target, seen: frozenset[Target]
+    node: ast.ClassDef | _Function, where: Target, seen: frozenset[_Place]
 ) -> dict[str, Option]:
     if not isinstance(node, ast.ClassDef):
         return _parameters(node)
@@ -338,22 +348,33 @@ def _options(
     if init is None or init.args.kwarg is not None:
         for base in node.bases:
             known = _base(base, node, where)
-            if known is not None and known[1] not in seen:
-                own = _options(*known, seen | {where, known[1]}) | own
+            if known is not None and _place(known) not in seen:
+                own = _options(*known, seen | {_place((node, where)), _place(known)}) | own
     return own
 
 
 def _base(
     base: ast.expr, node: ast.ClassDef, where: Target
 ) -> tuple[ast.ClassDef | _Function, Target] | None:
-    """The definition of a base class, written as ``Sharing`` or as ``sharing.Sharing``."""
+    """The definition of a base class, written as ``Sharing`` or as ``sharing.Sharing``.
+
+    In a file the last one above the class counts, which may have the class's own name.
+    """
     base = base.value if isinstance(base, ast.Subscript) else base  # Base[int]
     *owner, name = ast.unparse(base).split(".")
     found = Target(where.module, name, where.search)
     if not owner:
-        return _imported(found, frozenset()) if name == node.name else definition(found)
+        return (
+            _defined(found, node.lineno)
+            or _imported(found, frozenset())
+            or (definition(found) if name != node.name else None)
+        )
     module = _module(owner[0], where)
     return definition(Target(".".join([module, *owner[1:]]), name, where.search))
+
+
+def _place(known: _Known) -> _Place:
+    return known[1], known[0].lineno
 
 
 def _module(name: str, where: Target) -> str:
@@ -420,18 +441,18 @@ def _lineage(known: _Known) -> list[tuple[ast.ClassDef, Target]]:
     """A class and those above it, each before its own bases; torch's are left out."""
     found: list[tuple[ast.ClassDef, Target]] = []
 
-    def add(known: _Known, below: frozenset[Target]) -> None:
+    def add(known: _Known, below: frozenset[_Place]) -> None:
         node, where = known
-        if not isinstance(node, ast.ClassDef) or where in below:
+        if not isinstance(node, ast.ClassDef) or _place(known) in below:
             return
         found.append((node, where))
         for base in node.bases:
             if not _is_torchs(base, where) and (above := _base(base, node, where)):
-                add(above, below | {where})
+                add(above, below | {_place(known)})
 
     add(known, frozenset())
-    last = {where: at for at, (_, where) in enumerate(found)}
-    return [entry for at, entry in enumerate(found) if last[entry[1]] == at]
+    last = {_place(entry): at for at, entry in enumerate(found)}
+    return [entry for at, entry in enumerate(found) if last[_place(entry)] == at]
 
 
 def _is_torchs(base: ast.expr, where: Target) -> bool:

@@ -220,6 +220,29 @@ def test_a_class_that_takes_its_bases_name(module):
     assert described(found)[-1] == "mine=1" and "shuffle=False" in described(found)
 
 
+def test_of_several_of_a_name_a_class_has_the_base_above_it(module):
+    """As in a notebook's file, where a class is written anew from what it was."""
+    text = """
+        from decentralizepy.training.training import Training
+        class Training(Training):
+            servers = 1
+            def __init__(self, *, a: int = 1, b: int = 1, **kw): ...
+        class Middle(Training):
+            def __init__(self, *, b: int = 2, **kw): ...
+        if True:
+            class Training(Middle):
+                def __init__(self, *, c: int = 3, **kw): ...
+        class Training(Training):
+            def __init__(self, *, d: int = 4, **kw): ...
+        class Mine(Middle): ...
+        class Middle: ...
+    """
+    mine, last = module(text), module(text, "Training")
+    assert described(mine)[-2:] == ["a=1", "b=2"] and "shuffle=False" in described(mine)
+    assert described(last) == [*described(mine), "c=3", "d=4"]
+    assert fact(mine, "servers", 0) == fact(last, "servers", 0) == 1
+
+
 def test_relative_imports(module):
     module("from .inner import Mine\n", file="package/__init__.py")
     module("from ..deeper.base import Base\nclass Mine(Base): ...\n", file="package/inner.py")
