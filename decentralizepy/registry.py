@@ -550,8 +550,8 @@ def coerce(text: str, option: Option, where: str) -> Any:
     if kinds & {"None", "Literal[None]"} and text.lower() == "none":
         return None
     named = literals_of(kinds)
-    if text in named:
-        return named[text]
+    for value in _spelled(text, named):
+        return value
     if kinds & {"int", "float"}:
         number = literal(text)
         if isinstance(number, float) and "float" not in kinds and "bool" not in kinds:
@@ -571,6 +571,17 @@ def coerce(text: str, option: Option, where: str) -> Any:
     return literal(text)
 
 
+def _spelled(text: str, named: Mapping[str, Any]) -> Iterator[Any]:
+    """The value of a literal type that a text spells: ``true`` is True, and ``.5`` is 0.5."""
+    if text in named:
+        yield named[text]
+    elif named:
+        found = literal(text)
+        for value in named.values():
+            if value == found and isinstance(value, bool) == isinstance(found, bool):
+                yield value
+
+
 def _float(number: float, what: str) -> float:
     try:
         return float(number)
@@ -585,10 +596,10 @@ _EXAMPLES: Final = {"int": "[2, 3]", "float": "[0.5, 0.5]", "str": "['a', 'b']"}
 
 
 def _list(text: str, kind: str, where: str) -> list[Any]:
-    value = literal(text)
-    if kind == "str" and value == text:  # words without quotes
-        value = [word.strip() for word in text.removeprefix("[").removesuffix("]").split(",")]
-    items = list(value) if isinstance(value, list | tuple) else [value]
+    if "Literal[" in kind:
+        one = Option("", kind, None)
+        return [coerce(str(item), one, where) for item in _items(text, "str")]
+    items = _items(text, kind)
     for item in items:
         right = isinstance(item, _ITEMS.get(kind, (object,)))
         if not right or (isinstance(item, bool) and kind in {"int", "float"}):
@@ -596,6 +607,20 @@ def _list(text: str, kind: str, where: str) -> list[Any]:
             raise ConfigError(f"{where} = {text}: a list of {kind} is expected{example}")
     what = f"{where} = {text:.40}"
     return [_float(item, what) for item in items] if kind == "float" else items
+
+
+def _items(text: str, kind: str) -> list[Any]:
+    """What a list holds, with brackets or without; words need no quotes, and may be numbers."""
+    value = literal(text)
+    quoted = isinstance(value, list | tuple) and ("'" in text or '"' in text)
+    if kind == "str" and not quoted:
+        inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+        return [_unquoted(word.strip()) for word in inner.split(",") if word.strip()]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"" else word
 
 
 def literal(text: str) -> Any:
