@@ -214,8 +214,8 @@ def _source_in(folders: Iterable[str], module: str) -> Path | None:
 
 
 def own_imports(module: str, search: tuple[str, ...]) -> dict[str, Path]:
-    """The modules that one of the user's imports from beside the INI, by itself or through others,
-    and the packages around them: of those in the folders ``search``, the source files by name."""
+    """Source files, by module, of what one of the user's modules imports, directly or not, from
+    the folders ``search``; with the packages around them."""
     found: dict[str, Path] = {}
     waiting = [module]
     while waiting:

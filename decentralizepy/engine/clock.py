@@ -71,7 +71,7 @@ class Timers:
 
     _heap: list[tuple[float, int, int, Timer]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
-    #: how many are set before cancelled ones are sorted out: others' may wait behind one for hours
+    #: timers set before cancelled ones are purged (one far in the future would keep all behind it)
     _most: int = 1024
 
     def set(self, when: float, what: Event, uid: int = 0) -> Timer:

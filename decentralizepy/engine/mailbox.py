@@ -123,7 +123,8 @@ class Mailbox:
         return found - gone if gone else found
 
     def number(self, round_: Round | Everything, enough: float = inf) -> int:
-        """How many messages of a round (of all with `ANY`) wait; more than ``enough`` may do."""
+        """How many messages of a round (of all with `ANY`) wait; counting stops once ``enough``
+        are found."""
         if round_ is ANY:
             return self._n
         number = 0

@@ -135,7 +135,7 @@ class Meeting:
         if self.me == self._workers[0]:
             self._add(t, number, total, count)
         else:
-            self._send(self._workers[0], "S", _told(total, t, count, number))
+            self._send(self._workers[0], "S", _message_of(total, t, count, number))
 
     def _say_past(self) -> None:
         number = self._all.index(self.me)
@@ -193,7 +193,7 @@ class Meeting:
             return
         mean, nodes = self._mean(sums)
         for worker in self._workers[1:]:
-            self._send(worker, "A", _told(mean, t, nodes, 0))
+            self._send(worker, "A", _message_of(mean, t, nodes, 0))
         self._tell(t, mean)
 
     def _mean(self, sums: Mapping[int, tuple[Tensor | None, int]]) -> tuple[Tensor | None, int]:
@@ -215,7 +215,7 @@ class Meeting:
         self._arrived(t, mean)
 
 
-def _told(total: Tensor | None, t: int, count: int, sender: int) -> Message:
+def _message_of(total: Tensor | None, t: int, count: int, sender: int) -> Message:
     """A sum or a mean; without tensors where it was given up."""
     if total is None:
         return Message({}, {"nodes": 0}, sender, (t, 0))

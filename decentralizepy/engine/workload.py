@@ -108,7 +108,7 @@ class Workload:
         learner, row = seat.learner, seat.rows.held("x").tensor
         if type(effect) is Train:
             self._check_terms(effect)
-            terms = _alone(effect.correction), _alone(effect.anchor), effect.pull
+            terms = _detached(effect.correction), _detached(effect.anchor), effect.pull
             local = LocalWork(learner, row, effect.t, effect.steps, *terms)
         else:
             local = LocalWork(learner, row, effect.t)
@@ -233,7 +233,7 @@ def _may_change(seat: Seat) -> bool:
     return len(seat.strands) > 1 or type(seat.node).answer is not Node.answer
 
 
-def _alone(term: Tensor | None) -> Tensor | None:
+def _detached(term: Tensor | None) -> Tensor | None:
     """A term as a number like others: what it was computed from is not trained."""
     return None if term is None else term.detach()
 

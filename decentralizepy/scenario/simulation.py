@@ -131,7 +131,7 @@ class Network:
         """When a message that is given away ``now`` arrives; it takes its port meanwhile.
 
         A slow link takes ``factor`` times as long, and ``delay`` seconds more. What a node says to
-        itself takes no link.
+        itself uses no link.
         """
         if sender == receiver:
             return now

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import results
 
-#: what belongs into functions
+#: what belongs in functions
 LOGIC = (ast.If, ast.IfExp, ast.For, ast.While, ast.FunctionDef, ast.ClassDef, ast.Lambda,
          ast.With, ast.Try, ast.comprehension)  # fmt: skip
 NOTEBOOK_FOLDER = Path(results.__file__).parent / "notebooks"
