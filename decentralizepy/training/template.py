@@ -36,9 +36,9 @@ class Template:
         self._loaded: Sequence[Counter] = ()
         self._parameters = [(one, one.data, one.data_ptr()) for one in self.model.parameters()]
         self._buffers = self._places_of_buffers()
-        #: parameters that are not trained, and what they were as the node was loaded
-        self._frozen = [one for one in self.model.parameters() if not one.requires_grad]
-        self._held: list[Tensor] = []
+        #: parameters that are not trained, and what they were as a gradient had been taken
+        self._frozen = [(one, view) for one, view, _ in self._parameters if not one.requires_grad]
+        self._held = [view.clone() for _, view in self._frozen]
         self.plain = all(view.is_contiguous() for view in self._views)
         self._training = True
         self._row_views: dict[Tensor, list[Tensor]] = {}
@@ -94,8 +94,6 @@ class Template:
         self._loaded = self.layout.at_first if counters is None else counters
         for buffer, value in zip(self._counters, self._loaded, strict=True):
             buffer.copy_(value) if isinstance(value, Tensor) else buffer.fill_(value)
-        if self._frozen:
-            self._held = [one.clone() for one in self._frozen]
 
     def take_in(self) -> None:
         """Take over tensors that the model has put in the place of ours: ``self.mean = ...`` for a
@@ -109,11 +107,18 @@ class Template:
                 _take_over(own, now, f"buffer {leaf!r}")
                 held[leaf] = own
 
+    def keep_frozen(self) -> None:
+        """Note the parameters that are not trained, as the model or the training class left them:
+        either may move them itself, as the mean of others."""
+        for (_, view), held in zip(self._frozen, self._held, strict=True):
+            held.copy_(view)
+
     def hold(self) -> None:
-        """Undo what a step has done to parameters that are not trained: decay, noise, a term."""
-        for parameter, before in zip(self._frozen, self._held, strict=True):
+        """Undo what was done to parameters that are not trained since `keep_frozen`: decay, noise,
+        a term."""
+        for (parameter, view), held in zip(self._frozen, self._held, strict=True):
             if not parameter.requires_grad:  # a class may have thawed it meanwhile
-                parameter.copy_(before)
+                view.copy_(held)
 
     def store(self, row: Tensor) -> list[Counter]:
         """Copy the state out into a node's row; returns the integer counters."""

@@ -171,6 +171,7 @@ class Trainer:
         x, grad = self.template.work[: len(self.template.grad)], self.template.grad
         for one in self._batches(work, draw):
             self._gradient(one)
+            self.template.keep_frozen()
             add_terms(grad, x, correction, anchor, work.pull)
             step(state)
             self.template.hold()

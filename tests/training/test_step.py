@@ -202,6 +202,44 @@ def test_what_a_training_class_thaws_is_trained() -> None:
     assert (row != one.template.initial)[: 4 * 9].all()
 
 
+class Taught(nn.Module):
+    """A student that is drawn towards its teacher, the running mean of what it has been."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = PartlyFrozen(), PartlyFrozen().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.student(x) - self.teacher(x)
+
+    @torch.no_grad()
+    def teach(self) -> None:
+        pairs = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
+        for i, (old, new) in enumerate(pairs):
+            if i % 2:
+                old.data = 0.9 * old.data + 0.1 * new
+            else:
+                old.mul_(0.9).add_(new, alpha=0.1)
+
+
+def test_a_teacher_is_what_the_training_class_makes_of_it() -> None:
+    class Teaches(Training):
+        def gradient(self, step: Any) -> None:
+            step.model.teach()
+            super().gradient(step)
+
+    one = trainer(Taught, Teaches(rounds=3, batch_size=6, shuffle=True))
+    found = trained(one, 1, t=2)
+    torch.manual_seed(0)
+    plain = Taught()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=LR)
+    for x, y in batches(one, 1, 2):
+        plain.teach()
+        gradient(plain, x, y)
+        optimizer.step()
+    torch.testing.assert_close(found, one.template.layout.row(plain), rtol=1e-5, atol=1e-6)
+
+
 def test_per_sample_gradients_need_samples_that_are_alone(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
