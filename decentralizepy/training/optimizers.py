@@ -118,7 +118,8 @@ class TorchOptimizer:
 
     def __init__(self, template: Template, component: Component) -> None:
         self._component, self._template = component, template
-        self._parameters = list(_parameters(template, component))
+        self._flat = _is_flat_rule(component)
+        self._parameters = list(_parameters(template, self._flat))
 
     def new_state(self) -> torch.optim.Optimizer:
         options = dict(self._component.options)
@@ -132,6 +133,8 @@ class TorchOptimizer:
 
     def step(self, state: torch.optim.Optimizer) -> None:
         state.step()
+        if not self._flat:  # one of a user's may assign ``p.data = ...``
+            self._template.take_in()
 
     def scale(self, state: torch.optim.Optimizer, factor: float) -> None:
         for group in state.param_groups:  # torch's own schedules keep the first lr there, too
@@ -206,9 +209,14 @@ def _to_work(template: Template, value: Any) -> Any:
     return template.to_work_order(value.to(template.device))
 
 
-def _parameters(template: Template, component: Component) -> Iterator[nn.Parameter]:
-    ours = component.target.module.startswith("torch.optim")
-    if not (ours and component.target.name in ELEMENTWISE):
+def _is_flat_rule(component: Component) -> bool:
+    """Whether an optimizer may take all parameters as one flat tensor."""
+    target = component.target
+    return target.module.startswith("torch.optim") and target.name in ELEMENTWISE
+
+
+def _parameters(template: Template, flat_rule: bool) -> Iterator[nn.Parameter]:
+    if not flat_rule:
         yield from template.model.parameters()
         return
     flat = nn.Parameter(template.work[: template.layout.n_parameters])

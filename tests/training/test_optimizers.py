@@ -144,3 +144,26 @@ def test_all_that_an_optimizer_remembers_survives_a_checkpoint(scheduled: bool) 
         } == {torch.float64, torch.bool}
         found.append(template.work.clone())
     assert torch.equal(*found)
+
+
+class Assigning(torch.optim.Optimizer):
+    """Puts new tensors in the place of the parameters'."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data = p.data - group["lr"] * p.grad
+
+
+def test_what_an_optimizer_assigns_is_the_row_s_at_once() -> None:
+    template = Template(net())
+    target = Target(__name__, "Assigning", made=Assigning)
+    optimizer = TorchOptimizer(template, Component(target, {"lr": 0.5}))
+    template.grad.fill_(1.0)
+    row = torch.empty_like(template.initial)
+    optimizer.step(optimizer.new_state())
+    template.store(row)
+    assert torch.equal(row, template.initial - 0.5)
