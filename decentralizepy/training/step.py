@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -33,7 +34,7 @@ class LocalStep:
     index: int
     x: Tensor
     y: Tensor
-    memory: dict[str, Any]
+    _memory: dict[str, Any]
 
     def __init__(self, template: Template, task: Task, seed: int) -> None:
         self.model, self.task, self.grad = template.model, task, template.grad
@@ -47,9 +48,20 @@ class LocalStep:
     ) -> None:
         """Become another step."""
         self.uid, self.t, self.index, self.x, self.y = uid, t, index, x, y
-        self.memory = memory
+        self._memory = memory
         self.grad.zero_()
         self._seeded = False
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the node remembers; one that is assigned takes the place of what was there."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, value: Mapping[str, Any]) -> None:
+        found = dict(value)  # it may be what is there
+        self._memory.clear()
+        self._memory.update(found)
 
     @property
     def generator(self) -> torch.Generator:

@@ -154,6 +154,20 @@ def test_noise_is_of_the_node_the_iteration_and_the_step() -> None:
     assert all(first != second for first, second in drawn)
 
 
+def test_memory_that_is_assigned_is_the_nodes_too() -> None:
+    class Counts(Training):
+        def gradient(self, step: Any) -> None:
+            super().gradient(step)
+            step.memory = {"steps": step.memory.get("steps", 0) + 1, f"in {step.t}": step.uid}
+            step.memory |= {"once more": True}
+
+    one = trainer(training=Counts(rounds=3, batch_size=8))
+    learner = one.learner(4, own(4))
+    for t in range(2):
+        one.train([LocalWork(learner, one.template.initial.clone(), t)])
+    assert learner.memory == {"steps": 6, "in 1": 4, "once more": True}
+
+
 def test_a_step_of_ones_own_is_never_stacked(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert not can_stack(trainer())
     own_steps = trainer(training=dpsgd(tmp_path_factory.getbasetemp()))
