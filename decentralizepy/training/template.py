@@ -37,8 +37,12 @@ class Template:
         self._parameters = [(one, one.data, one.data_ptr()) for one in self.model.parameters()]
         self._buffers = self._places_of_buffers()
         #: parameters that are not trained, and what they were as a gradient had been taken
-        self._frozen = [(one, view) for one, view, _ in self._parameters if not one.requires_grad]
-        self._held = [view.clone() for _, view in self._frozen]
+        self._frozen = [
+            (one, view, slice(field.start, field.stop))
+            for field, (one, view, _) in zip(self.layout.parameters, self._parameters, strict=True)
+            if not one.requires_grad
+        ]
+        self._held = [view.clone() for _, view, _ in self._frozen]
         self.plain = all(view.is_contiguous() for view in self._views)
         self._training = True
         self._row_views: dict[Tensor, list[Tensor]] = {}
@@ -110,15 +114,21 @@ class Template:
     def keep_frozen(self) -> None:
         """Note the parameters that are not trained, as the model or the training class left them:
         either may move them itself, as the mean of others."""
-        for (_, view), held in zip(self._frozen, self._held, strict=True):
+        for (_, view, _), held in zip(self._frozen, self._held, strict=True):
             held.copy_(view)
 
     def hold(self) -> None:
         """Undo what was done to parameters that are not trained since `keep_frozen`: decay, noise,
         a term."""
-        for (parameter, view), held in zip(self._frozen, self._held, strict=True):
+        for (parameter, view, _), held in zip(self._frozen, self._held, strict=True):
             if not parameter.requires_grad:  # a class may have thawed it meanwhile
                 view.copy_(held)
+
+    def still(self, grad: Tensor) -> None:
+        """Zero what a tensor like `grad` has for parameters that are not trained, as noise."""
+        for parameter, _, place in self._frozen:
+            if not parameter.requires_grad:
+                grad[place].zero_()
 
     def store(self, row: Tensor) -> list[Counter]:
         """Copy the state out into a node's row; returns the integer counters."""

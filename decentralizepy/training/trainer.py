@@ -94,6 +94,7 @@ class Trainer:
                 self._gradient(step)
                 share = self.training.weight(len(step.x), len(draw.order), len(draw.sizes))
                 total.add_(step.grad, alpha=share)
+            self.template.still(total)
         return self.template.to_row_order(total).to(work.row.device)
 
     def rehearse(self, indices: np.ndarray) -> None:

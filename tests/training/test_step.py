@@ -196,6 +196,10 @@ def test_what_is_frozen_is_not_trained(
     for field in one.template.layout.fields:
         frozen = field.name in ("0.weight", "2.bias")
         assert moved[field.start : field.stop].any() != frozen
+    slope = one.gradient(LocalWork(one.learner(0, own(0)), row.clone(), 0))
+    for field in one.template.layout.parameters:
+        frozen = field.name in ("0.weight", "2.bias")
+        assert slope[field.start : field.stop].any() != frozen
     (x, y), *_ = batches(one, 0, 0)
     one.template.load(row)
     one._step.begin(0, 0, 0, x, y, {})
