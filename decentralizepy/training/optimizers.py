@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from decentralizepy.config import Component
 from decentralizepy.errors import ConfigError
-from decentralizepy.training.template import Template
+from decentralizepy.training.template import Template, placed
 
 #: optimizers of torch whose step treats every element alike
 ELEMENTWISE: Final = frozenset(
@@ -152,7 +152,9 @@ class TorchOptimizer:
         }
         for i, (group, before) in enumerate(zip(found["param_groups"], first, strict=False)):
             for name, value in group.items():
-                if name not in _recomputed(group) and _differ(value, before.get(name)):
+                if name in _recomputed(group) or not _fits(value):
+                    continue
+                if _differ(value, before.get(name)):
                     exported[f"{_GROUP}{i}.{name}"] = _to_row(self._template, value)
         return exported
 
@@ -165,6 +167,7 @@ class TorchOptimizer:
             found = _to_work(self._template, one)
             if place.startswith(_GROUP):
                 group = groups[int(place.removeprefix(_GROUP))]
+                found = _at_work(self._template, found)
                 group[name] = tuple(found) if isinstance(group.get(name), tuple) else found
             else:
                 state.setdefault(int(place), {})[name] = found
@@ -173,11 +176,37 @@ class TorchOptimizer:
         return optimizer
 
 
+def _fits(value: Any) -> bool:
+    """Whether a checkpoint can hold a value of a group; a generator or a function begins anew."""
+    if isinstance(value, dict):
+        return all(
+            isinstance(key, str) and "/" not in key and _fits(one) for key, one in value.items()
+        )
+    if isinstance(value, list | tuple):
+        return all(_fits(one) and not _has_tensors(one) for one in value)
+    if isinstance(value, Tensor):
+        return value.layout == torch.strided
+    return isinstance(value, str | int | float | None)
+
+
+def _has_tensors(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_tensors(one) for one in value.values())
+    return isinstance(value, Tensor)
+
+
 def _differ(one: Any, other: Any) -> bool:
     """Whether a value of a group has changed."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return not torch.equal(one, other)
-    return type(one) is not type(other) or one != other
+    if type(one) is not type(other):
+        return True
+    if isinstance(one, Tensor):
+        kinds = one.dtype == other.dtype and one.device == other.device
+        return not (kinds and torch.equal(one, other))
+    if isinstance(one, dict):
+        return one.keys() != other.keys() or any(_differ(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) != len(other) or any(map(_differ, one, other))
+    return bool(one != other)
 
 
 def _recomputed(group: Mapping[str, Any]) -> tuple[str, ...]:
@@ -213,6 +242,11 @@ def _is_flat_rule(component: Component) -> bool:
     """Whether an optimizer may take all parameters as one flat tensor."""
     target = component.target
     return target.module.startswith("torch.optim") and target.name in ELEMENTWISE
+
+
+def _at_work(template: Template, value: Any) -> Any:
+    """A value of a group, with tensors where the template has its own; single numbers stay."""
+    return placed(value, template.device, least=1)
 
 
 def _parameters(template: Template, flat_rule: bool) -> Iterator[nn.Parameter]:

@@ -8,6 +8,7 @@ model's own order, so that messages, checkpoints and compression never see the l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -182,6 +183,15 @@ class Template:
         if training != self._training:
             self.model.train(training)
             self._training = training
+
+
+def placed(value: Any, device: torch.device, least: int = 0) -> Any:
+    """A value, or dictionaries of values, with tensors of ``least`` dimensions on a device."""
+    if isinstance(value, dict):
+        return {key: placed(one, device, least) for key, one in value.items()}
+    if isinstance(value, Tensor) and value.dim() >= least:
+        return value.to(device)
+    return value
 
 
 def _value(buffer: Tensor, before: Counter) -> Counter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -167,3 +168,46 @@ def test_what_an_optimizer_assigns_is_the_row_s_at_once() -> None:
     optimizer.step(optimizer.new_state())
     template.store(row)
     assert torch.equal(row, template.initial - 0.5)
+
+
+class Roving(torch.optim.Optimizer):
+    """Keeps in its group what no checkpoint holds, beside what it does."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+        kept = {"mean": torch.zeros(2), "n": (0, [0.5])}
+        made = {"draws": torch.Generator(), "rule": lambda x: x, "array": np.zeros(2)}
+        pairs = {"pair": (torch.ones(()), torch.ones(2)), "deep": [{"a": torch.ones(2)}]}
+        super().__init__(params, {"lr": lr, "table": {"by": dict(kept)}, **kept, **made, **pairs})
+
+    def step(self) -> None:
+        for group in self.param_groups:
+            group["mean"] = group["mean"] + 1
+            group["table"] = {"by": {"mean": group["mean"] / 2, "n": group["n"]}}
+            group["n"] = (group["n"][0] + 1, [0.25])
+
+
+def test_of_a_group_is_kept_what_a_checkpoint_holds() -> None:
+    template = Template(net())
+    optimizer = TorchOptimizer(
+        template, Component(Target(__name__, "Roving", made=Roving), {"lr": 0.5})
+    )
+    state = optimizer.new_state()
+    assert not optimizer.export(state), "nothing has changed"
+    optimizer.step(state)
+    tensors, rest = flatten(optimizer.export(state))
+    again = optimizer.restore(unflatten(tensors, json.loads(json.dumps(rest)))).param_groups[0]
+    assert again["mean"].tolist() == [1, 1] and again["n"] == (1, [0.25])
+    assert again["table"]["by"]["mean"].tolist() == [0.5, 0.5]
+    assert again["rule"](3) == 3 and isinstance(again["draws"], torch.Generator)
+
+
+def test_tensors_of_a_group_come_back_where_the_model_is() -> None:
+    template = Template(net())
+    optimizer = TorchOptimizer(
+        template, Component(Target(__name__, "Roving", made=Roving), {"lr": 0.5})
+    )
+    template.work = template.work.to("meta")  # stands in for a GPU
+    exported = {"group0.mean": torch.ones(2), "group0.table": {"by": {"mean": torch.ones(2)}}}
+    again = optimizer.restore({**exported, "group0.d": torch.ones(())}).param_groups[0]
+    assert again["mean"].is_meta and again["table"]["by"]["mean"].is_meta
+    assert again["d"].device.type == "cpu", "a single number is at home anywhere"
