@@ -76,12 +76,12 @@ class SentModels:
         path = self._folder.sent_model(
             self._me.machine, rank, self._saving.form, iteration, seat.uid, target
         )
-        template = self._trainer.template
+        template, counters = self._trainer.template, seat.learner.counters
         if self._saving.form == MODELS:
-            values = flat_state(template, row, seat.learner.counters)
+            values = flat_state(template, row, counters)
         else:
             task, batch = self._trainer.task, self._trainer.eval_batch
-            values = sample_losses(template, task, row, self._parts, batch)
+            values = sample_losses(template, task, row, self._parts, batch, counters)
         _write(path, values)
         off = distortion(seat.rows.held("x").tensor, row)
         line = {"iteration": iteration, "uid": seat.uid, "target": target, **off}

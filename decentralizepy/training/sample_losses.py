@@ -8,20 +8,26 @@ import torch
 from torch import Tensor
 
 from decentralizepy.training.data import Samples
-from decentralizepy.training.layout import Counter
+from decentralizepy.training.layout import Counter, counter
 from decentralizepy.training.task import Task
 from decentralizepy.training.template import Template
 
 
 def sample_losses(
-    template: Template, task: Task, row: Tensor, parts: Sequence[Samples], batch: int
+    template: Template,
+    task: Task,
+    row: Tensor,
+    parts: Sequence[Samples],
+    batch: int,
+    counters: Sequence[Counter] | None = None,
 ) -> Tensor:
     """Losses of the model ``row`` [P] on all samples of ``parts``, one part after the other.
 
-    Float32 [total number of samples], in CPU memory; the model is in evaluation mode. A sample
-    whose loss is no number stays NaN.
+    ``counters`` are its node's integer buffers; without any, those that all begin with. Float32
+    [total number of samples], in CPU memory; the model is in evaluation mode. A sample whose loss
+    is no number stays NaN.
     """
-    template.load(row)
+    template.load(row, counters)
     template.mode(False)
     found = [torch.zeros(0)]
     with torch.inference_mode():
@@ -42,8 +48,9 @@ def flat_state(
     return torch.cat([value.detach().reshape(-1).float().cpu() for value in state.values()])
 
 
-def row_of_state(template: Template, flat: Tensor) -> Tensor:
-    """The row that `flat_state` was made of; raises ValueError for a vector of another length."""
+def row_of_state(template: Template, flat: Tensor) -> tuple[Tensor, list[Counter]]:
+    """The row and integer buffers that `flat_state` was made of; raises ValueError for a vector of
+    another length."""
     state = template.model.state_dict()
     expected = sum(value.numel() for value in state.values())
     if flat.dim() != 1 or len(flat) != expected:
@@ -52,4 +59,8 @@ def row_of_state(template: Template, flat: Tensor) -> Tensor:
     for name, value in state.items():
         places[name] = flat[start : start + value.numel()]
         start += value.numel()
-    return torch.cat([places[field.name] for field in template.layout.fields])
+    row = torch.cat([places[field.name] for field in template.layout.fields])
+    kept = [
+        places[one].view(state[one].shape).to(state[one].dtype) for one in template.layout.counters
+    ]
+    return row, [counter(one) for one in kept]

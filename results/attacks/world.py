@@ -18,6 +18,7 @@ from decentralizepy.engine.parts import build_loss, build_model, samples_of
 from decentralizepy.jsonfile import read_object
 from decentralizepy.overrides import read_changed
 from decentralizepy.runfolder import MachineFolder, RunFolder
+from decentralizepy.training.layout import Counter
 from decentralizepy.training.sample_losses import row_of_state, sample_losses
 from decentralizepy.training.task import build_task
 from decentralizepy.training.template import Template
@@ -70,12 +71,10 @@ class Victims:
 
         With ``members`` only theirs and the test set's, and NaN for the rest.
         """
-        row = row_of_state(self._template, torch.from_numpy(np.ascontiguousarray(state)))
+        row, counters = self._state(state)
         train, test = self._parts
         parts = [train.only(members), test]
-        found = sample_losses(
-            self._template, self._task, row.to(self._device), parts, self._batch
-        ).numpy()
+        found = sample_losses(self._template, self._task, row, parts, self._batch, counters).numpy()
         if members is None:
             return np.asarray(found, dtype=np.float32)
         whole = np.full(len(train) + len(test), np.nan, dtype=np.float32)
@@ -84,11 +83,16 @@ class Victims:
 
     def right(self, state: np.ndarray) -> np.ndarray:
         """Which samples [samples] the model of a flat ``state_dict`` classifies as they are."""
-        row = row_of_state(self._template, torch.from_numpy(np.ascontiguousarray(state)))
-        return np.asarray(self._right(row).numpy())
+        return np.asarray(self._right(*self._state(state)).numpy())
 
-    def _right(self, row: torch.Tensor) -> torch.Tensor:
-        self._template.load(row.to(self._device))
+    def _state(self, state: np.ndarray) -> tuple[torch.Tensor, list[Counter]]:
+        """A row on the device and integer buffers."""
+        flat = torch.from_numpy(np.ascontiguousarray(state))
+        row, counters = row_of_state(self._template, flat)
+        return row.to(self._device), counters
+
+    def _right(self, row: torch.Tensor, counters: Sequence[Counter]) -> torch.Tensor:
+        self._template.load(row, counters)
         self._template.mode(False)
         found = [torch.zeros(0, dtype=torch.bool)]
         with torch.inference_mode():

@@ -15,13 +15,16 @@ from torch.nn import functional
 from decentralizepy import Message, Sharing, run_here
 from decentralizepy.config import parse_experiment
 from decentralizepy.datasets.digits import Digits
+from decentralizepy.datasets.experiment import prepared_dataset
 from decentralizepy.errors import ConfigError, RunError
 from decentralizepy.graphs.generators import regular, star
 from decentralizepy.here import Outcome
 from decentralizepy.models.digits import MLP
+from decentralizepy.overrides import read_changed
 from decentralizepy.saving import Saving
 from decentralizepy.training.sample_losses import flat_state, row_of_state
 from decentralizepy.training.template import Template
+from results.attacks.world import Victims
 
 INI = Path("run_configuration/digits_kshard2_mlp.ini").read_text()
 LENGTH = 4810
@@ -129,6 +132,48 @@ def test_only_the_first_averaging_round_and_no_model_by_default(tmp_path: Path) 
     assert len(_saved(tmp_path / "rounds")) == 6
 
 
+COOLING = '''\
+"""A model whose outputs grow with a count of its own, and lose what a mask hides."""
+import torch
+
+from decentralizepy.models.digits import MLP
+
+
+class Cooling(MLP):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("mask", torch.ones(2, 5).bool())
+
+    def forward(self, x):
+        if self.training:
+            self.steps += 1
+            self.mask[1, 1:3] = False
+        return super().forward(x) * (1 + self.steps) * self.mask.flatten()
+'''
+
+
+def test_losses_are_those_of_the_nodes_own_counts(tmp_path: Path) -> None:
+    """Whether they are taken in the run, or of its models later."""
+    (tmp_path / "cooling.py").write_text(COOLING)
+    ini, keys = tmp_path / "config.ini", "save_models_for_attacks = 5\nsave_for_attacks_as = {}\n"
+    model = ["DATASET.model_package=cooling", "DATASET.model_class=Cooling"]
+    for form in ("models", "losses"):
+        ini.write_text(INI + keys.format(form))
+        run_here(ini, regular(6, 3, 1), 5, log_dir=tmp_path / form, test_after=0, set=model)
+    models, losses = _saved(tmp_path / "models"), _saved(tmp_path / "losses")
+    experiment = read_changed(ini, model)
+    victims = Victims(experiment, prepared_dataset(experiment, tmp_path / "cache"))
+    for name, state in models.items():
+        assert state[0] > 0 and state[1:11].sum() == 8, "buffers of the model itself come first"
+        found = victims.losses(state)
+        assert np.allclose(
+            losses[name.replace("model_it", "losses_it")], found, rtol=1e-4, atol=1e-4
+        )
+        state[0] = 0
+        assert not np.allclose(victims.losses(state), found, rtol=1e-2)
+
+
 class Half(Sharing):
     """Sends half of its model under another name."""
 
@@ -184,7 +229,8 @@ def test_a_state_is_flattened_in_its_own_order() -> None:
     template = Template(model)
     row = template.initial.clone()
     assert torch.equal(flat_state(template, row), expected)
-    assert torch.equal(row_of_state(template, expected), row)
+    found, counters = row_of_state(template, expected)
+    assert torch.equal(found, row) and counters == [0]
     with pytest.raises(ValueError, match="not the"):
         row_of_state(template, expected[1:])
 
