@@ -190,7 +190,7 @@ def _check(seat: Seat, state: State) -> None:
     numbers = [learner["steps"], learner["samples"], learner["nan"], state["iteration"]]
     if not all(type(number) is int for number in numbers):
         raise ValueError("a count is no whole number")
-    if _forms(learner) != _forms(seat.learner.kept()):
+    if _forms(seat.learner.renewed(learner)) != _forms(seat.learner.kept()):
         raise ValueError("it has other integer buffers")
     for part in ("traffic", "seconds"):
         if state[part].keys() != asdict(getattr(seat, part)).keys():

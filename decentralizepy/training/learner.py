@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from decentralizepy.training.batches import NONE, Block
@@ -67,9 +68,18 @@ class Learner:
         kept = {"counters": counters, "gradients": self.gradients, **counts}
         return kept | ({"buffers": buffers} if buffers else {}) | {"memory": self.memory}
 
+    def renewed(self, kept: dict[str, Any]) -> dict[str, Any]:
+        """What `kept` gave, by now or before: then a buffer that is a single bool was a number."""
+        counters, buffers = list(kept["counters"]), dict(kept.get("buffers", {}))
+        for i, (one, now) in enumerate(zip(counters, self.counters, strict=False)):
+            if type(one) is int and isinstance(now, Tensor) and not now.dim():
+                counters[i], buffers[str(i)] = None, torch.tensor(one, dtype=now.dtype)
+        return {**kept, "counters": counters, "buffers": buffers}
+
     def take_back(self, kept: dict[str, Any]) -> None:
         """Set what `kept` gave."""
-        buffers = kept.get("buffers", {})
+        kept = self.renewed(kept)
+        buffers = kept["buffers"]
         self.counters = [buffers.get(str(i), one) for i, one in enumerate(kept["counters"])]
         self.steps, self.samples, self.nan = kept["steps"], kept["samples"], kept["nan"]
         # older checkpoints have none of these

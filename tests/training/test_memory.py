@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from decentralizepy import run_here
 from decentralizepy.errors import RunError
+from decentralizepy.training.learner import Learner
 
 ADAPTIVE = '''\
 """Clipping to a running mean of the node's own norms, as a user would write it beside the INI."""
@@ -31,16 +33,38 @@ class Wrong(Training):
         step.backward()
         step.memory["seen"] = {step.t}
 '''
+SWITCHING = '''\
+"""A model with a bool and a count of its own."""
+import torch
+
+from decentralizepy.models.digits import MLP
+
+
+class Switching(MLP):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("on", torch.tensor(True))
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, x):
+        found = super().forward(x) * (1 + self.on)
+        if self.training:
+            self.steps += 1
+            self.on.fill_(int(self.steps) % 7 > 3)
+        return found
+'''
 INI = Path("run_configuration/digits_kshard2_mlp.ini")
 ITERATIONS = 6
 
 
-def run(folder: Path, iterations: int, kind: str = "Adaptive", **more: Any) -> Any:
+def run(
+    folder: Path, iterations: int, kind: str = "Adaptive", model: Sequence[str] = (), **more: Any
+) -> Any:
     (folder / "adaptive.py").write_text(ADAPTIVE)
     ini = folder / "config.ini"
     ini.write_text(INI.read_text())
     keys = ["TRAIN_PARAMS.training_package=adaptive", f"TRAIN_PARAMS.training_class={kind}"]
-    return run_here(ini, 5, iterations=iterations, test_after=0, set=keys, **more)
+    return run_here(ini, 5, iterations=iterations, test_after=0, set=[*keys, *model], **more)
 
 
 def test_memory_is_the_nodes_own_and_outlives_a_resume(tmp_path: Path) -> None:
@@ -49,6 +73,30 @@ def test_memory_is_the_nodes_own_and_outlives_a_resume(tmp_path: Path) -> None:
     run(tmp_path, 4, **kept)
     again = run(tmp_path, ITERATIONS, **kept, resume=True)
     assert any("resuming after" in note for note in again.notes)
+    for uid, row in whole.rows.items():
+        assert torch.equal(row, again.rows[uid])
+
+
+def test_a_single_bool_may_be_a_number_in_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they were written until there were buffers of any shape."""
+    (tmp_path / "switching.py").write_text(SWITCHING)
+    model = ["DATASET.model_package=switching", "DATASET.model_class=Switching"]
+    options = {"log_dir": tmp_path / "log", "checkpoint_after": 3, "model": model}
+    now = Learner.kept
+
+    def before(learner: Learner) -> dict[str, Any]:
+        kept = now(learner)
+        first = kept.pop("buffers")
+        return kept | {"counters": [int(first["0"]), *kept["counters"][1:]]}
+
+    with monkeypatch.context() as older:
+        older.setattr(Learner, "kept", before)
+        run(tmp_path, 4, **options)
+    again = run(tmp_path, ITERATIONS, **options, resume=True)
+    assert any("resuming after" in note for note in again.notes)
+    whole = run(tmp_path, ITERATIONS, model=model)
     for uid, row in whole.rows.items():
         assert torch.equal(row, again.rows[uid])
 
