@@ -37,6 +37,7 @@ from decentralizepy.node.node import Binding, Node
 from decentralizepy.settings import EvaluationOptions, Settings
 from decentralizepy.streams import generator
 from decentralizepy.training.data import Samples
+from decentralizepy.training.template import placed
 from decentralizepy.training.trainer import Learner
 
 _NOTHING = np.zeros(0, dtype=np.int64)
@@ -161,6 +162,7 @@ class Assembly:
         for uid, seat in worker.seats.items():
             path = node_file(folder, uid)
             found[uid], ports = nodefile.load(path, seat, self.trainer.optimizer)
+            seat.learner.memory = placed(seat.learner.memory, self.trainer.template.device)
             seat.saved = iteration
             if worker.network is not None:
                 worker.network.occupy(uid, ports)

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from decentralizepy import run_here
+from decentralizepy.engine.assemble import Assembly
+from decentralizepy.engine.worker import Worker
 from decentralizepy.errors import RunError
 from decentralizepy.training.learner import Learner
+from decentralizepy.training.template import Template
 
 ADAPTIVE = '''\
 """Clipping to a running mean of the node's own norms, as a user would write it beside the INI."""
@@ -75,6 +78,29 @@ def test_memory_is_the_nodes_own_and_outlives_a_resume(tmp_path: Path) -> None:
     assert any("resuming after" in note for note in again.notes)
     for uid, row in whole.rows.items():
         assert torch.equal(row, again.rows[uid])
+
+
+def test_memory_comes_back_where_the_model_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``meta`` stands in for a GPU while checkpoints are read."""
+    options = {"log_dir": tmp_path / "log", "checkpoint_after": 3}
+    run(tmp_path, 4, **options)
+    restore, found = Assembly.restore, []
+
+    def elsewhere(assembly: Assembly, worker: Worker, iteration: int) -> float:
+        with monkeypatch.context() as there:
+            there.setattr(Template, "device", torch.device("meta"))
+            elapsed = restore(assembly, worker, iteration)
+        for seat in worker.seats.values():
+            memory = seat.learner.memory
+            found.extend([memory["mean"].device.type, memory["by node"]["last"].device.type])
+            memory.clear()
+        return elapsed
+
+    monkeypatch.setattr(Assembly, "restore", elsewhere)
+    run(tmp_path, ITERATIONS, **options, resume=True)
+    assert found == ["meta"] * 10
 
 
 def test_a_single_bool_may_be_a_number_in_a_checkpoint(
