@@ -287,7 +287,7 @@ def test_the_same_numbers_as_here_and_copied_once(
     assert found[0] == found[1] == found[2] and len(found[0]) == 9
     for run in (first, here):
         told = json.loads(run.folder.machine(0).run.read_text())["modules"]
-        assert told.keys() == {"mine", "library/factor.py"}
+        assert told.keys() == {"mine", "library.factor", "library/factor.py"}
         assert (run.folder.machine(0).root / "library" / "factor.py").is_file()
 
 
