@@ -228,11 +228,12 @@ def own_imports(module: str, search: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _own_source(module: str, search: tuple[str, ...]) -> Path | None:
-    """The source file of a module that Python finds in one of these folders, and is not ours."""
-    if module.partition(".")[0] in ("", __package__):
+    """The source file that Python finds of a module which lies in one of these folders, and is
+    not ours. It may be another copy: machines on this computer look beside the user's INI first."""
+    top = module.partition(".")[0]
+    if top in ("", __package__) or top in sys.stdlib_module_names:  # Python's own hide others
         return None
-    path, beside = source_path(module, search), _source_in(search, module)
-    return path if path and beside and path.resolve() == beside.resolve() else None
+    return source_path(module, search) if _source_in(search, module) else None
 
 
 def _imports(module: str, path: Path) -> Iterator[str]:

@@ -206,20 +206,20 @@ def test_the_users_files_are_copied_and_compared(beside):
 
 def test_what_the_users_files_import_goes_with_them(beside):
     """Wherever they do so, and through each other; not what is installed, ours, or not there."""
-    imports = "import numpy.random, helpers, nowhere\nimport decentralizepy.node.node\n"
+    imports = "import numpy.random, secrets, helpers, nowhere\nimport decentralizepy.node.node\n"
     late = "\n\ndef late():\n    from pack.deep import inner\n    return inner\n"
     files = {
         "my_program.py": imports + PROGRAM + late,
         "helpers.py": "from pack import CONSTANT\nimport helpers\n",
         "pack/__init__.py": "CONSTANT = 1\n", "pack/unused.py": "",
         "pack/deep/__init__.py": "", "pack/deep/inner.py": "from ..other import *\n",
-        "pack/other.py": "", "unused.py": "",
+        "pack/other.py": "", "unused.py": "", "secrets.py": "unused = 'Python has its own'\n",
     }  # fmt: skip
     for name, text in files.items():
         (beside / name).parent.mkdir(parents=True, exist_ok=True)
         (beside / name).write_text(text)
     found = read_experiment(written(beside, **MINE))
-    paths = {Path(name): beside / name for name in files if "unused" not in name}
+    paths = {Path(name): beside / name for name in files if "unused" not in name + files[name]}
     assert found.own_files == paths
     assert {"helpers", "pack", "pack.deep.inner", "pack.other"} < set(found.modules)
     (beside / "helpers.py").write_text("def broken(:\n")
