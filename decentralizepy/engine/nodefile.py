@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from decentralizepy.engine.kept import State, Steps, UnfitError, flatten, steps, unflatten
 from decentralizepy.engine.seat import Seat
 from decentralizepy.errors import RunError, nearest
+from decentralizepy.kept import State, Steps, UnfitError, flatten, steps, unflatten
 from decentralizepy.messages.message import Message
 from decentralizepy.runfolder import write_atomic
 from decentralizepy.scenario.simulation import Busy

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from decentralizepy.config import Component
 from decentralizepy.errors import ConfigError
+from decentralizepy.kept import UnfitError, flatten
 from decentralizepy.training.template import Template, placed
 
 #: optimizers of torch whose step treats every element alike
@@ -178,21 +179,11 @@ class TorchOptimizer:
 
 def _fits(value: Any) -> bool:
     """Whether a checkpoint can hold a value of a group; a generator or a function begins anew."""
-    if isinstance(value, dict):
-        return all(
-            isinstance(key, str) and "/" not in key and _fits(one) for key, one in value.items()
-        )
-    if isinstance(value, list | tuple):
-        return all(_fits(one) and not _has_tensors(one) for one in value)
-    if isinstance(value, Tensor):
-        return value.layout == torch.strided
-    return isinstance(value, str | int | float | None)
-
-
-def _has_tensors(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_has_tensors(one) for one in value.values())
-    return isinstance(value, Tensor)
+    try:
+        flatten({"value": value})
+    except UnfitError:
+        return False
+    return True
 
 
 def _differ(one: Any, other: Any) -> bool:

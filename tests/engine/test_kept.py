@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from launching import Experiment
 from teams import Scripted, scripted
 
-from decentralizepy.engine.kept import flatten, unflatten
 from decentralizepy.errors import RunError
 from decentralizepy.graphs.generators import ring
+from decentralizepy.kept import flatten, unflatten
 from decentralizepy.node.effects import Checkpoint
 from decentralizepy.node.node import Node, Program
 

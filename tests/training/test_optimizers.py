@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from decentralizepy.config import Component
-from decentralizepy.engine.kept import flatten, unflatten
 from decentralizepy.errors import ConfigError
+from decentralizepy.kept import flatten, unflatten
 from decentralizepy.registry import Target
 from decentralizepy.training.optimizers import FlatSGDOptimizer, TorchOptimizer, make_optimizer
 from decentralizepy.training.template import Template
