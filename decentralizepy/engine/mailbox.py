@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import count
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from decentralizepy.messages.message import Message, Missing
 from decentralizepy.node.effects import ANY, Everything, Receive, Round
@@ -292,6 +292,22 @@ class Mailbox:
             for letter in waiting
         ]
         return [message for _, message, _ in sorted(letters, key=lambda letter: letter[0])]
+
+    def unwanted(self) -> dict[str, Any]:
+        """What is dropped as it comes, as JSON for a checkpoint; `refuse` takes it back."""
+        closed = [
+            [*block, sender, f"{bits:x}"]
+            for block, missed in sorted(self._closed.items())
+            for sender, bits in sorted(missed.items())
+        ]
+        return {"before": list(self._before), "closed": closed}
+
+    def refuse(self, unwanted: Mapping[str, Any]) -> None:
+        """Drop what `unwanted` of the mailbox before told of."""
+        t, k = unwanted["before"]
+        self._before = (t, k)
+        for k, block, sender, bits in unwanted["closed"]:
+            self._closed.setdefault((k, block), {})[sender] = int(bits, 16)
 
     def __len__(self) -> int:
         return self._n

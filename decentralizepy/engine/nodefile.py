@@ -41,6 +41,7 @@ def save(
         "rows": {name: row for name, row in seat.rows.items() if name != "x"},
         "node": _state(seat, t),
         "mail": _mail(seat.mailbox.waiting()) if seat.node.asynchronous else {},
+        "unwanted": seat.mailbox.unwanted(),
         "optimizer": optimizer.export(learner.optimizer),
         "learner": learner.kept(),
         "traffic": asdict(seat.traffic),
@@ -222,6 +223,8 @@ def _set(seat: Seat, state: State, optimizer: NodeOptimizer) -> None:
         seat.rows[name] = row.to(seat.rows["x"].device)
     for message in _messages(state.get("mail", {})):
         seat.mailbox.put(message)
+    if unwanted := state.get("unwanted"):
+        seat.mailbox.refuse(unwanted)
     seat.ended = state.get("ended", False) is True
     seat.node.load(state["node"], state["iteration"])
     seat.learner.take_back(state["learner"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from decentralizepy.config import Component, Experiment
 from decentralizepy.datasets.base import Dataset
 from decentralizepy.datasets.experiment import build_dataset
 from decentralizepy.errors import ConfigError
-from decentralizepy.node.node import Node
+from decentralizepy.node.node import Binding, Node
 from decentralizepy.registry import Target, fact
 from decentralizepy.settings import Settings
 from decentralizepy.training.choice import make_trainer
@@ -27,6 +28,8 @@ from decentralizepy.training.trainer import Trainer
 from decentralizepy.training.training import Training
 
 _EVAL_BATCH = 64
+#: attributes that a node gets from the run
+_BOUND: Final = frozenset(one.name for one in fields(Binding)) - {"lend"}
 
 
 def build_model(experiment: Experiment) -> nn.Module:
@@ -107,6 +110,11 @@ def build_program(component: Component) -> Node:
     program = component.build()
     if not isinstance(program, Node):
         raise ConfigError(f"{component.target.dotted} is not a subclass of Node")
+    for name in sorted(component.options.keys() & vars(program).keys() & _BOUND):
+        raise ConfigError(
+            f"{component.target.dotted}: its option {name} would be lost, for every node gets "
+            f"self.{name} from the run; keep it as another attribute"
+        )
     return program
 
 
@@ -150,6 +158,12 @@ def build_training(component: Component) -> Training:
     training = component.build()
     if not isinstance(training, Training):
         raise ConfigError(f"{component.target.dotted} is not a subclass of Training")
+    for name in sorted(vars(training)):
+        if callable(getattr(Training, name, None)):
+            raise ConfigError(
+                f"{component.target.dotted}: self.{name} hides the method Training.{name}; take "
+                "another name"
+            )
     return training
 
 

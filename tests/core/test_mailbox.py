@@ -1,5 +1,6 @@
 """Messages that wait: what a node hears and when, against a plain list of what was sent."""
 
+import json
 import tracemalloc
 
 import pytest
@@ -18,6 +19,8 @@ counted = st.builds(Receive, st.just(ANY), rounds | st.just(ANY), st.none() | st
 puts = st.tuples(st.just("put"), senders, rounds)
 takes = st.tuples(st.just("take"), named | counted, st.sampled_from(["", "lost", "deadline"]))
 forgets = st.tuples(st.just("forget"), rounds)
+#: a checkpoint is written and read
+saves = st.just(("save",))
 #: a deadline passes before node 0 speaks
 LATE = ("take", Receive([0], (1, 0)), "deadline")
 
@@ -85,13 +88,14 @@ class Listed:
         self.closed = {key for key in self.closed if key[0] >= before}
 
 
-@given(st.none() | st.integers(1, 3), st.lists(puts | puts | takes | forgets, max_size=40))
+@given(st.none() | st.integers(1, 3), st.lists(puts | puts | takes | forgets | saves, max_size=40))
 @example(1, [("put", 1, (0, 0)), ("forget", (1, 0)), ("put", 1, (1, 0)), ("put", 1, (1, 0))])
 @example(2, [("put", 1, (0, 1)), ("put", 1, (0, 0)), ("forget", (0, 1)), ("put", 1, (0, 1))])
 @example(None, [LATE, ("take", Receive([0], (1, 0)), ""), ("put", 0, (1, 0))])
 @example(None, [LATE, ("take", Receive([1], (1, 0)), ""), ("put", 0, (1, 0))])
 @example(None, [LATE, ("take", Receive([0], ANY), ""), ("put", 0, (1, 0))])
 @example(None, [LATE, ("put", 0, (1, 0)), ("put", 0, (1, 0))])
+@example(None, [LATE, ("forget", (1, 0)), ("save",), ("put", 0, (1, 0)), ("put", 0, (0, 1))])
 def test_like_a_list_of_what_was_sent(newest, steps):
     box, listed = Mailbox(Mail(newest)), Listed(newest)
     for kind, *rest in steps:
@@ -101,10 +105,19 @@ def test_like_a_list_of_what_was_sent(newest, steps):
         elif kind == "forget":
             box.forget(*rest)
             listed.forget(*rest)
+        elif kind == "save":
+            box = _resumed(box, newest)
         else:
             _check_take(box, listed, *rest)
         assert len(box) == box.number(ANY) == len(listed.waiting)
         assert box.waiting() == listed.waiting
+
+
+def _resumed(box, newest):
+    unwanted = json.loads(json.dumps(box.unwanted()))
+    found = filled(*box.waiting(), mail=Mail(newest))
+    found.refuse(unwanted)
+    return found
 
 
 def _check_take(box, listed, wanted, reason):

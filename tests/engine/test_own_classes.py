@@ -154,6 +154,43 @@ def test_a_draw_of_another_kind_is_refused(tmp_path: Path, cache: Path) -> None:
     refused(told, tmp_path, cache, DRAW, training_package="mine", training="Mine")
 
 
+HIDES = """\
+from decentralizepy import Training
+
+
+class Mine(Training):
+    def __init__(self, *, steps: int = 2, **options):
+        super().__init__(**options)
+        self.steps = steps
+"""
+
+
+def test_an_attribute_that_hides_a_method_is_refused(tmp_path: Path, cache: Path) -> None:
+    told = "mine.Mine: self.steps hides the method Training.steps; take another name"
+    refused(told, tmp_path, cache, HIDES, training_package="mine", training="Mine")
+
+
+SEEDED = """from decentralizepy import Node, Report, Train
+
+
+class Mine(Node):
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    def program(self):
+        for t in self.rounds():
+            yield Train(t)
+            yield Report(t)
+"""
+
+
+def test_an_option_that_the_run_would_overwrite_is_refused(tmp_path: Path, cache: Path) -> None:
+    told = "mine.Mine: its option seed would be lost, for every node gets self.seed from the run"
+    mine = "node_package = mine\nnode_class = Mine"
+    refused(told, tmp_path, cache, SEEDED, node=f"{mine}\nseed = 5")
+    assert run(tmp_path, cache, SEEDED, node=mine).rows, "without it there is nothing to lose"
+
+
 def _mixes_nothing(self: Sharing, graph: Any, uid: int) -> None:
     """No weights at all."""
 
