@@ -87,6 +87,35 @@ def test_mail_that_nobody_has_read_is_saved_and_read_after_the_run_goes_on(
     assert equal(heard, before)
 
 
+def test_what_a_node_no_longer_wants_is_dropped_after_the_run_goes_on_too(
+    experiment: Experiment,
+) -> None:
+    """Node 1 forgets all before round 40, and waits in vain for node 0 in round 50."""
+    heard: dict[int, list[int]] = {}
+
+    def program(node: Node) -> Program:
+        if node.round == 0:
+            if node.uid == 1:
+                yield Forget((40, 0))
+                yield Receive([0], (50, 0), deadline=0.01)
+            yield Checkpoint(0)
+            node.round = 1
+        if node.uid == 0:
+            for t in (39, 40, 50, 51):
+                yield Send([([1], Message({}))], (t, 0))
+        if node.uid == 1:
+            heard[1] = []
+            for _ in range(2):
+                heard[1] += [one.round[0] for one in (yield Receive(ANY, count=1))]
+        yield Drain()
+
+    scripts = dict.fromkeys(range(4), program)
+    scripted(experiment, scripts, *KEEP)
+    whole, heard[1] = heard[1], []
+    scripted(experiment, scripts, *KEEP, name="again", restore=("team", 1))
+    assert heard[1] == whole == [40, 51]
+
+
 def gossip(node: Node) -> Program:
     """Asynchronous gossip: hear what is there, in whatever round it was said."""
     generator = node.generator(node.round)
