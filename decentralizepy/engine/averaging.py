@@ -18,7 +18,6 @@ from itertools import compress
 from typing import Final, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from decentralizepy.compression.chain import VALUES
@@ -287,13 +286,14 @@ class Averaging:
             for around, row in zip(sums.arounds, fresh, strict=True):
                 self._average_one(table, around, row.tensor)
             return fresh
-        rows, target, stops = self._arena.all, torch.tensor(to), sums.stops
+        rows, target, stops = self._arena.all, np.array(to), sums.stops
+        array = rows.numpy()
         for first in range(0, len(fresh), self._chunk):
             last = min(first + self._chunk, len(fresh))
             part = slice(stops[first], stops[last])
             starts = sums.starts[first:last] - stops[first]
             found = weighted_sums(rows, places[part], starts, sums.weights[part])
-            rows.index_copy_(0, target[first:last], found)
+            array[target[first:last]] = found.numpy()  # a third of index_copy_'s time
         return fresh
 
     def _average_one(self, table: Table, around: Around, out: Tensor) -> None:
