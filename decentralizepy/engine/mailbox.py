@@ -271,6 +271,10 @@ class Mailbox:
         for block in [block for block in self._closed if (block[1] + 1) * _BLOCK <= before[0]]:
             del self._closed[block]
 
+    def has_forgotten(self, round_: Round) -> bool:
+        """Whether what belongs to a round is dropped."""
+        return round_ < self._before
+
     def clear(self) -> None:
         """Drop everything: nobody is going to read it."""
         self._rounds.clear()

@@ -282,7 +282,11 @@ class Programs:
             mine = message.own() if shared else message
             if asks:
                 self._reply(seat, mine)
-            elif not seat.ended and seat.mailbox.put(mine):
+            elif seat.ended:
+                continue
+            elif message.round[0] >= seat.saved and seat.waits_just_for(mine):
+                self._go_on_with(seat.strands[0], [mine])
+            elif seat.mailbox.put(mine):
                 if message.round[0] < seat.saved and message.sender not in self.gone:
                     self._unread(seat, message.round[0])
                 for strand in seat.strands:
@@ -351,17 +355,21 @@ class Programs:
 
     def _heard(self, strand: Strand, reason: str = "lost") -> list[Any]:
         """What a program asked for; it waits no longer. ``reason`` is why a source is missing."""
-        wanted, strand.waiting = strand.waiting, None
+        wanted = strand.waiting
         assert wanted is not None
-        if strand.timer is not None:
-            strand.timer.cancel()
-            strand.timer = None
+        strand.waits_no_longer()
         return strand.seat.mailbox.take(wanted, reason)
 
     def _answer(self, strand: Strand, reason: str = "lost") -> None:
         """Give a waiting program what it asked for."""
         strand.seat.seconds.wait += self.stopwatch() - strand.since
         self.ready.append((strand, self._heard(strand, reason)))
+
+    def _go_on_with(self, strand: Strand, heard: list[Message]) -> None:
+        """Give a waiting program what it asked for, which has not been in the mailbox."""
+        strand.seat.seconds.wait += self.stopwatch() - strand.since
+        strand.waits_no_longer()
+        self.ready.append((strand, heard))
 
     def _forget(self, strand: Strand, effect: Forget) -> None:
         strand.seat.mailbox.forget(effect.round)

@@ -45,6 +45,13 @@ class Strand:
         self.waiting, self.since = wanted, now
         return self._count(wanted, gone)
 
+    def waits_no_longer(self) -> None:
+        """What it waited for is there, or its time is over."""
+        self.waiting = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
     def rest(self, effect: Any, now: float) -> None:
         """Begin to wait for the whole run."""
         self.resting, self.since = effect, now
@@ -166,6 +173,17 @@ class Seat:
         if isinstance(effect, Report | Checkpoint) and not self._counts:
             return effect.t
         return self.iteration
+
+    def waits_just_for(self, message: Message) -> bool:
+        """Whether the node's only program waits for this message and no other."""
+        strands = self.strands
+        wanted = strands[0].waiting if len(strands) == 1 else None
+        if wanted is None or wanted.sources is ANY or len(wanted.sources) != 1:
+            return False
+        return (
+            wanted.round == message.round and message.sender in wanted.sources
+            and not self.mailbox.has_forgotten(message.round)
+        )  # fmt: skip
 
     @property
     def waits(self) -> list[Strand]:
