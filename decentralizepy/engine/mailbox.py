@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from itertools import count
 from math import inf
 from typing import Any, Final
@@ -18,8 +20,14 @@ _BLOCK: Final = 1024
 #: entries of a queue, beside twice the messages that wait, after which stale ones are sorted out
 _STALE: Final = 64
 
+_NOBODY: Final[frozenset[int]] = frozenset()
+#: nodes that others wait for alone, of which a set is kept
+_KEPT_ONES: Final = 4096
+
 #: a message, its place in the order of arrival, and what lives until it is taken out
 _Letter = tuple[int, Message, object]
+#: what a sender has said in a round: mostly one thing, and then there is no list around it
+_Letters = _Letter | list[_Letter]
 #: of a message that came: its place in that order, its round and its sender
 _Arrival = tuple[int, Round, int]
 
@@ -37,7 +45,7 @@ class Mailbox:
 
     def __init__(self, mail: Mail | None = None) -> None:
         self._newest = (mail or Mail()).newest
-        self._rounds: dict[Round, dict[int, list[_Letter]]] = {}
+        self._rounds: dict[Round, dict[int, _Letters]] = {}
         self._order = count()
         self._before: Round = (0, 0)
         #: rounds that a deadline ended: (averaging round, block) -> who was missing there -> a bit
@@ -60,11 +68,14 @@ class Mailbox:
         by_sender = self._rounds.get(round_)
         if by_sender is None:
             by_sender = self._rounds[round_] = {}
+        letter = arrival[0], message, message.lease
         letters = by_sender.get(sender)
         if letters is None:
-            by_sender[sender] = [(arrival[0], message, message.lease)]
+            by_sender[sender] = letter
+        elif isinstance(letters, list):
+            letters.append(letter)
         else:
-            letters.append((arrival[0], message, message.lease))
+            by_sender[sender] = [letters, letter]
         self._n += 1
         if self._queues:
             self._line_up(arrival)
@@ -89,25 +100,40 @@ class Mailbox:
         """Whether a message that came is still there: of a sender and round the oldest go first."""
         order, round_, sender = arrival
         letters = self._rounds.get(round_, {}).get(sender)
-        return letters is not None and letters[0][0] <= order
+        return letters is not None and _each(letters)[0][0] <= order
 
     def _take_one(self, round_: Round, sender: int) -> Message:
         """Take out the oldest message of a sender in a round."""
         by_sender = self._rounds[round_]
-        letters = by_sender[sender]
-        _, message, _ = letters.pop(0)
-        self._n -= 1
-        if not letters:
-            del by_sender[sender]
-            if not by_sender:
-                del self._rounds[round_]
+        message = self._oldest(by_sender, sender, by_sender[sender])
+        if not by_sender:
+            del self._rounds[round_]
         return message
+
+    def _oldest(self, by_sender: dict[int, _Letters], sender: int, letters: _Letters) -> Message:
+        """Take out the oldest message of a sender among those of its round."""
+        self._n -= 1
+        if isinstance(letters, list):
+            letter = letters.pop(0)
+            if letters:
+                return letter[1]
+        else:
+            letter = letters
+        del by_sender[sender]
+        return letter[1]
 
     # ------------------------------------------------------------------ hearing
 
-    def absent(self, wanted: Receive, gone: frozenset[int] = frozenset()) -> set[int]:
-        """Which named sources of a `Receive` have not spoken yet; those ``gone`` are not missed."""
+    def absent(self, wanted: Receive, gone: frozenset[int] = frozenset()) -> AbstractSet[int]:
+        """Which named sources of a `Receive` have not spoken yet; those ``gone`` are not missed.
+
+        A set of several is the caller's own.
+        """
         assert wanted.sources is not ANY
+        if len(wanted.sources) == 1 and wanted.round is not ANY and not self._closed:
+            (uid,) = wanted.sources
+            there = self._rounds.get(wanted.round)
+            return _NOBODY if uid in gone or (there and uid in there) else _one(uid)
         found = set(wanted.sources)
         if len(found) < len(wanted.sources):  # not as it is made, where it takes a set of its own
             raise _twice(wanted.sources)
@@ -129,7 +155,7 @@ class Mailbox:
             return self._n
         number = 0
         for letters in self._rounds.get(round_, {}).values():
-            number += len(letters)
+            number += len(_each(letters))
             if number >= enough:
                 break
         return number
@@ -158,10 +184,12 @@ class Mailbox:
             if letters is None:
                 found.append(Missing(uid, reason))
                 continue
-            found.append(letters.pop(0)[1])
+            if isinstance(letters, list):
+                found.append(self._oldest(there, uid, letters))
+                continue
+            del there[uid]
             self._n -= 1
-            if not letters:
-                del there[uid]
+            found.append(letters[1])
         if not there:
             self._rounds.pop(round_, None)
         if not ascending:
@@ -193,7 +221,7 @@ class Mailbox:
             (order, message)
             for key in keys
             for waiting in self._rounds.pop(key, {}).values()
-            for order, message, _ in waiting
+            for order, message, _ in _each(waiting)
         ]
         self._n -= len(letters)
         return letters
@@ -219,7 +247,7 @@ class Mailbox:
             (order, message.round, message.sender)
             for key in keys
             for waiting in self._rounds[key].values()
-            for order, message, _ in waiting
+            for order, message, _ in _each(waiting)
         ))  # fmt: skip
 
     def _line_up(self, arrival: _Arrival) -> None:
@@ -267,7 +295,7 @@ class Mailbox:
         self._before = max(self._before, before)
         old = [round_ for round_ in self._rounds if round_ < before]
         for round_ in old:
-            self._n -= sum(map(len, self._rounds.pop(round_).values()))
+            self._n -= sum(len(_each(letters)) for letters in self._rounds.pop(round_).values())
         for block in [block for block in self._closed if (block[1] + 1) * _BLOCK <= before[0]]:
             del self._closed[block]
 
@@ -293,7 +321,7 @@ class Mailbox:
             letter
             for there in self._rounds.values()
             for waiting in there.values()
-            for letter in waiting
+            for letter in _each(waiting)
         ]
         return [message for _, message, _ in sorted(letters, key=lambda letter: letter[0])]
 
@@ -315,6 +343,16 @@ class Mailbox:
 
     def __len__(self) -> int:
         return self._n
+
+
+def _each(letters: _Letters) -> Sequence[_Letter]:
+    return letters if isinstance(letters, list) else (letters,)
+
+
+@lru_cache(maxsize=_KEPT_ONES)
+def _one(uid: int) -> frozenset[int]:
+    """The set of one node: thousands may wait for the same one."""
+    return frozenset({uid})
 
 
 def _twice(sources: Collection[int]) -> ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,7 @@ class Strand:
     seat: Seat
     program: Program
     waiting: Receive | None = None
-    absent: set[int] = field(default_factory=set)
+    absent: AbstractSet[int] = frozenset()
     needed: int = 0
     since: float = 0.0
     timer: Timer | None = None
@@ -81,10 +82,12 @@ class Strand:
             if self.needed > 0:
                 return False
         else:
-            if message.sender not in self.absent:
+            absent = self.absent
+            if message.sender not in absent:
                 return False
-            self.absent.discard(message.sender)
-            if self.absent:
+            if len(absent) > 1:
+                assert isinstance(absent, set)
+                absent.discard(message.sender)
                 return False
         # another program may have heard what came before, or newer mail pushed it out
         return self._count(wanted, gone)
@@ -119,7 +122,9 @@ class Seat:
     least: dict[str, float] = field(default_factory=dict)
     has_deadlines: bool = False
     saved: int = 0
-    #: a bit for each iteration that was reported
+    #: the iterations from `begun` to before this one were reported
+    next_report: int = 0
+    #: a bit for each of the others that was
     reported: int = 0
     #: the iteration that it began with; how many it has done, as its `Train` and `Report` show
     begun: int = 0
@@ -149,12 +154,15 @@ class Seat:
         the means over the nodes would count this one twice."""
         if t >= iterations:
             raise ValueError(f"Report: t = {t}: the last of this run is t = {iterations - 1}")
-        if self.reported >> t & 1:
+        if self.begun <= t < self.next_report or self.reported >> t & 1:
             raise ValueError(
                 f"Report: node {self.uid} has reported t = {t} before: report each iteration once, "
                 "in one of the node's programs"
             )
-        self.reported |= 1 << t
+        if t == self.next_report:
+            self.next_report += 1
+        else:
+            self.reported |= 1 << t
 
     @property
     def _counts(self) -> bool:
@@ -194,7 +202,7 @@ class Seat:
         """Make the node's programs, which have not run yet; one that had ended gets none."""
         if self.ended:
             return
-        self.begun = self.node.round
+        self.begun = self.next_report = self.node.round
         programs, dropped = self._programs(), unyielded(type(self.node))
         if dropped:
             raise RunError(f"an effect is made and not yielded, so nothing would happen: {dropped}")

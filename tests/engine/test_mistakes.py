@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from launching import Experiment
-from teams import ALONE, LAYOUTS, NEAR, Scripted, scripted
+from teams import ALONE, LAYOUTS, NEAR, Script, Scripted, scripted
 
 from decentralizepy.engine.failures import NodeFailedError
 from decentralizepy.errors import RunError
@@ -236,6 +236,27 @@ def test_an_iteration_is_reported_once(experiment: Experiment, every: str) -> No
     told = r"node 2 failed in iteration 1: .*has reported t = 1 before: .*line \d+: yield Report\(1"
     with pytest.raises(NodeFailedError, match=told):
         scripted(experiment, {2: [first, second]}, "-ta", every)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 0), (2, 0, 1, 2), (1, 0, 2, 3, 1), (3, 2, 1, 0, 3)])
+def test_an_iteration_is_reported_once_in_any_order(
+    experiment: Experiment, order: tuple[int, ...]
+) -> None:
+    def program(node: Node) -> Program:
+        for t in order:
+            yield Report(t)
+
+    with pytest.raises(NodeFailedError, match=f"has reported t = {order[-1]} before"):
+        scripted(experiment, {2: program})
+    scripted(experiment, {2: _but_the_last(order)}, name="once")
+
+
+def _but_the_last(order: tuple[int, ...]) -> Script:
+    def program(node: Node) -> Program:
+        for t in order[:-1]:
+            yield Report(t)
+
+    return program
 
 
 def test_no_iteration_after_the_last_is_reported(experiment: Experiment) -> None:
