@@ -30,6 +30,9 @@ from decentralizepy.transport.secure import (
 )
 
 FLUSH_BYTES: Final = 1 << 20
+#: chunks below this are copied: when ZeroMQ has sent one that is not, a thread has to be woken,
+#: and to have its turn as Python's, to let it go
+_COPIED_BYTES: Final = 1 << 20
 _FLUSH_FRAMES: Final = 1 << 14
 _HELLO_AGAIN_S: Final = 5.0
 _REOPEN_S: Final = 0.5
@@ -163,7 +166,8 @@ class Outbound:
         socket.send(head, zmq.SNDMORE if chunks else 0)
         for at, chunk in enumerate(chunks, 1):
             more = at < len(chunks) and len(chunk) < batches.SMALL
-            socket.send(sealer.chunk(chunk), zmq.SNDMORE if more else 0, copy=False)
+            flags, copy = zmq.SNDMORE if more else 0, len(chunk) < _COPIED_BYTES
+            socket.send(sealer.chunk(chunk), flags, copy)
 
     def _peer(self, worker: WorkerId) -> _Peer:
         if worker not in self.peers:
