@@ -283,7 +283,7 @@ class Programs:
             if asks:
                 self._reply(seat, mine)
             elif seat.ended:
-                continue
+                pass
             elif message.round[0] >= seat.saved and seat.waits_just_for(mine):
                 self._go_on_with(seat.strands[0], [mine])
             elif seat.mailbox.put(mine):
@@ -293,6 +293,8 @@ class Programs:
                     if strand.waiting is not None and strand.heard(mine, self.gone):
                         self._answer(strand)
                         break
+            if shared:
+                mine.lease = None  # the mailbox has it, as long as it waits there
 
     def _reply(self, seat: Seat, question: Message) -> None:
         """Have a node answer a question, whatever it is doing."""

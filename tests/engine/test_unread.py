@@ -19,8 +19,8 @@ class Keeps(Node):
 
     shares = packs = False
 
-    def __init__(self, *, reads: bool = True) -> None:
-        self.reads = reads
+    def __init__(self, *, reads: bool = True, tells: bool = False) -> None:
+        self.reads, self.tells = reads, tells
 
     def setup(self):
         self.heard = []
@@ -29,7 +29,8 @@ class Keeps(Node):
         for t in self.rounds():
             yield Train(t)
             ctx = self.context(self.graph_at(t), t)
-            yield Send([(ctx.receivers, Message({"x": self.x}))], (t, 0))
+            meta = {"t": t} if self.tells else None
+            yield Send([(ctx.receivers, Message({"x": self.x}, meta))], (t, 0))
             if self.reads:
                 heard = yield Receive(ctx.sources, (t, 0))
                 self.heard += heard
@@ -38,9 +39,9 @@ class Keeps(Node):
 """
 
 
-def experiment(folder: Path, cache: Path, reads: str) -> Experiment:
+def experiment(folder: Path, cache: Path, reads: str, tells: str = "no") -> Experiment:
     """Two machines between which less than one message may wait."""
-    node = f"node_package = keeps\nnode_class = Keeps\nreads = {reads}"
+    node = f"node_package = keeps\nnode_class = Keeps\nreads = {reads}\ntells = {tells}"
     made = Experiment(folder, ring(6), cache, node=node)
     (folder / "keeps.py").write_text(PROGRAM)
     ini = folder / "config.ini"
@@ -48,8 +49,12 @@ def experiment(folder: Path, cache: Path, reads: str) -> Experiment:
     return made
 
 
-def test_who_keeps_what_it_has_heard_keeps_nobody_waiting(tmp_path: Path, cache: Path) -> None:
-    made = experiment(tmp_path / "e", cache, "yes")
+@pytest.mark.parametrize("tells", ["yes", "no"])
+def test_who_keeps_what_it_has_heard_keeps_nobody_waiting(
+    tells: str, tmp_path: Path, cache: Path
+) -> None:
+    """Also messages with a ``meta``, of which each receiver has one of its own."""
+    made = experiment(tmp_path / "e", cache, "yes", tells)
     root, processes = made.start((3, 3), 1, 12, "--digests")
     finish(processes)
     assert digests(root) == undisturbed(made, 12)
