@@ -299,9 +299,10 @@ class Mailbox:
         for block in [block for block in self._closed if (block[1] + 1) * _BLOCK <= before[0]]:
             del self._closed[block]
 
-    def has_forgotten(self, round_: Round) -> bool:
-        """Whether what belongs to a round is dropped."""
-        return round_ < self._before
+    def takes_no_part(self, round_: Round) -> bool:
+        """Whether a message of a round that is heard at once changes nothing here: it is not
+        dropped, and pushes none out."""
+        return self._newest is None and round_ >= self._before
 
     def clear(self) -> None:
         """Drop everything: nobody is going to read it."""
@@ -337,9 +338,14 @@ class Mailbox:
     def refuse(self, unwanted: Mapping[str, Any]) -> None:
         """Drop what `unwanted` of the mailbox before told of."""
         t, k = unwanted["before"]
+        closed = [
+            (k, block, sender, int(bits, 16)) for k, block, sender, bits in unwanted["closed"]
+        ]
+        if not all(type(number) is int for numbers in ((t, k), *closed) for number in numbers):
+            raise ValueError("what it does not want is no rounds and nodes")
         self._before = (t, k)
-        for k, block, sender, bits in unwanted["closed"]:
-            self._closed.setdefault((k, block), {})[sender] = int(bits, 16)
+        for k, block, sender, missed in closed:
+            self._closed.setdefault((k, block), {})[sender] = missed
 
     def __len__(self) -> int:
         return self._n

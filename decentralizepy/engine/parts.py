@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +14,7 @@ from decentralizepy.config import Component, Experiment
 from decentralizepy.datasets.base import Dataset
 from decentralizepy.datasets.experiment import build_dataset
 from decentralizepy.errors import ConfigError
-from decentralizepy.node.node import Binding, Node
+from decentralizepy.node.node import Node
 from decentralizepy.registry import Target, fact
 from decentralizepy.settings import Settings
 from decentralizepy.training.choice import make_trainer
@@ -28,8 +27,6 @@ from decentralizepy.training.trainer import Trainer
 from decentralizepy.training.training import Training
 
 _EVAL_BATCH = 64
-#: attributes that a node gets from the run
-_BOUND: Final = frozenset(one.name for one in fields(Binding)) - {"lend"}
 
 
 def build_model(experiment: Experiment) -> nn.Module:
@@ -110,11 +107,6 @@ def build_program(component: Component) -> Node:
     program = component.build()
     if not isinstance(program, Node):
         raise ConfigError(f"{component.target.dotted} is not a subclass of Node")
-    for name in sorted(component.options.keys() & vars(program).keys() & _BOUND):
-        raise ConfigError(
-            f"{component.target.dotted}: its option {name} would be lost, for every node gets "
-            f"self.{name} from the run; keep it as another attribute"
-        )
     return program
 
 
@@ -158,11 +150,11 @@ def build_training(component: Component) -> Training:
     training = component.build()
     if not isinstance(training, Training):
         raise ConfigError(f"{component.target.dotted} is not a subclass of Training")
-    for name in sorted(vars(training)):
-        if callable(getattr(Training, name, None)):
+    for name, method in vars(Training).items():
+        if callable(method) and not (name.startswith("__") or callable(getattr(training, name))):
             raise ConfigError(
-                f"{component.target.dotted}: self.{name} hides the method Training.{name}; take "
-                "another name"
+                f"{component.target.dotted}: {name} is a method of Training, which calls it; take "
+                "another name for yours"
             )
     return training
 

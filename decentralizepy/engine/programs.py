@@ -272,7 +272,8 @@ class Programs:
     # ---------------------------------------------------------- what they hear
 
     def deliver(self, uids: Sequence[int], message: Message) -> None:
-        """Give a message to nodes of this worker: into their mailboxes, and on to who waits."""
+        """Give a message to nodes of this worker: to who waits for it alone at once, else into
+        their mailboxes, and from there to who has waited for the last one."""
         seats, asks = self.seats, message.asks
         shared = asks or message.meta  # who hears it may write there
         for uid in uids:
@@ -285,7 +286,7 @@ class Programs:
             elif seat.ended:
                 pass
             elif message.round[0] >= seat.saved and seat.waits_just_for(mine):
-                self._go_on_with(seat.strands[0], [mine])
+                self._give(seat.strands[0], [mine])
             elif seat.mailbox.put(mine):
                 if message.round[0] < seat.saved and message.sender not in self.gone:
                     self._unread(seat, message.round[0])
@@ -294,7 +295,7 @@ class Programs:
                         self._answer(strand)
                         break
             if shared:
-                mine.lease = None  # the mailbox has it, as long as it waits there
+                mine.lease = None  # a mailbox has it: who keeps what it has heard holds nobody up
 
     def _reply(self, seat: Seat, question: Message) -> None:
         """Have a node answer a question, whatever it is doing."""
@@ -364,11 +365,10 @@ class Programs:
 
     def _answer(self, strand: Strand, reason: str = "lost") -> None:
         """Give a waiting program what it asked for."""
-        strand.seat.seconds.wait += self.stopwatch() - strand.since
-        self.ready.append((strand, self._heard(strand, reason)))
+        assert strand.waiting is not None
+        self._give(strand, strand.seat.mailbox.take(strand.waiting, reason))
 
-    def _go_on_with(self, strand: Strand, heard: list[Message]) -> None:
-        """Give a waiting program what it asked for, which has not been in the mailbox."""
+    def _give(self, strand: Strand, heard: list[Any]) -> None:
         strand.seat.seconds.wait += self.stopwatch() - strand.since
         strand.waits_no_longer()
         self.ready.append((strand, heard))

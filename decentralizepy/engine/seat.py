@@ -124,7 +124,7 @@ class Seat:
     saved: int = 0
     #: the iterations from `begun` to before this one were reported
     next_report: int = 0
-    #: a bit for each of the others that was
+    #: a bit for each that was reported out of turn, after one that was not
     reported: int = 0
     #: the iteration that it began with; how many it has done, as its `Train` and `Report` show
     begun: int = 0
@@ -190,7 +190,7 @@ class Seat:
             return False
         return (
             wanted.round == message.round and message.sender in wanted.sources
-            and not self.mailbox.has_forgotten(message.round)
+            and self.mailbox.takes_no_part(message.round)
         )  # fmt: skip
 
     @property

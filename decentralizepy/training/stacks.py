@@ -25,7 +25,7 @@ from decentralizepy.training.learner import Learner
 from decentralizepy.training.optimizers import FlatSGDOptimizer
 from decentralizepy.training.rows import Rows, rows
 from decentralizepy.training.trainer import Trainer, add_terms
-from decentralizepy.training.training import Training
+from decentralizepy.training.training import is_own
 from decentralizepy.training.work import LocalWork
 
 
@@ -173,14 +173,14 @@ def _rows(vectors: Sequence[Tensor | None]) -> Rows | None:
 
 def refusal(trainer: Trainer) -> str:
     """Why no kind of stack can train the nodes of a trainer, or an empty string."""
-    training = type(trainer.training)
+    training, kind = trainer.training, type(trainer.training).__name__
     for name, parameter in trainer.template.model.named_parameters():
         if not parameter.requires_grad:
             return f"parameter {name} is not trained (requires_grad = False)"
     if not isinstance(trainer.optimizer, FlatSGDOptimizer):
         return "only SGD (with momentum, Nesterov, weight decay) steps stacks"
-    if training.gradient is not Training.gradient:
-        return f"{training.__name__} takes local steps of its own"
-    if (training.draw, training.steps) != (Training.draw, Training.steps):
-        return f"{training.__name__} draws samples of its own"
+    if is_own(training, "gradient"):
+        return f"{kind} takes local steps of its own"
+    if is_own(training, "draw", "steps"):
+        return f"{kind} draws samples of its own"
     return ""

@@ -23,7 +23,7 @@ from decentralizepy.training.schedules import Rate
 from decentralizepy.training.step import LocalStep
 from decentralizepy.training.task import Task
 from decentralizepy.training.template import Template
-from decentralizepy.training.training import Draw, Training
+from decentralizepy.training.training import Draw, Training, is_own
 from decentralizepy.training.work import LocalWork
 
 __all__ = ["Learner", "LocalWork", "Trainer"]
@@ -57,8 +57,7 @@ class Trainer:
         self.seed, self.reset_optimizer, self.eval_batch = seed, reset_optimizer, eval_batch
         self.rate = rate
         self._step = LocalStep(template, task, seed)
-        kind = type(training)
-        self._draws_ahead = kind.draw is Training.draw and kind.steps is Training.steps
+        self._draws_ahead = not is_own(training, "draw", "steps")
         #: called between two local steps; leaves all that is being trained alone
         self.meanwhile: Callable[[], None] | None = None
 

@@ -153,3 +153,12 @@ class Training:
         per_epoch = -(-n // batch)
         last = n - (per_epoch - 1) * batch
         return [last if (first + i) % per_epoch == per_epoch - 1 else batch for i in range(steps)]
+
+
+def is_own(training: Training, *methods: str) -> bool:
+    """Whether the class, or the object itself, does one of these otherwise than `Training`."""
+    kind = type(training)
+    return any(
+        name in vars(training) or getattr(kind, name) is not getattr(Training, name)
+        for name in methods
+    )

@@ -1,8 +1,8 @@
 """Numbered batches: how frames become chunks and frames again, exactly once; no I/O.
 
 Small frames that follow one another share a chunk, for each chunk costs a system's worth of
-overhead; large ones travel alone, straight from the sender's memory into the receiver's. The head
-of a batch is its number and the sizes of its frames, from which both sides derive the chunks.
+overhead; large ones travel alone, each into its place in the receiver's memory. The head of a batch
+is its number and the sizes of its frames, from which both sides derive the chunks.
 
 A sender numbers its batches to a peer from 1 and keeps each until the peer has acknowledged it.
 After a reconnect the peer says the last number that it took, and all later ones are sent again,

@@ -166,8 +166,7 @@ class Outbound:
         socket.send(head, zmq.SNDMORE if chunks else 0)
         for at, chunk in enumerate(chunks, 1):
             more = at < len(chunks) and len(chunk) < batches.SMALL
-            flags, copy = zmq.SNDMORE if more else 0, len(chunk) < _COPIED_BYTES
-            socket.send(sealer.chunk(chunk), flags, copy)
+            socket.send(sealer.chunk(chunk), zmq.SNDMORE if more else 0, copy=False)
 
     def _peer(self, worker: WorkerId) -> _Peer:
         if worker not in self.peers:
@@ -184,6 +183,7 @@ class Outbound:
             monitor = socket.get_monitor_socket(_EVENTS)
             address = ports.reaching(endpoint.addresses[worker.machine])
             socket.connect(ports.url(address, endpoint.port(worker)))
+            socket.copy_threshold = _COPIED_BYTES
         except zmq.ZMQError as error:
             raise too_many(error) from None
         initiator = Initiator(endpoint.key, endpoint.me, (worker.machine, worker.worker))

@@ -287,7 +287,7 @@ class Router:
     # ------------------------------------------------------------ to other machines
 
     def _send_far(self, worker: WorkerId, receivers: Sequence[int], message: Message) -> int:
-        """Returns the bytes on the wire; a large row is held until it has arrived, not copied."""
+        """Returns the bytes on the wire; a large row is held until it has arrived."""
         assert self.sockets is not None and self.sockets.wire is not None
         places = [self.pool.place(tensor) for tensor in message.tensors.values()]
         rows = {place[0] for place in places if place is not None}

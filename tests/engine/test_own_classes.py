@@ -158,37 +158,45 @@ HIDES = """\
 from decentralizepy import Training
 
 
-class Mine(Training):
+class Attribute(Training):
     def __init__(self, *, steps: int = 2, **options):
         super().__init__(**options)
         self.steps = steps
+
+
+class Fact(Training):
+    draw = None
+
+
+class Halves(Training):
+    def gradient(self, step):
+        step.backward()
+        step.grad.mul_(0.5)
+
+
+class Given(Training):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.gradient = lambda step: Halves.gradient(self, step)
 """
 
 
-def test_an_attribute_that_hides_a_method_is_refused(tmp_path: Path, cache: Path) -> None:
-    told = "mine.Mine: self.steps hides the method Training.steps; take another name"
-    refused(told, tmp_path, cache, HIDES, training_package="mine", training="Mine")
+@pytest.mark.parametrize(("name", "method"), [("Attribute", "steps"), ("Fact", "draw")])
+def test_what_hides_a_method_of_training_is_refused(
+    name: str, method: str, tmp_path: Path, cache: Path
+) -> None:
+    told = f"mine.{name}: {method} is a method of Training, which calls it; take another name"
+    refused(told, tmp_path, cache, HIDES, training_package="mine", training=name)
 
 
-SEEDED = """from decentralizepy import Node, Report, Train
-
-
-class Mine(Node):
-    def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
-
-    def program(self):
-        for t in self.rounds():
-            yield Train(t)
-            yield Report(t)
-"""
-
-
-def test_an_option_that_the_run_would_overwrite_is_refused(tmp_path: Path, cache: Path) -> None:
-    told = "mine.Mine: its option seed would be lost, for every node gets self.seed from the run"
-    mine = "node_package = mine\nnode_class = Mine"
-    refused(told, tmp_path, cache, SEEDED, node=f"{mine}\nseed = 5")
-    assert run(tmp_path, cache, SEEDED, node=mine).rows, "without it there is nothing to lose"
+def test_a_method_may_be_given_anew_as_an_attribute(tmp_path: Path, cache: Path) -> None:
+    """Also where `Training`'s own would be done for many nodes at once."""
+    rows = {}
+    for name in ("Halves", "Given"):
+        (tmp_path / name).mkdir()
+        given = {"training_package": "mine", "training": name}
+        rows[name] = run(tmp_path / name, cache, HIDES, **given).rows
+    assert all(rows["Halves"][uid].equal(rows["Given"][uid]) for uid in range(NODES))
 
 
 def _mixes_nothing(self: Sharing, graph: Any, uid: int) -> None:
