@@ -29,8 +29,8 @@ class Message:
     """What a node says: named tensors and a small JSON object ``meta``.
 
     A received message has its ``sender`` and ``round`` (iteration, averaging round), 0-based.
-    Tensors of a received message belong to somebody else: they are read, never written. They may
-    be kept for as long as they are needed; the memory behind them is not reused before.
+    Tensors and ``meta`` of a received message belong to others, too: they are read, never written.
+    Tensors may be kept for as long as they are needed; the memory behind them is not reused before.
 
     ``asks`` marks a question, which the receiver's `Node.answer` replies to.
     """
