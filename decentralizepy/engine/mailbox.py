@@ -299,9 +299,9 @@ class Mailbox:
         for block in [block for block in self._closed if (block[1] + 1) * _BLOCK <= before[0]]:
             del self._closed[block]
 
-    def takes_no_part(self, round_: Round) -> bool:
-        """Whether a message of a round that is heard at once changes nothing here: it is not
-        dropped, and pushes none out."""
+    def lets_past(self, round_: Round) -> bool:
+        """Whether a message of this round that is heard as it comes may do without the mailbox: it
+        is not dropped there, and pushes none out."""
         return self._newest is None and round_ >= self._before
 
     def clear(self) -> None:

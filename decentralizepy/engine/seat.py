@@ -190,7 +190,7 @@ class Seat:
             return False
         return (
             wanted.round == message.round and message.sender in wanted.sources
-            and self.mailbox.takes_no_part(message.round)
+            and self.mailbox.lets_past(message.round)
         )  # fmt: skip
 
     @property
