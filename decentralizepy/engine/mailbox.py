@@ -184,12 +184,7 @@ class Mailbox:
             if letters is None:
                 found.append(Missing(uid, reason))
                 continue
-            if isinstance(letters, list):
-                found.append(self._oldest(there, uid, letters))
-                continue
-            del there[uid]
-            self._n -= 1
-            found.append(letters[1])
+            found.append(self._oldest(there, uid, letters))
         if not there:
             self._rounds.pop(round_, None)
         if not ascending:

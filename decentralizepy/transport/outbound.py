@@ -30,8 +30,8 @@ from decentralizepy.transport.secure import (
 )
 
 FLUSH_BYTES: Final = 1 << 20
-#: chunks below this are copied: when ZeroMQ has sent one that is not, a thread has to be woken,
-#: and to have its turn as Python's, to let it go
+#: chunks below this are copied: the memory of others is given back by a thread of pyzmq's, which
+#: has to be woken, and then holds Python's lock
 _COPIED_BYTES: Final = 1 << 20
 _FLUSH_FRAMES: Final = 1 << 14
 _HELLO_AGAIN_S: Final = 5.0
